@@ -1,0 +1,50 @@
+// Package enroll holds what a machine and the boot service tell each other
+// before there is a cluster: the machine's facts, its phases, and the words by
+// which a person compares both ends. Pure data and pure functions.
+package enroll
+
+// Phase is where a machine is in its life.
+type Phase string
+
+// The phases, in the order a machine goes through them.
+const (
+	Discovered Phase = "discovered" // its firmware has asked for an address
+	Booting    Phase = "booting"    // it fetches the loader, kernel and initramfs
+	Enrolling  Phase = "enrolling"  // it has shown its key and waits for approval
+	Approved   Phase = "approved"   // it has a certificate and waits for a cluster
+	Assigned   Phase = "assigned"   // its config is rendered, or delivered
+	Joining    Phase = "joining"    // its services are starting
+	Ready      Phase = "ready"      // its Node is Ready
+	Failed     Phase = "failed"     // it said why; see the timeline
+)
+
+// Facts are what a machine knows of its hardware.
+type Facts struct {
+	UUID     string `json:"uuid,omitempty"` // SMBIOS system UUID
+	Vendor   string `json:"vendor,omitempty"`
+	Product  string `json:"product,omitempty"`
+	Serial   string `json:"serial,omitempty"`
+	Arch     string `json:"arch"`     // GOARCH
+	Firmware string `json:"firmware"` // "bios" or "uefi"
+	CPUs     int    `json:"cpus"`
+	Memory   uint64 `json:"memory"` // bytes
+	NICs     []NIC  `json:"nics"`
+	Disks    []Disk `json:"disks"`
+}
+
+// NIC is a network interface with a device behind it.
+type NIC struct {
+	Name   string `json:"name"`
+	MAC    string `json:"mac"`
+	Driver string `json:"driver,omitempty"`
+	Up     bool   `json:"up"` // it has a carrier
+}
+
+// Disk is a whole block device.
+type Disk struct {
+	Name       string `json:"name"`
+	Size       uint64 `json:"size"` // bytes
+	Model      string `json:"model,omitempty"`
+	Serial     string `json:"serial,omitempty"`
+	Rotational bool   `json:"rotational"`
+}
