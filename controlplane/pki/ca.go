@@ -1,0 +1,129 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// backdate is how long before now a certificate becomes valid, for clocks that
+// run behind.
+const backdate = 10 * time.Minute
+
+// CA is a certificate authority: its self-signed certificate and its key, PEM.
+type CA struct {
+	CertPEM []byte
+	KeyPEM  []byte
+}
+
+// Leaf is a certificate with its key, PEM.
+type Leaf struct {
+	CertPEM []byte
+	KeyPEM  []byte
+}
+
+// Request says what a certificate is to hold.
+type Request struct {
+	CommonName    string
+	Organizations []string
+	DNSNames      []string
+	IPs           []net.IP
+	Client        bool          // it may authenticate a client
+	Server        bool          // it may authenticate a server
+	Validity      time.Duration // from now; never beyond the CA's own end
+}
+
+// NewCA makes a CA whose common name is name. It may sign leaves only, no CAs.
+func NewCA(name string, now time.Time, validity time.Duration) (CA, error) {
+	key, keyPEM, err := NewKey()
+	if err != nil {
+		return CA{}, fmt.Errorf("make CA %s: %w", name, err)
+	}
+	cert := &x509.Certificate{
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(validity),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
+	if err != nil {
+		return CA{}, fmt.Errorf("make CA %s: %w", name, err)
+	}
+	return CA{CertPEM: encodeCert(der), KeyPEM: keyPEM}, nil
+}
+
+// Issue makes a key and a certificate for it.
+func (ca CA) Issue(r Request, now time.Time) (Leaf, error) {
+	key, keyPEM, err := NewKey()
+	if err != nil {
+		return Leaf{}, fmt.Errorf("issue certificate for %s: %w", r.CommonName, err)
+	}
+	certPEM, err := ca.Sign(key.Public(), r, now)
+	if err != nil {
+		return Leaf{}, err
+	}
+	return Leaf{CertPEM: certPEM, KeyPEM: keyPEM}, nil
+}
+
+// Sign makes a certificate, PEM, for a public key whose private key its owner
+// keeps. The caller has checked that the owner has it: CheckCSR does so.
+func (ca CA) Sign(pub crypto.PublicKey, r Request, now time.Time) ([]byte, error) {
+	parent, err := ParseCert(ca.CertPEM)
+	if err != nil {
+		return nil, fmt.Errorf("read CA: %w", err)
+	}
+	key, err := ParseKey(ca.KeyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("read CA %s: %w", parent.Subject.CommonName, err)
+	}
+	cert, err := template(r, now, parent.NotAfter)
+	if err != nil {
+		return nil, fmt.Errorf("issue certificate for %q: %w", r.CommonName, err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, parent, pub, key)
+	if err != nil {
+		return nil, fmt.Errorf("issue certificate for %s: %w", r.CommonName, err)
+	}
+	return encodeCert(der), nil
+}
+
+func template(r Request, now, end time.Time) (*x509.Certificate, error) {
+	if r.CommonName == "" || r.Validity <= 0 || !r.Client && !r.Server {
+		return nil, errors.New("a certificate needs a common name, a validity and a use")
+	}
+	if !now.Before(end) {
+		return nil, fmt.Errorf("the CA ended on %s", end.Format(time.DateOnly))
+	}
+	cert := &x509.Certificate{
+		Subject:               pkix.Name{CommonName: r.CommonName, Organization: r.Organizations},
+		DNSNames:              r.DNSNames,
+		IPAddresses:           r.IPs,
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(r.Validity),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		BasicConstraintsValid: true,
+	}
+	if cert.NotAfter.After(end) {
+		cert.NotAfter = end
+	}
+	if r.Client {
+		cert.ExtKeyUsage = append(cert.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+	}
+	if r.Server {
+		cert.ExtKeyUsage = append(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+	}
+	return cert, nil
+}
+
+func encodeCert(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: certBlock, Bytes: der})
+}
