@@ -1,0 +1,54 @@
+# Slipway. `make help` says what there is.
+
+SHELL := /bin/bash
+BUILD := .build
+GO    ?= go
+
+# What the host needs beside Go and make. QEMU and OVMF are the lab; the
+# DHCP and TFTP clients are the strangers that the tests let loose on us.
+PACKAGES := qemu-system-x86 ovmf ipxe-qemu seabios iproute2 util-linux \
+	gcc libc6-dev libseccomp-dev pkg-config squashfs-tools kmod xz-utils zstd debian-archive-keyring ca-certificates \
+	protobuf-compiler libprotobuf-dev \
+	curl busybox udhcpc isc-dhcp-client tftp-hpa dnsmasq-base
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X slipway/configs/version.Version=$(VERSION)
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## install what the host lacks (apt, as root or through sudo)
+	@test/deps.sh $(PACKAGES)
+
+build: ## the slipway command: .build/bin/slipway
+	@mkdir -p $(BUILD)/bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/bin/slipway ./cmd/slipway
+
+image: build ## kernel, initramfs and loaders: .build/image
+	$(BUILD)/bin/slipway image build --out $(BUILD)/image
+
+demo: deps image ## a blank machine becomes a Ready Kubernetes node with a workload
+	@test/demo/run.sh
+
+lint: ## format, vet, staticcheck, generated code
+	@test/lint.sh
+
+check: lint ## fast and offline: lint, import law, unit tests
+	$(GO) test -short ./...
+
+test: deps image lint ## everything: lint, unit and host tests, then the stories in QEMU machines
+	$(GO) test $$($(GO) list ./... | grep -v '^slipway/test/vm$$')
+	$(GO) test -count=1 -v -timeout 60m ./test/vm
+
+bench: deps image ## figures with their budgets; fails when one is passed
+	@test/bench.sh
+
+generate: ## the API's Go code from its .proto files
+	@test/generate.sh
+
+clean: ## remove what was built; the download caches stay
+	rm -rf $(BUILD)
+
+.PHONY: help deps build image demo lint check test bench generate clean
