@@ -95,4 +95,6 @@ type Identity struct {
 	Hostname string
 	Address  netip.Addr // the node's address, IPv4
 	Link     string     // the network interface that holds Address
+	// Nameservers are those the network offers; there may be none.
+	Nameservers []netip.Addr
 }
