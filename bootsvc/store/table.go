@@ -1,0 +1,153 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Table is a set of documents of one type, each under an id without a slash.
+type Table[T any] struct {
+	store  *Store
+	prefix string
+	sealed bool
+}
+
+// NewTable names a table. It creates nothing.
+func NewTable[T any](s *Store, name string) Table[T] {
+	return Table[T]{store: s, prefix: root + name + "/"}
+}
+
+// SealedTable names a table whose documents are encrypted at rest.
+func SealedTable[T any](s *Store, name string) Table[T] {
+	return Table[T]{store: s, prefix: root + name + "/", sealed: true}
+}
+
+// Load reads a document in a transaction; a missing one is ErrNotFound.
+func (t Table[T]) Load(tx *Tx, id string) (T, error) {
+	value, err := tx.get(t.prefix + id)
+	if err != nil {
+		return *new(T), err
+	}
+	return t.decode(t.prefix+id, value)
+}
+
+// Save writes a document in a transaction. Writing what is there already
+// writes nothing.
+func (t Table[T]) Save(tx *Tx, id string, document T) error {
+	key := t.prefix + id
+	value, err := json.Marshal(document)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", key, err)
+	}
+	if t.sealed {
+		old, err := tx.get(key)
+		if err != nil {
+			return err
+		}
+		if plain, err := t.store.decrypt(key, old); err == nil && bytes.Equal(plain, value) {
+			return nil
+		}
+		value = t.store.encrypt(key, value)
+	}
+	tx.put(key, value)
+	return nil
+}
+
+// Drop removes a document in a transaction, if it is there.
+func (t Table[T]) Drop(tx *Tx, id string) { tx.writes[t.prefix+id] = nil }
+
+// Get reads a document; a missing one is ErrNotFound.
+func (t Table[T]) Get(ctx context.Context, id string) (T, error) {
+	var document T
+	err := t.store.Atomically(ctx, func(tx *Tx) (err error) {
+		document, err = t.Load(tx, id)
+		return err
+	})
+	return document, err
+}
+
+// Update changes one document: change gets the present one, or the zero value
+// when there is none, and may run several times. It returns what is stored now.
+func (t Table[T]) Update(ctx context.Context, id string, change func(*T) error) (T, error) {
+	var document T
+	err := t.store.Atomically(ctx, func(tx *Tx) (err error) {
+		document, err = t.Load(tx, id)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if err := change(&document); err != nil {
+			return err
+		}
+		return t.Save(tx, id, document)
+	})
+	return document, err
+}
+
+// Delete removes a document, if it is there.
+func (t Table[T]) Delete(ctx context.Context, id string) error {
+	return t.store.Atomically(ctx, func(tx *Tx) error {
+		t.Drop(tx, id)
+		return nil
+	})
+}
+
+// List reads the whole table, in the order of its ids.
+func (t Table[T]) List(ctx context.Context) ([]T, error) {
+	answer, err := t.store.client.Get(ctx, t.prefix, clientv3.WithPrefix())
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", t.prefix, err)
+	}
+	documents := make([]T, 0, len(answer.Kvs))
+	for _, kv := range answer.Kvs {
+		document, err := t.decode(string(kv.Key), kv.Value)
+		if err != nil {
+			return nil, err
+		}
+		documents = append(documents, document)
+	}
+	return documents, nil
+}
+
+// WaitFor blocks until check says done or fails, or ctx ends. It calls check
+// at once and again whenever any document of the table has changed.
+func (t Table[T]) WaitFor(ctx context.Context, check func() (done bool, err error)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changes := t.store.client.Watch(ctx, t.prefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+	for {
+		select {
+		case change, open := <-changes:
+			if err := change.Err(); err != nil || !open {
+				return fmt.Errorf("watch %s: %w", t.prefix, errors.Join(err, ctx.Err()))
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if done, err := check(); done || err != nil {
+			return err
+		}
+	}
+}
+
+func (t Table[T]) decode(key string, value []byte) (T, error) {
+	var document T
+	if value == nil {
+		return document, fmt.Errorf("%s: %w", key, ErrNotFound)
+	}
+	if t.sealed {
+		plain, err := t.store.decrypt(key, value)
+		if err != nil {
+			return document, err
+		}
+		value = plain
+	}
+	if err := json.Unmarshal(value, &document); err != nil {
+		return document, fmt.Errorf("decode %s: %w", key, err)
+	}
+	return document, nil
+}
