@@ -9,7 +9,7 @@ import (
 )
 
 // Words names the pair of a machine's key and the CA it trusts by four words
-// of the BIP 39 English list, joined by dashes: amber-finch-olive-ship. The
+// of the BIP 39 English list, joined by dashes: hazard-follow-wonder-cabbage. The
 // machine's console and the boot service compute them apart; equal words mean
 // that nobody stands between the two. The key is its DER SubjectPublicKeyInfo,
 // the CA its DER certificate. Four words are 44 bits: making another key with
