@@ -1,0 +1,67 @@
+// Package ipxe writes the script that iPXE runs: fetch the kernel and the
+// initramfs, say where the boot service is, start. It is a template and
+// nothing more; package httpd serves what it returns.
+package ipxe
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"strings"
+	"text/template"
+)
+
+// Script is what one machine's script says.
+type Script struct {
+	// HTTP is the base URL of the artifacts, without a slash at its end.
+	HTTP string
+	// API is the URL of the enrolment endpoint: https://address:8443.
+	API string
+	// CA is the boot service's CA certificate's SHA-256, in hex.
+	CA string
+	// Machine is the machine's ID, 52-54-00-12-34-56. Empty leaves it to
+	// iPXE, which takes the network card it was started from.
+	Machine string
+	// Args are the image's own kernel arguments.
+	Args []string
+}
+
+// How often, and at what interval, a script tries before it restarts the machine.
+const (
+	tries    = 10
+	interval = 5 // seconds
+)
+
+//go:embed boot.ipxe.tmpl
+var source string
+
+// Render writes the script. An argument that could end the line or the word
+// is an error.
+func (s Script) Render() ([]byte, error) {
+	for _, arg := range append([]string{s.HTTP, s.API, s.CA, s.Machine}, s.Args...) {
+		if strings.ContainsFunc(arg, func(c rune) bool { return c <= ' ' || c > '~' }) || strings.Contains(arg, "${") {
+			return nil, fmt.Errorf("write boot script: %q cannot stand in a kernel command line", arg)
+		}
+	}
+	if s.Machine == "" {
+		s.Machine = "${netX/mac:hexhyp}"
+	}
+	t, err := template.New("boot.ipxe").Parse(source)
+	if err != nil {
+		return nil, fmt.Errorf("parse boot script: %w", err)
+	}
+	var out bytes.Buffer
+	err = t.Execute(&out, map[string]any{
+		"HTTP": s.HTTP, "CommandLine": s.CommandLine(), "Machine": s.Machine, "Tries": tries, "Interval": interval,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write boot script: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// CommandLine is the kernel's: the image's own arguments, then Slipway's.
+func (s Script) CommandLine() string {
+	args := append([]string{}, s.Args...)
+	return strings.Join(append(args, "slipway.server="+s.API, "slipway.ca="+s.CA, "slipway.machine="+s.Machine), " ")
+}
