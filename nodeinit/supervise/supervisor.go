@@ -1,0 +1,244 @@
+package supervise
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The life of a unit:
+//
+//	waiting ──► starting ──► ready
+//	   ▲           │           │       the service returned
+//	   │           ▼           ▼
+//	   └──────── backoff ◄─────┘──► done (OnFailure, no error)
+//
+// and from anywhere, when told to: stopping ──► stopped. A unit whose
+// dependency ends is left alone: programs know how to wait for each other once
+// they have started.
+const (
+	firstDelay = 250 * time.Millisecond // before the first restart; doubled for each next
+	lastDelay  = 30 * time.Second
+	stableRun  = time.Minute // a run of this length makes the next delay the first again
+)
+
+// Supervisor runs units. Its methods may be called from any goroutine.
+type Supervisor struct {
+	log *slog.Logger
+
+	applying sync.Mutex // one Apply or Stop at a time
+
+	mu      sync.Mutex // guards all below, and the fields of each runner
+	runners []*runner
+	changed chan struct{} // closed at each change of a status
+	closed  bool
+}
+
+// runner is one unit on its way.
+type runner struct {
+	unit   Unit
+	status Status
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when the unit is Stopped or Done
+	told   bool          // to stop
+}
+
+// New makes a supervisor without units. It logs each change of state.
+func New(log *slog.Logger) *Supervisor {
+	return &Supervisor{log: log, changed: make(chan struct{})}
+}
+
+// Apply makes units what runs, and blocks until what is to go has stopped, or
+// ctx is done. A unit that is as it was keeps running; one that changed is
+// stopped and started anew; its dependents are not disturbed. The same list
+// again changes nothing. If the list is not sound, nothing happens.
+func (s *Supervisor) Apply(ctx context.Context, units []Unit) error {
+	if err := Check(units); err != nil {
+		return err
+	}
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	keep, leave, err := s.sort(units)
+	if err != nil {
+		return err
+	}
+	if err := s.stop(ctx, leave); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.runners = nil
+	for _, u := range units {
+		r := keep[u.Name]
+		if r == nil {
+			r = s.start(u)
+		} else {
+			r.unit.After = u.After
+		}
+		s.runners = append(s.runners, r)
+	}
+	s.broadcast()
+	return nil
+}
+
+// sort splits what runs into what stays and what must go.
+func (s *Supervisor) sort(units []Unit) (keep map[string]*runner, leave []*runner, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, nil, fmt.Errorf("apply units: the node is shutting down")
+	}
+	keep = make(map[string]*runner)
+	for _, r := range s.runners {
+		same := func(u Unit) bool { return r.unit.same(u) }
+		if !r.told && slices.ContainsFunc(units, same) {
+			keep[r.unit.Name] = r
+		} else {
+			leave = append(leave, r)
+		}
+	}
+	return keep, leave, nil
+}
+
+// start is called with mu held.
+func (s *Supervisor) start(u Unit) *runner {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &runner{unit: u, cancel: cancel, ended: make(chan struct{})}
+	r.status = Status{Name: u.Name, State: Waiting, Since: time.Now()}
+	go func() {
+		defer close(r.ended)
+		defer cancel()
+		s.run(ctx, r)
+	}()
+	return r
+}
+
+// run is a unit's life. It returns when the unit is Stopped or Done.
+func (s *Supervisor) run(ctx context.Context, r *runner) {
+	delay := firstDelay
+	for {
+		if !s.await(ctx, r) {
+			s.set(r, Stopped, nil)
+			return
+		}
+		began := time.Now()
+		err := call(ctx, r.unit.Service, func() { s.ready(r) })
+		switch {
+		case ctx.Err() != nil:
+			s.set(r, Stopped, err)
+			return
+		case err == nil && r.unit.Restart == OnFailure:
+			s.set(r, Done, nil)
+			return
+		case err == nil:
+			err = fmt.Errorf("ended by itself")
+		}
+		if time.Since(began) >= stableRun {
+			delay = firstDelay
+		}
+		s.backoff(ctx, r, delay, err)
+		delay = min(2*delay, lastDelay)
+	}
+}
+
+// call runs a service once. A panic is its error: one service must not take
+// the others with it.
+func call(ctx context.Context, service Service, ready func()) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return service.Run(ctx, ready)
+}
+
+// await blocks until all that the unit comes After is ready, and marks it
+// Starting. It returns false if the unit is stopped first.
+func (s *Supervisor) await(ctx context.Context, r *runner) bool {
+	for {
+		s.mu.Lock()
+		missing := s.missing(r.unit.After)
+		switch {
+		case ctx.Err() != nil:
+		case len(missing) == 0:
+			s.transition(r, Starting, nil)
+		case r.status.State != Waiting || r.status.WaitingFor != strings.Join(missing, ", "):
+			s.transition(r, Waiting, nil)
+			r.status.WaitingFor = strings.Join(missing, ", ")
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		if ctx.Err() != nil || len(missing) == 0 {
+			return ctx.Err() == nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		}
+	}
+}
+
+// missing is called with mu held.
+func (s *Supervisor) missing(after []string) (names []string) {
+	for _, name := range after {
+		i := slices.IndexFunc(s.runners, func(r *runner) bool { return r.unit.Name == name })
+		if i < 0 || s.runners[i].status.State != Ready && s.runners[i].status.State != Done {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (s *Supervisor) ready(r *runner) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.status.State == Starting {
+		s.transition(r, Ready, nil)
+	}
+}
+
+func (s *Supervisor) backoff(ctx context.Context, r *runner, delay time.Duration, err error) {
+	s.mu.Lock()
+	r.status.Restarts++
+	s.transition(r, Backoff, err)
+	r.status.WaitingFor = fmt.Sprintf("restart in %s", delay)
+	s.mu.Unlock()
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+func (s *Supervisor) set(r *runner, state State, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.transition(r, state, err)
+}
+
+// transition is called with mu held.
+func (s *Supervisor) transition(r *runner, state State, err error) {
+	if r.status.State != state {
+		r.status.Since = time.Now()
+	}
+	r.status.State, r.status.WaitingFor = state, ""
+	if err != nil {
+		r.status.LastError = err.Error()
+		s.log.Error(string(state), "unit", r.unit.Name, "err", err)
+	} else {
+		s.log.Info(string(state), "unit", r.unit.Name)
+	}
+	s.broadcast()
+}
+
+// broadcast is called with mu held.
+func (s *Supervisor) broadcast() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}

@@ -1,0 +1,358 @@
+package supervise
+
+import (
+	gocmp "cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// fake is a service that the test plays: it is ready after ReadyIn, ends with
+// End after EndIn, and takes StopIn to stop. It notes what happens to it.
+type fake struct {
+	story   *story
+	name    string
+	ReadyIn time.Duration
+	EndIn   time.Duration // 0: never
+	End     error
+	StopIn  time.Duration
+	Long    int // this run, counted from 1, lasts two minutes
+	run     int
+}
+
+func (f *fake) Run(ctx context.Context, ready func()) error {
+	f.story.note("%s starts", f.name)
+	f.run++
+	var end <-chan time.Time
+	if f.EndIn > 0 {
+		end = time.After(f.EndIn)
+	}
+	if f.run == f.Long {
+		end = time.After(2 * time.Minute)
+	}
+	isReady := time.After(f.ReadyIn)
+	for {
+		select {
+		case <-isReady:
+			f.story.note("%s ready", f.name)
+			ready()
+			isReady = nil
+		case <-end:
+			f.story.note("%s ends", f.name)
+			return f.End
+		case <-ctx.Done():
+			time.Sleep(f.StopIn) // the bubble's clock: no time passes
+			f.story.note("%s stopped", f.name)
+			return nil
+		}
+	}
+}
+
+// story is what happened, with the seconds since the start of the test.
+type story struct {
+	mu    sync.Mutex
+	start time.Time
+	lines []string
+}
+
+func newStory() *story { return &story{start: time.Now()} }
+
+func (s *story) note(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(s.lines, fmt.Sprintf("%g ", time.Since(s.start).Seconds())+fmt.Sprintf(format, args...))
+}
+
+// want compares and forgets. Lines of the same time are in no order.
+func (s *story) want(t *testing.T, lines ...string) {
+	t.Helper()
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if diff := cmp.Diff(byTime(lines), byTime(s.lines)); diff != "" {
+		t.Errorf("story (-want +got):\n%s", diff)
+	}
+	s.lines = nil
+}
+
+func byTime(lines []string) []string {
+	return slices.SortedFunc(slices.Values(lines), func(a, b string) int {
+		var x, y float64
+		fmt.Sscan(a, &x)
+		fmt.Sscan(b, &y)
+		return gocmp.Or(gocmp.Compare(x, y), strings.Compare(a, b))
+	})
+}
+
+func (s *story) unit(name string, f fake, after ...string) Unit {
+	f.story, f.name = s, name
+	return Unit{Name: name, After: after, Service: &f}
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func apply(t *testing.T, s *Supervisor, units ...Unit) {
+	t.Helper()
+	if err := s.Apply(t.Context(), units); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func stop(t *testing.T, s *Supervisor) {
+	t.Helper()
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStartsInOrderAndStopsInReverse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		apply(t, s,
+			story.unit("kubelet", fake{StopIn: time.Second}, "containerd", "apiserver"),
+			story.unit("apiserver", fake{ReadyIn: 5 * time.Second, StopIn: 2 * time.Second}, "etcd"),
+			story.unit("etcd", fake{ReadyIn: 3 * time.Second}),
+			story.unit("containerd", fake{ReadyIn: time.Second}),
+		)
+		want := []Status{
+			{Name: "kubelet", State: Waiting, WaitingFor: "containerd, apiserver"},
+			{Name: "apiserver", State: Waiting, WaitingFor: "etcd"},
+			{Name: "etcd", State: Starting},
+			{Name: "containerd", State: Starting},
+		}
+		if diff := cmp.Diff(want, s.Status(), cmpopts.IgnoreFields(Status{}, "Since")); diff != "" {
+			t.Errorf("status (-want +got):\n%s", diff)
+		}
+		time.Sleep(time.Minute)
+		story.want(t, "0 containerd starts", "0 etcd starts", "1 containerd ready", "3 etcd ready", "3 apiserver starts", "8 apiserver ready", "8 kubelet starts", "8 kubelet ready")
+
+		stop(t, s)
+		story.want(t, "61 containerd stopped", "61 kubelet stopped", "63 apiserver stopped", "63 etcd stopped")
+		for _, status := range s.Status() {
+			if status.State != Stopped {
+				t.Errorf("%s is %s", status.Name, status.State)
+			}
+		}
+		if err := s.Apply(t.Context(), nil); err == nil {
+			t.Error("Apply after Stop")
+		}
+	})
+}
+
+func TestBackoffGrowsToALimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		u := story.unit("a", fake{ReadyIn: time.Hour, EndIn: time.Second, End: errors.New("no disk")})
+		apply(t, s, u)
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		story.want(t, "0 a starts", "1 a ends", "1.25 a starts", "2.25 a ends", "2.75 a starts", "3.75 a ends")
+		got := s.Status()[0]
+		want := Status{Name: "a", State: Backoff, Since: story.start.Add(3750 * time.Millisecond), Restarts: 3, WaitingFor: "restart in 1s", LastError: "no disk"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("status (-want +got):\n%s", diff)
+		}
+
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		synctest.Wait()
+		n := len(story.lines)
+		first, last := story.lines[n-3], story.lines[n-1]
+		var a, b float64
+		fmt.Sscan(first, &a)
+		fmt.Sscan(last, &b)
+		if b-a > 31 || b-a < 29 {
+			t.Errorf("the delay is not capped: %q, %q", first, last)
+		}
+		stop(t, s)
+	})
+}
+
+func TestBackoffIsForgottenAfterAStableRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		apply(t, s, story.unit("a", fake{ReadyIn: time.Hour, EndIn: time.Second, Long: 3}))
+		time.Sleep(2*time.Minute + 4*time.Second)
+		synctest.Wait()
+		story.want(t, "0 a starts", "1 a ends", "1.25 a starts", "2.25 a ends", "2.75 a starts",
+			"122.75 a ends", "123 a starts", "124 a ends")
+		stop(t, s)
+	})
+}
+
+func TestDependentsSurviveARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		apply(t, s, story.unit("etcd", fake{EndIn: 10 * time.Second, End: errors.New("killed")}))
+		apply(t, s, s.runners[0].unit, story.unit("apiserver", fake{}, "etcd"))
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		story.want(t, "0 etcd starts", "0 etcd ready", "0 apiserver starts", "0 apiserver ready",
+			"10 etcd ends", "10.25 etcd starts", "10.25 etcd ready")
+		stop(t, s)
+	})
+}
+
+func TestRestartWaitsForItsDependencies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		apply(t, s,
+			story.unit("etcd", fake{ReadyIn: 5 * time.Second, EndIn: 10 * time.Second, End: errors.New("killed")}),
+			story.unit("apiserver", fake{EndIn: 5 * time.Second, End: errors.New("no etcd")}, "etcd"))
+		time.Sleep(14 * time.Second)
+		synctest.Wait()
+		if got := s.Status()[1]; got.State != Waiting || got.WaitingFor != "etcd" {
+			t.Errorf("%+v", got)
+		}
+		stop(t, s)
+	})
+}
+
+func TestOneShot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		images := story.unit("images", fake{ReadyIn: time.Hour, EndIn: time.Second})
+		images.Restart = OnFailure
+		apply(t, s, images, story.unit("kubelet", fake{}, "images"))
+		time.Sleep(time.Minute)
+		story.want(t, "0 images starts", "1 images ends", "1 kubelet starts", "1 kubelet ready")
+		if got := s.Status()[0]; got.State != Done || got.Restarts != 0 {
+			t.Errorf("%+v", got)
+		}
+		stop(t, s)
+	})
+}
+
+func TestEndingWithoutErrorIsRestarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		apply(t, s, story.unit("a", fake{EndIn: time.Second}))
+		time.Sleep(1500 * time.Millisecond)
+		synctest.Wait()
+		if got := s.Status()[0]; got.Restarts != 1 || got.LastError != "ended by itself" {
+			t.Errorf("%+v", got)
+		}
+		stop(t, s)
+	})
+}
+
+func TestApplyDisturbsOnlyWhatChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		etcd, api := story.unit("etcd", fake{}), story.unit("api", fake{}, "etcd")
+		proxy := story.unit("proxy", fake{StopIn: time.Second}, "api")
+		apply(t, s, etcd, api, proxy)
+		story.want(t, "0 etcd starts", "0 etcd ready", "0 api starts", "0 api ready", "0 proxy starts", "0 proxy ready")
+
+		apply(t, s, etcd, api, proxy)
+		story.want(t)
+
+		again := story.unit("etcd", fake{})
+		apply(t, s, again, api, story.unit("dns", fake{}, "api"))
+		story.want(t, "0 etcd stopped", "1 dns ready", "1 dns starts", "1 etcd ready", "1 etcd starts", "1 proxy stopped")
+		stop(t, s)
+	})
+}
+
+func TestApplyCanBeRepeatedAfterItsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		slow := story.unit("slow", fake{StopIn: time.Minute})
+		apply(t, s, slow)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := s.Apply(ctx, nil)
+		if err == nil || err.Error() != "stop slow: context deadline exceeded" {
+			t.Errorf("got %v", err)
+		}
+		apply(t, s, slow)
+		story.want(t, "0 slow starts", "0 slow ready", "60 slow stopped", "60 slow starts", "60 slow ready")
+		stop(t, s)
+	})
+}
+
+func TestStopHasADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		apply(t, s, story.unit("a", fake{}), story.unit("b", fake{StopIn: time.Hour}, "a"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := s.Stop(ctx); err == nil || !strings.Contains(err.Error(), "stop ") || !strings.Contains(err.Error(), "b") {
+			t.Errorf("got %v", err)
+		}
+		if since := time.Since(story.start); since != time.Second {
+			t.Errorf("took %s", since)
+		}
+		stop(t, s)
+	})
+}
+
+func TestPanicIsAnErrorOfTheUnit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(quiet())
+		apply(t, s, Unit{Name: "bad", Service: Func(func(context.Context, func()) error { panic("oh no") })})
+		if got := s.Status()[0].LastError; !strings.HasPrefix(got, "panic: oh no\n") {
+			t.Errorf("got %q", got)
+		}
+		stop(t, s)
+	})
+}
+
+func TestWatchSeesChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		apply(t, s, story.unit("a", fake{ReadyIn: time.Second}))
+		var seen []State
+		done := errors.New("seen enough")
+		err := s.Watch(t.Context(), func(all []Status) error {
+			seen = append(seen, all[0].State)
+			if all[0].State == Ready {
+				return done
+			}
+			return nil
+		})
+		if err != done || !slices.Equal(seen, []State{Starting, Ready}) {
+			t.Errorf("%v, %v", seen, err)
+		}
+		stop(t, s)
+	})
+}
+
+func TestCheck(t *testing.T) {
+	run := Func(func(context.Context, func()) error { return nil })
+	for _, test := range []struct {
+		name  string
+		units []Unit
+		want  string
+	}{
+		{"none", nil, ""},
+		{"sound", []Unit{{Name: "a", After: []string{"b", "c"}, Service: run}, {Name: "b", After: []string{"c"}, Service: run}, {Name: "c", Service: run}}, ""},
+		{"unknown", []Unit{{Name: "a", After: []string{"b"}, Service: run}}, `unit "a": after "b", which is not a unit`},
+		{"itself", []Unit{{Name: "a", After: []string{"a"}, Service: run}}, "units wait for each other: a after a"},
+		{"circle", []Unit{{Name: "x", After: []string{"a"}, Service: run}, {Name: "a", After: []string{"b"}, Service: run}, {Name: "b", After: []string{"a"}, Service: run}},
+			"units wait for each other: a after b after a"},
+		{"twice", []Unit{{Name: "a", Service: run}, {Name: "a", Service: run}}, `unit "a": the name is empty or there twice`},
+		{"nothing to run", []Unit{{Name: "a"}}, `unit "a": no service`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := ""
+			if err := Check(test.units); err != nil {
+				got = err.Error()
+			}
+			if got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
