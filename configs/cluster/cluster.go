@@ -27,21 +27,21 @@ type Cluster struct {
 	APIVersion string `yaml:"apiVersion,omitempty" jsonschema:"enum=slipway/v1"`
 	Kind       string `yaml:"kind,omitempty" jsonschema:"enum=Cluster"`
 	// Name is an RFC 1123 label.
-	Name string `yaml:"name"`
+	Name string `yaml:"name" jsonschema:"required"`
 	// Endpoint is the API's address for people, https://host:port. Left
 	// out, it is the first control-plane machine's address, port 6443.
 	Endpoint string  `yaml:"endpoint,omitempty"`
-	Network  Network `yaml:"network,omitempty"`
+	Network  Network `yaml:"network"`
 	// ScheduleOnControlPlanes lets workloads run on control-plane machines.
 	// Left out, it is true exactly when there is no worker.
 	ScheduleOnControlPlanes *bool     `yaml:"scheduleOnControlPlanes,omitempty"`
-	Machines                []Machine `yaml:"machines"`
+	Machines                []Machine `yaml:"machines" jsonschema:"required"`
 }
 
 // Network is the cluster's address plan. The subnets are IPv4 and disjoint.
 type Network struct {
-	PodSubnet     netip.Prefix `yaml:"podSubnet,omitempty"`
-	ServiceSubnet netip.Prefix `yaml:"serviceSubnet,omitempty"`
+	PodSubnet     netip.Prefix `yaml:"podSubnet"`
+	ServiceSubnet netip.Prefix `yaml:"serviceSubnet"`
 	DNSDomain     string       `yaml:"dnsDomain,omitempty"`
 }
 
@@ -49,7 +49,7 @@ type Network struct {
 type Machine struct {
 	// ID is the machine's name in the inventory: the MAC address it boots
 	// from, 52-54-00-12-34-56 (colons are taken too).
-	ID string `yaml:"id"`
+	ID string `yaml:"id" jsonschema:"required"`
 	// Role, left out, is control-plane for the first machine and worker for the others.
 	Role machine.Role `yaml:"role,omitempty"`
 	// Hostname, left out, is <cluster>-cp-<n> or <cluster>-worker-<n>.

@@ -27,16 +27,16 @@ const (
 
 // Config is a machine config. Parse returns one that is valid and complete.
 type Config struct {
-	APIVersion string `yaml:"apiVersion" jsonschema:"enum=slipway/v1"`
-	Kind       string `yaml:"kind" jsonschema:"enum=MachineConfig"`
+	APIVersion string `yaml:"apiVersion" jsonschema:"required,enum=slipway/v1"`
+	Kind       string `yaml:"kind" jsonschema:"required,enum=MachineConfig"`
 
 	// Hostname is the node's name: an RFC 1123 label, also the Kubernetes Node's name.
-	Hostname string `yaml:"hostname"`
-	Role     Role   `yaml:"role"`
+	Hostname string `yaml:"hostname" jsonschema:"required"`
+	Role     Role   `yaml:"role" jsonschema:"required"`
 
 	Install Install `yaml:"install,omitempty"`
 	Kubelet Kubelet `yaml:"kubelet,omitempty"`
-	Cluster Cluster `yaml:"cluster"`
+	Cluster Cluster `yaml:"cluster" jsonschema:"required"`
 
 	// ControlPlaneKeys holds what only control-plane machines may know.
 	// It is set exactly when Role is control-plane.
@@ -58,34 +58,34 @@ type Kubelet struct {
 
 // Cluster is what every node of a cluster knows.
 type Cluster struct {
-	Name string `yaml:"name"`
+	Name string `yaml:"name" jsonschema:"required"`
 	// Endpoint is the API server's address for people, https://host:port.
-	Endpoint string `yaml:"endpoint"`
+	Endpoint string `yaml:"endpoint" jsonschema:"required"`
 	// ControlPlanes are the addresses of the control-plane machines.
-	ControlPlanes []netip.Addr `yaml:"controlPlanes"`
-	PodSubnet     netip.Prefix `yaml:"podSubnet"`
-	ServiceSubnet netip.Prefix `yaml:"serviceSubnet"`
-	DNSDomain     string       `yaml:"dnsDomain"`
+	ControlPlanes []netip.Addr `yaml:"controlPlanes" jsonschema:"required"`
+	PodSubnet     netip.Prefix `yaml:"podSubnet" jsonschema:"required"`
+	ServiceSubnet netip.Prefix `yaml:"serviceSubnet" jsonschema:"required"`
+	DNSDomain     string       `yaml:"dnsDomain" jsonschema:"required"`
 	// CA is the Kubernetes CA certificate, PEM.
-	CA string `yaml:"ca"`
+	CA string `yaml:"ca" jsonschema:"required"`
 	// MachineCA is the boot service's CA certificate, PEM. It signed the
 	// machine's own certificate, which the kubelet serves with.
-	MachineCA string `yaml:"machineCA"`
+	MachineCA string `yaml:"machineCA" jsonschema:"required"`
 	// BootstrapToken lets a kubelet ask for its first client certificate
 	// (bootstrap token, id.secret; kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens).
-	BootstrapToken secret.String `yaml:"bootstrapToken"`
+	BootstrapToken secret.String `yaml:"bootstrapToken" jsonschema:"required"`
 }
 
 // ControlPlaneKeys are the cluster's signing keys. All PEM except EncryptionKey.
 type ControlPlaneKeys struct {
-	CAKey          secret.String `yaml:"caKey"`
-	EtcdCA         string        `yaml:"etcdCA"`
-	EtcdCAKey      secret.String `yaml:"etcdCAKey"`
-	FrontProxyCA   string        `yaml:"frontProxyCA"`
-	FrontProxyKey  secret.String `yaml:"frontProxyCAKey"`
-	ServiceAccount secret.String `yaml:"serviceAccountKey"`
+	CAKey          secret.String `yaml:"caKey" jsonschema:"required"`
+	EtcdCA         string        `yaml:"etcdCA" jsonschema:"required"`
+	EtcdCAKey      secret.String `yaml:"etcdCAKey" jsonschema:"required"`
+	FrontProxyCA   string        `yaml:"frontProxyCA" jsonschema:"required"`
+	FrontProxyKey  secret.String `yaml:"frontProxyCAKey" jsonschema:"required"`
+	ServiceAccount secret.String `yaml:"serviceAccountKey" jsonschema:"required"`
 	// EncryptionKey encrypts Secrets in etcd: 32 bytes, base64 (secretbox).
-	EncryptionKey secret.String `yaml:"encryptionKey"`
+	EncryptionKey secret.String `yaml:"encryptionKey" jsonschema:"required"`
 	// Bootstrap is true for the one machine that starts a new etcd cluster.
 	Bootstrap bool `yaml:"bootstrap,omitempty"`
 }

@@ -31,7 +31,7 @@ func Of(document string) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("write schema: there is no document %q; valid: cluster, machine", document)
 	}
-	r := jsonschema.Reflector{FieldNameTag: "yaml", Mapper: mapped, Anonymous: true}
+	r := jsonschema.Reflector{FieldNameTag: "yaml", Mapper: mapped, Anonymous: true, RequiredFromJSONSchemaTags: true}
 	s := r.Reflect(value)
 	s.Title = "Slipway " + document
 	data, err := json.MarshalIndent(s, "", "  ")
