@@ -1,0 +1,101 @@
+package addons
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"slipway/controlplane/apiclient"
+)
+
+const (
+	retry    = 250 * time.Millisecond // until the first success
+	patience = 2 * time.Minute        // for the first success; then it fails by name
+	again    = 5 * time.Minute        // between two rounds
+)
+
+// Reconciler is a service that keeps the objects in Dir's files applied. It is
+// level-triggered: each round applies everything, whatever the last one did.
+type Reconciler struct {
+	Dir    string
+	Access apiclient.Access
+}
+
+// Run applies until ctx ends. The first rounds may fail: a new API server makes
+// its own namespaces a moment after it is ready. A later failure ends it.
+func (r Reconciler) Run(ctx context.Context, ready func()) error {
+	first, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := r.untilApplied(first); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	ready()
+	tick := time.NewTicker(again)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := r.Apply(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
+
+// untilApplied returns nil after a round without errors, or the last round's
+// error when ctx ends.
+func (r Reconciler) untilApplied(ctx context.Context) error {
+	tick := time.NewTicker(retry)
+	defer tick.Stop()
+	for {
+		err := r.Apply(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+// Apply applies every object once, files in order, and stops at the first
+// that is refused: later ones may rest on it.
+func (r Reconciler) Apply(ctx context.Context) error {
+	names, err := filepath.Glob(filepath.Join(r.Dir, "*.yaml"))
+	if err != nil {
+		return fmt.Errorf("list %s: %w", r.Dir, err)
+	}
+	slices.Sort(names)
+	client, err := apiclient.Open(r.Access)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	resources := newResources(client)
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("read addon: %w", err)
+		}
+		objects, err := split(text)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		for _, o := range objects {
+			if err := resources.apply(ctx, o); err != nil {
+				return fmt.Errorf("apply %s: %w", o, err)
+			}
+		}
+	}
+	return nil
+}
