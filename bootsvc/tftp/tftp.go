@@ -43,7 +43,6 @@ type Server struct {
 	sent      prometheus.Counter
 	// slots bounds the transfers under way: each holds a socket.
 	slots chan struct{}
-	ctx   context.Context
 }
 
 const (
@@ -90,8 +89,8 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("listen for TFTP on %s: %w", s.listen, err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	s.ctx = ctx
-	server := tftp.NewServer(s.read, s.write)
+	read := func(name string, to io.ReaderFrom) error { return s.read(ctx, name, to) }
+	server := tftp.NewServer(read, s.write)
 	server.SetTimeout(blockTimeout)
 	server.SetRetries(blockRetries)
 	server.SetBackoff(func(int) time.Duration { return 0 })
@@ -116,7 +115,7 @@ var (
 
 // read answers one read request. The library calls it in a goroutine of its
 // own and sends the error that it returns.
-func (s *Server) read(name string, to io.ReaderFrom) error {
+func (s *Server) read(ctx context.Context, name string, to io.ReaderFrom) error {
 	client := remote(to)
 	data, err := s.find(name)
 	if err != nil {
@@ -129,7 +128,7 @@ func (s *Server) read(name string, to io.ReaderFrom) error {
 		return s.refuse(client, name, errBusy)
 	}
 	start := s.Now()
-	s.tell(client, start, fmt.Sprintf("%s asked for", display(name)))
+	s.tell(ctx, client, start, fmt.Sprintf("%s asked for", display(name)))
 	n, err := to.ReadFrom(bytes.NewReader(data))
 	if err != nil {
 		// UEFI opens a transfer only to learn the size, and aborts it.
@@ -140,7 +139,7 @@ func (s *Server) read(name string, to io.ReaderFrom) error {
 	s.transfers.WithLabelValues("done").Inc()
 	s.sent.Add(float64(n))
 	now := s.Now()
-	s.tell(client, now, fmt.Sprintf("%s sent, %d bytes in %s", display(name), n, now.Sub(start).Round(time.Millisecond)))
+	s.tell(ctx, client, now, fmt.Sprintf("%s sent, %d bytes in %s", display(name), n, now.Sub(start).Round(time.Millisecond)))
 	return nil
 }
 
@@ -163,8 +162,8 @@ func (s *Server) refuse(client netip.Addr, name string, err error) error {
 	return err
 }
 
-func (s *Server) tell(client netip.Addr, at time.Time, detail string) {
-	s.Observe(s.ctx, timeline.Event{MAC: s.MAC(client), Name: service, Detail: detail, At: at, Address: client})
+func (s *Server) tell(ctx context.Context, client netip.Addr, at time.Time, detail string) {
+	s.Observe(ctx, timeline.Event{MAC: s.MAC(client), Name: service, Detail: detail, At: at, Address: client})
 }
 
 // hook counts what the library refuses before a handler sees it.
