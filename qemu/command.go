@@ -1,0 +1,95 @@
+package qemu
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// Host is what this computer offers to run machines with.
+type Host struct {
+	QEMU     string `json:"qemu"`               // path of qemu-system-x86_64
+	Accel    Accel  `json:"accel"`              // how guests run
+	OVMFCode string `json:"ovmfCode,omitempty"` // UEFI firmware, read only
+	OVMFVars string `json:"ovmfVars,omitempty"` // template of its variables
+	IPXE     string `json:"ipxe,omitempty"`     // iPXE in the shape of a Linux kernel, for PlainPXE
+}
+
+// qmpFD is the descriptor on which QEMU finds its control connection: a socket pair, so
+// that there is no path to clash and no one else can connect.
+const qmpFD = 3
+
+// Command is QEMU's argument list for m, without the program's name. Files are named
+// relative to the lab's directory, QEMU's working directory. tap is m's network device.
+func (m Machine) Command(h Host, tap string) []string {
+	args := []string{
+		"-name", m.Name, "-no-user-config", "-nodefaults", "-display", "none",
+		"-machine", m.Chipset + ",graphics=off",
+		"-accel", h.Accel.option(), "-cpu", h.Accel.cpu(),
+		"-smp", strconv.Itoa(m.CPUs), "-m", strconv.Itoa(m.MemoryMiB),
+		"-uuid", m.uuid(),
+		"-smbios", "type=1,manufacturer=Slipway,product=Lab,serial=" + m.Name,
+		// Only what has a boot index is booted, and a BIOS that found nothing tries again.
+		"-boot", "strict=on,reboot-timeout=5000",
+		"-chardev", "file,id=console,append=on,path=" + m.consoleFile(), "-serial", "chardev:console",
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", qmpFD), "-mon", "chardev=qmp,mode=control",
+		"-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng",
+	}
+	args = append(args, m.firmwareArgs(h)...)
+	args = append(args, m.networkArgs(tap)...)
+	return append(args, m.diskArgs()...)
+}
+
+func (m Machine) firmwareArgs(h Host) []string {
+	switch {
+	case m.Firmware == UEFI:
+		return []string{
+			"-drive", "if=pflash,format=raw,readonly=on,file=" + h.OVMFCode,
+			"-drive", "if=pflash,format=raw,file=" + m.varsFile(),
+		}
+	case m.PXE == PlainPXE:
+		return []string{"-kernel", h.IPXE, "-initrd", plainScriptFile}
+	}
+	return nil
+}
+
+func (m Machine) networkArgs(tap string) []string {
+	device := "virtio-net-pci"
+	if m.NIC == "e1000" {
+		device = "e1000"
+	}
+	device += ",netdev=net0,bootindex=1,mac=" + m.MAC
+	if m.Firmware == UEFI || m.PXE == PlainPXE {
+		device += ",romfile=" // the card's iPXE must not speak first
+	}
+	return []string{"-netdev", "tap,id=net0,script=no,downscript=no,ifname=" + tap, "-device", device}
+}
+
+// diskArgs ignores flushes: the lab cuts the power of machines, never of the computer.
+func (m Machine) diskArgs() []string {
+	var args []string
+	for i := range m.DisksGiB {
+		args = append(args,
+			"-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,discard=unmap,file=%s", i, m.diskFile(i)),
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,serial=%s-disk%d,bootindex=%d", i, m.Name, i, i+2))
+	}
+	return args
+}
+
+func (m Machine) consoleFile() string   { return m.Name + ".console" }
+func (m Machine) logFile() string       { return m.Name + ".qemu.log" }
+func (m Machine) varsFile() string      { return m.Name + ".vars" }
+func (m Machine) diskFile(i int) string { return fmt.Sprintf("%s.disk%d", m.Name, i) }
+
+// plainScript makes an iPXE behave as a network card without one: it asks with another
+// user class, forgets that before it hands over (it would pass it on), and runs the file
+// it was told to fetch by TFTP.
+const (
+	plainScriptFile = "plain.ipxe"
+	plainScript     = `#!ipxe
+:again
+set user-class PXEClient
+dhcp net0 || goto again
+clear user-class
+chain tftp://${next-server}/${filename} || goto again
+`
+)

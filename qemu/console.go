@@ -1,0 +1,62 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"time"
+)
+
+// tail returns at most size bytes from the end of a file, or why it cannot be read.
+func tail(path string, size int64) string {
+	file, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.Size() > size {
+		_, _ = file.Seek(-size, io.SeekEnd)
+	}
+	data, err := io.ReadAll(file)
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+// escapes are the terminal commands (ECMA-48) and carriage returns that firmware writes.
+var escapes = regexp.MustCompile(`\x1b\[[0-9;?=]*[A-Za-z]|\x1b[a-z]|\r`)
+
+// PlainText removes from console output what only a terminal understands.
+func PlainText(console string) string { return escapes.ReplaceAllString(console, "") }
+
+// Follow copies a machine's console to out from its beginning and, when follow is set, goes
+// on with what is added until ctx ends.
+func (l *Lab) Follow(ctx context.Context, machine string, out io.Writer, follow bool) error {
+	file, err := os.Open(l.ConsolePath(machine))
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("open the console of %q: there is none: no such machine in lab %s, or never powered on", machine, l.Name())
+	}
+	if err != nil {
+		return fmt.Errorf("open the console of %s: %w", machine, err)
+	}
+	defer file.Close()
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	for {
+		if _, err := io.Copy(out, file); err != nil {
+			return fmt.Errorf("read the console of %s: %w", machine, err)
+		}
+		if !follow {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
