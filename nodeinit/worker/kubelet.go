@@ -1,0 +1,110 @@
+package worker
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"slipway/configs/kubeconfig"
+	"slipway/configs/machine"
+	"slipway/nodeinit/proc"
+	"slipway/nodeinit/supervise"
+)
+
+const (
+	kubeletName = "kubelet"
+
+	kubeletConfig       = "/etc/kubernetes/kubelet.yaml"
+	bootstrapKubeconfig = "/etc/kubernetes/kubelet-bootstrap.kubeconfig"
+
+	// The kubelet writes these itself when it has joined, and renews the
+	// certificate in place. The file holds certificate and key.
+	kubeletKubeconfig  = "/var/lib/kubelet/kubeconfig"
+	kubeletCertDir     = "/var/lib/kubelet/pki"
+	kubeletCertificate = kubeletCertDir + "/kubelet-client-current.pem"
+)
+
+// kubelet comes after the API server where that is on the same machine: its
+// first request would fail, and it waits seconds until the next.
+func kubelet(cfg *machine.Config, id machine.Identity) supervise.Unit {
+	after := []string{containerdName, imagesName, podsName}
+	if cfg.Role == machine.ControlPlane {
+		after = append(after, "kube-apiserver")
+	}
+	args := []string{
+		"--config=" + kubeletConfig,
+		"--bootstrap-kubeconfig=" + bootstrapKubeconfig,
+		"--kubeconfig=" + kubeletKubeconfig,
+		"--cert-dir=" + kubeletCertDir,
+		"--hostname-override=" + id.Hostname,
+		"--node-ip=" + id.Address.String(),
+	}
+	if labels := labelFlag(cfg.Kubelet.Labels); labels != "" {
+		args = append(args, "--node-labels="+labels)
+	}
+	return supervise.Unit{Name: kubeletName, After: after, Service: &proc.Process{
+		Name:        kubeletName,
+		Path:        "/usr/bin/kubelet",
+		Args:        args,
+		Ready:       proc.HTTPProbe{URL: "http://127.0.0.1:10248/healthz"},
+		OOMScoreAdj: -999,
+	}}
+}
+
+func labelFlag(labels map[string]string) string {
+	var pairs []string
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		pairs = append(pairs, key+"="+labels[key])
+	}
+	return strings.Join(pairs, ",")
+}
+
+func kubeletFiles(cfg *machine.Config, _ machine.Identity) ([]proc.File, error) {
+	taints, err := parseTaints(cfg.Kubelet.Taints)
+	if err != nil {
+		return nil, err
+	}
+	config, err := render("kubelet.yaml", kubeletConfig, map[string]any{
+		"CAFile":   caFile,
+		"StateDir": stateDir,
+		"Socket":   containerdSocket,
+		"DNS":      cfg.Cluster.DNSAddress(),
+		"Domain":   cfg.Cluster.DNSDomain,
+		"Reserved": reserved(cfg.Role),
+		"Taints":   taints,
+	})
+	if err != nil {
+		return nil, err
+	}
+	bootstrap, err := kubeconfig.Config{
+		Cluster: cfg.Cluster.Name, Server: apiServer(cfg), CAFile: caFile,
+		User: "kubelet-bootstrap", Token: cfg.Cluster.BootstrapToken,
+	}.Encode()
+	return []proc.File{config, {Path: bootstrapKubeconfig, Mode: 0o600, Data: bootstrap}}, err
+}
+
+// reserved is the memory that pods may not count on: what our own programs use.
+func reserved(role machine.Role) string {
+	if role == machine.ControlPlane {
+		return "900Mi"
+	}
+	return "250Mi"
+}
+
+// taint is one of the taints a node registers with.
+type taint struct{ Key, Value, Effect string }
+
+// parseTaints reads key=value:Effect or key:Effect, as kubectl taint takes them.
+func parseTaints(texts []string) ([]taint, error) {
+	var taints []taint
+	for _, text := range texts {
+		pair, effect, ok := strings.Cut(text, ":")
+		key, value, _ := strings.Cut(pair, "=")
+		if !ok || key == "" || effect == "" {
+			return nil, fmt.Errorf("read taint %q: want key=value:Effect", text)
+		}
+		taints = append(taints, taint{key, value, effect})
+	}
+	return taints, nil
+}

@@ -1,0 +1,166 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"time"
+
+	"slipway/configs/machine"
+	"slipway/controlplane/apiclient"
+	"slipway/nodeinit/proc"
+	"slipway/nodeinit/supervise"
+)
+
+const (
+	nodeName = "node"
+
+	// joining is how often the node looks at its object until it is Ready,
+	// joined how often afterwards.
+	joining = 250 * time.Millisecond
+	joined  = 10 * time.Second
+)
+
+// nodeObject is the unit that follows the node's own Node object. It is ready
+// once the Node is Ready for the first time.
+func nodeObject(cfg *machine.Config, id machine.Identity) supervise.Unit {
+	return supervise.Unit{Name: nodeName, After: []string{kubeletName}, Service: &follower{
+		Hostname: id.Hostname,
+		Access: apiclient.Access{
+			Server: apiServer(cfg), CAFile: caFile,
+			CertFile: kubeletCertificate, KeyFile: kubeletCertificate,
+		},
+		Registered: Registered,
+		CNIDir:     cniDir,
+		System:     system{},
+	}}
+}
+
+// follower looks at the Node and does what each look calls for: it marks the
+// node as registered, and configures the pod network for the pod subnet that
+// the controller manager gave the node. It is level-triggered: each look
+// stands for itself. Errors are looked over until the next; the API may be away.
+type follower struct {
+	Hostname   string
+	Access     apiclient.Access
+	Registered string // file to write
+	CNIDir     string
+	System     interface{ BridgeFilter() error }
+
+	client *apiclient.Client // nil: to be opened with the certificate of the day
+}
+
+// Run follows until ctx ends.
+func (f *follower) Run(ctx context.Context, ready func()) error {
+	defer f.hangUp()
+	isReady := false
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		now, err := f.look(ctx)
+		if errors.Is(err, errHost) {
+			return err
+		}
+		if now && !isReady {
+			isReady = true
+			ready()
+		}
+		if isReady {
+			timer.Reset(joined)
+		} else {
+			timer.Reset(joining)
+		}
+	}
+}
+
+// errHost is within errors of this machine, which no waiting cures.
+var errHost = errors.New("set up the pod network")
+
+// look does one round and reports whether the Node is Ready.
+func (f *follower) look(ctx context.Context) (bool, error) {
+	n, err := f.get(ctx)
+	if err != nil {
+		f.hangUp()
+		return false, err
+	}
+	if err := f.configure(n); err != nil {
+		return false, fmt.Errorf("%w: %w", errHost, err)
+	}
+	return n.ready(), nil
+}
+
+func (f *follower) get(ctx context.Context) (n node, err error) {
+	if f.client == nil {
+		if f.client, err = apiclient.Open(f.Access); err != nil {
+			return n, err // the kubelet has not joined yet
+		}
+	}
+	err = f.client.Get(ctx, "/api/v1/nodes/"+url.PathEscape(f.Hostname), &n)
+	return n, err
+}
+
+func (f *follower) hangUp() {
+	if f.client != nil {
+		f.client.Close()
+		f.client = nil
+	}
+}
+
+func (f *follower) configure(n node) error {
+	files := []proc.File{{Path: f.Registered, Mode: 0o644, Data: []byte(n.Metadata.UID + "\n")}}
+	if n.Spec.PodCIDR.IsValid() {
+		if err := f.System.BridgeFilter(); err != nil {
+			return err
+		}
+		conf, err := cniFile(f.CNIDir, n.Spec.PodCIDR)
+		if err != nil {
+			return err
+		}
+		files = append(files, conf)
+	}
+	return proc.WriteFiles(files)
+}
+
+// node is what is read of a Node object.
+type node struct {
+	Metadata struct {
+		UID string `json:"uid"`
+	} `json:"metadata"`
+	Spec struct {
+		PodCIDR netip.Prefix `json:"podCIDR"`
+	} `json:"spec"`
+	Status struct {
+		Conditions []struct{ Type, Status string } `json:"conditions"`
+	} `json:"status"`
+}
+
+func (n node) ready() bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == "Ready" {
+			return c.Status == "True"
+		}
+	}
+	return false
+}
+
+// system is the machine itself.
+type system struct{}
+
+// BridgeFilter makes the kernel show bridged packets to nftables: without it a
+// pod that reaches a pod on the same node through a service gets its answer
+// from an address it never asked.
+func (system) BridgeFilter() error {
+	const path = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	if err := os.WriteFile(path, []byte("1\n"), 0o644); err != nil {
+		return fmt.Errorf("set net.bridge.bridge-nf-call-iptables, of the module br_netfilter: %w", err)
+	}
+	return nil
+}

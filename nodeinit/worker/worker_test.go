@@ -1,0 +1,66 @@
+package worker
+
+import (
+	"net/netip"
+	"testing"
+
+	"slipway/configs/machine"
+	"slipway/configs/secret"
+	"slipway/nodeinit/proc/proctest"
+)
+
+func config(role machine.Role) (*machine.Config, machine.Identity) {
+	cp := netip.MustParseAddr("192.0.2.10")
+	cfg := &machine.Config{
+		Hostname: "prod-1", Role: role,
+		Cluster: machine.Cluster{
+			Name: "prod", Endpoint: "https://192.0.2.10:6443", ControlPlanes: []netip.Addr{cp},
+			PodSubnet: netip.MustParsePrefix("10.244.0.0/16"), ServiceSubnet: netip.MustParsePrefix("10.96.0.0/16"),
+			DNSDomain: "cluster.local", CA: "cluster CA\n", MachineCA: "machine CA\n",
+			BootstrapToken: secret.New("abcdef.0123456789abcdef"),
+		},
+	}
+	id := machine.Identity{Hostname: "prod-1", Address: cp, Link: "eth0"}
+	if role == machine.Worker {
+		id.Address = netip.MustParseAddr("192.0.2.20")
+		cfg.Kubelet = machine.Kubelet{
+			Labels: map[string]string{"rack": "a", "example.com/disk": "ssd"},
+			Taints: []string{"dedicated=db:NoSchedule", "spare:NoExecute"},
+		}
+	}
+	return cfg, id
+}
+
+// TestPages: what runs on a node of each role.
+func TestPages(t *testing.T) {
+	for _, role := range []machine.Role{machine.ControlPlane, machine.Worker} {
+		cfg, id := config(role)
+		files, err := Files(cfg, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		proctest.Golden(t, "testdata/"+string(role)+".txt", proctest.Page(Units(cfg, id), files))
+	}
+}
+
+// TestContents: the files a worker gets, as text.
+func TestContents(t *testing.T) {
+	cfg, id := config(machine.Worker)
+	files, err := Files(cfg, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := cniFile(cniDir, netip.MustParsePrefix("10.244.3.0/24"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proctest.Golden(t, "testdata/worker-files.txt", proctest.Contents(append(files, conf)))
+}
+
+func TestParseTaints(t *testing.T) {
+	for _, text := range []string{"", "dedicated", "=db:NoSchedule", "dedicated=db:"} {
+		if got, err := parseTaints([]string{text}); err == nil {
+			t.Errorf("parseTaints(%q) = %v, want an error", text, got)
+		}
+	}
+}
