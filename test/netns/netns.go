@@ -1,0 +1,175 @@
+// Package netns gives tests a small network of their own: a bridge, the test's
+// own process at one side of it, and hosts in namespaces of their own at the
+// other. The whole test process runs in fresh network and mount namespaces, and
+// in a user namespace when it is not root, so that nothing reaches the
+// computer's network and nothing is left when the process ends. It drives the
+// unshare and ip programs.
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// inside is set in the process that runs in the namespaces; its value, when
+// not "yes", is why they could not be made.
+const inside = "SLIPWAY_TEST_NETNS"
+
+// Main runs a package's tests in namespaces of their own. Its use:
+//
+//	func TestMain(m *testing.M) { os.Exit(netns.Main(m)) }
+//
+// Where namespaces are not permitted the tests run without, and Require skips.
+func Main(m *testing.M) int {
+	switch os.Getenv(inside) {
+	case "yes":
+		if err := prepare(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	case "":
+		return again(m)
+	}
+	return m.Run()
+}
+
+// again runs the test binary a second time, in the namespaces.
+func again(m *testing.M) int {
+	args := []string{"--net", "--mount", "--pid", "--fork", "--kill-child"}
+	if os.Getuid() != 0 {
+		args = append(args, "--user", "--map-root-user")
+	}
+	if out, err := exec.Command("unshare", append(args, "ip", "link", "show", "lo")...).CombinedOutput(); err != nil {
+		os.Setenv(inside, fmt.Sprintf("unshare: %v: %s", err, strings.TrimSpace(string(out))))
+		return m.Run()
+	}
+	cmd := exec.Command("unshare", append(args, os.Args...)...)
+	cmd.Env = append(os.Environ(), inside+"=yes")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit) && exit.ExitCode() > 0:
+		return exit.ExitCode()
+	}
+	fmt.Fprintln(os.Stderr, "run tests in namespaces:", err)
+	return 1
+}
+
+// prepare gives the fresh namespaces what programs expect: a loopback, a /run
+// that holds named namespaces and may be written to, a /proc of their own.
+func prepare() error {
+	for _, line := range []string{
+		"mount -t tmpfs tmpfs /run",
+		"mount -t proc proc /proc",
+		"ip link set lo up",
+	} {
+		if err := run(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func run(line string) error {
+	words := strings.Fields(line)
+	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", line, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// Require skips the test, with the reason, where namespaces could not be made
+// or a program is not installed.
+func Require(t testing.TB, programs ...string) {
+	t.Helper()
+	if reason := os.Getenv(inside); reason != "yes" {
+		t.Skip("needs network namespaces: " + reason)
+	}
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			t.Skipf("needs %s: %v", p, err)
+		}
+	}
+}
+
+// Net is a bridge in the test's own namespace. The test's process is a host on
+// it, with the address that New was given.
+type Net struct {
+	// Device is the bridge's name.
+	Device string
+	t      testing.TB
+	hosts  int
+}
+
+// made counts bridges, whose names must differ within a process.
+var made atomic.Int32
+
+// New makes a bridge whose own address is given. It is gone with the test.
+func New(t testing.TB, address netip.Prefix) *Net {
+	t.Helper()
+	n := &Net{Device: fmt.Sprintf("br%d", made.Add(1)), t: t}
+	n.do("ip link add %s type bridge forward_delay 0", n.Device)
+	t.Cleanup(func() { n.do("ip link del %s", n.Device) })
+	n.do("ip addr add %s brd + dev %s", address, n.Device)
+	n.do("ip link set %s up", n.Device)
+	return n
+}
+
+func (n *Net) do(format string, args ...any) {
+	n.t.Helper()
+	if err := run(fmt.Sprintf(format, args...)); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// Host is a namespace with one network card, eth0, on the bridge.
+type Host struct {
+	name string
+	t    testing.TB
+}
+
+// Host adds a host with a hardware address and no IP address.
+func (n *Net) Host(mac string) *Host {
+	n.t.Helper()
+	n.hosts++
+	name := fmt.Sprintf("%sh%d", n.Device, n.hosts)
+	n.do("ip netns add %s", name)
+	n.t.Cleanup(func() { n.do("ip netns del %s", name) })
+	n.do("ip link add %s type veth peer name eth0 address %s netns %s", name, mac, name)
+	n.do("ip link set %s master %s up", name, n.Device)
+	n.do("ip -n %s link set lo up", name)
+	n.do("ip -n %s link set eth0 up", name)
+	return &Host{name: name, t: n.t}
+}
+
+// Command is a program that will run on the host. It ends with the context.
+func (h *Host) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.name, program}, args...)...)
+}
+
+// Run runs a program on the host and returns all it printed. Its failure is the test's.
+func (h *Host) Run(program string, args ...string) string {
+	h.t.Helper()
+	out, err := h.Try(program, args...)
+	if err != nil {
+		h.t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// Try is Run for a program that may fail.
+func (h *Host) Try(program string, args ...string) (string, error) {
+	out, err := h.Command(h.t.Context(), program, args...).CombinedOutput()
+	return string(out), err
+}
