@@ -46,7 +46,7 @@ func TestTail(t *testing.T) {
 
 func TestRingForgetsTheOldest(t *testing.T) {
 	var r Ring
-	long := strings.Repeat("x", RingSize/4)
+	long := strings.Repeat("x", RingSize/4-lineCost)
 	for i := range 10 {
 		fmt.Fprintf(&r, "%d%s\n", i, long[1:])
 	}

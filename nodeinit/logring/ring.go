@@ -11,8 +11,11 @@ import (
 	"time"
 )
 
-// RingSize bounds the text that one ring keeps, in bytes.
+// RingSize bounds what one ring keeps, in bytes.
 const RingSize = 256 << 10
+
+// lineCost is what a line takes besides its text: empty lines count, too.
+const lineCost = 40
 
 // Line is one line of a log, without its newline.
 type Line struct {
@@ -26,7 +29,7 @@ type Ring struct {
 	mu    sync.Mutex
 	lines []Line
 	first int           // number of lines[0], counted from the first line ever
-	bytes int           // of text in lines
+	bytes int           // that lines take
 	grown chan struct{} // closed at the next line; nil: nobody waits
 }
 
@@ -43,10 +46,10 @@ func (r *Ring) add(l Line) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lines = append(r.lines, l)
-	r.bytes += len(l.Text)
+	r.bytes += len(l.Text) + lineCost
 	drop := 0
 	for r.bytes > RingSize && drop < len(r.lines)-1 {
-		r.bytes -= len(r.lines[drop].Text)
+		r.bytes -= len(r.lines[drop].Text) + lineCost
 		r.lines[drop] = Line{}
 		drop++
 	}

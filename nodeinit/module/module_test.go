@@ -1,0 +1,140 @@
+package module
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const aliasFile = `# Aliases extracted from modules themselves.
+alias virtio:d00000001v* virtio_net
+alias pci:v00008086d00001572sv*sd*bc*sc*i* i40e
+alias pci:v*d*sv*sd*bc01sc08i02* nvme
+alias pci:v0000144DdA808sv*sd*bc*sc*i* nvme
+alias usb:v*p*d*dc*dsc*dp*ic03isc*ip*in* usbhid
+alias usb:v0B05p1[7-9]*d*dc*dsc*dp*ic*isc*ip*in* other_hid
+alias net-pf-10 ipv6
+alias nft-chain-2-nat nft_chain_nat
+alias platform:i2c-mux-pinctrl i2c_mux_pinctrl
+alias of:N*T*Cvendor,x/y z_of
+alias cpu:type:x86,ven*fam*mod*:feature:*0099* aesni_intel
+`
+
+func aliases(t *testing.T) *Aliases {
+	a, err := ParseAliases(strings.NewReader(aliasFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestMatch(t *testing.T) {
+	a := aliases(t)
+	for _, test := range []struct {
+		alias string
+		want  []string
+	}{
+		{"virtio:d00000001v00001AF4", []string{"virtio_net"}},
+		{"virtio:d00000002v00001AF4", nil},
+		{"pci:v00008086d00001572sv00008086sd00000000bc02sc00i00", []string{"i40e"}},
+		{"pci:v0000144Ddxxxxsvxsdxbc01sc08i02", []string{"nvme"}},
+		{"pci:v0000144DdA808svxsdxbc01sc08i02", []string{"nvme"}},
+		{"usb:v0B05p1866d0100dc00dsc00dp00ic03isc01ip01in00", []string{"usbhid", "other_hid"}},
+		{"usb:v0B05p1666d0100dc00dsc00dp00ic03isc01ip01in00", []string{"usbhid"}},
+		{"net-pf-10", []string{"ipv6"}},
+		{"net_pf_10", []string{"ipv6"}},
+		{"net-pf-1", nil},
+		{"net-pf-100", nil},
+		{"nft-chain-2-nat", []string{"nft_chain_nat"}},
+		{"platform:i2c-mux-pinctrl", []string{"i2c_mux_pinctrl"}},
+		{"of:NmuxT(null)Cvendor,x/y", []string{"z_of"}},
+		{"", nil},
+	} {
+		if diff := cmp.Diff(test.want, a.Match(test.alias)); diff != "" {
+			t.Errorf("Match(%q) (-want +got):\n%s", test.alias, diff)
+		}
+	}
+}
+
+// recorder is a Loader whose kernel is a list.
+type recorder struct {
+	mu     sync.Mutex
+	loaded []string
+}
+
+func (r *recorder) loader(t *testing.T) *Loader {
+	return &Loader{aliases: aliases(t), builtin: map[string]bool{"ext4": true}, probe: func(name, _ string) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if name == "broken" {
+			return errors.New("invalid argument")
+		}
+		r.loaded = append(r.loaded, name)
+		slices.Sort(r.loaded)
+		return nil
+	}}
+}
+
+func TestLoad(t *testing.T) {
+	var r recorder
+	err := r.loader(t).Load(t.Context(), "overlay", "net-pf-10", "broken", "ext4", "br_netfilter")
+	if err == nil || err.Error() != "load module broken: invalid argument" {
+		t.Errorf("got %v", err)
+	}
+	if want := []string{"br_netfilter", "ipv6", "overlay"}; !slices.Equal(r.loaded, want) {
+		t.Errorf("loaded %q, want %q", r.loaded, want)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.loader(t).Load(ctx, "overlay"); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestDevicesThatAreThere(t *testing.T) {
+	sys := t.TempDir()
+	for path, alias := range map[string]string{
+		"devices/pci0/0000:00:03.0/virtio0/modalias": "virtio:d00000001v00001AF4\n",
+		"devices/pci0/0000:00:04.0/virtio1/modalias": "virtio:d00000001v00001AF4\n",
+		"devices/system/cpu/modalias":                "cpu:type:x86,ven0000fam0006mod0055:feature:,0099,\n",
+		"devices/pci0/0000:00:05.0/modalias":         "pci:v0000dddd\n",
+	} {
+		path = filepath.Join(sys, path)
+		os.MkdirAll(filepath.Dir(path), 0o755)
+		os.WriteFile(path, []byte(alias), 0o644)
+	}
+	var r recorder
+	d := &Devices{Loader: r.loader(t), Log: slog.New(slog.DiscardHandler), Sys: sys}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := d.Run(ctx, cancel); err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			t.Skipf("no device events here: %v", err)
+		}
+		t.Fatal(err)
+	}
+	if want := []string{"virtio_net"}; !slices.Equal(r.loaded, want) {
+		t.Errorf("loaded %q, want %q", r.loaded, want)
+	}
+}
+
+func TestAdded(t *testing.T) {
+	for _, test := range []struct{ message, want string }{
+		{"add@/devices/x\x00ACTION=add\x00DEVPATH=/devices/x\x00MODALIAS=usb:v1\x00SEQNUM=1\x00", "usb:v1"},
+		{"remove@/devices/x\x00ACTION=remove\x00MODALIAS=usb:v1\x00", ""},
+		{"add@/devices/x\x00ACTION=add\x00SUBSYSTEM=block\x00", ""},
+		{"libudev\x00\xfe\xed\xca\xfe", ""},
+		{"", ""},
+	} {
+		if got := added([]byte(test.message)); got != test.want {
+			t.Errorf("%q: got %q, want %q", test.message, got, test.want)
+		}
+	}
+}
