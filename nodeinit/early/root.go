@@ -1,0 +1,135 @@
+package early
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// EnterRoot goes from the initramfs to the root image inside it, and runs this
+// program again there, as PID 1. It returns only with an error.
+//
+// The initramfs stays where it is, unseen, because the root image is in it; its
+// modules are removed.
+func EnterRoot(log *slog.Logger) error {
+	if err := loadOrdered("/modules"); err != nil {
+		return err
+	}
+	if err := os.RemoveAll("/modules"); err != nil {
+		return fmt.Errorf("free the initramfs: %w", err)
+	}
+	if err := mountImage(rootImage, newRoot); err != nil {
+		return err
+	}
+	if err := apply(log, toNewRoot); err != nil {
+		return err
+	}
+	// pivot_root(2) cannot be done from the initramfs; this is switch_root(8).
+	if err := os.Chdir(newRoot); err != nil {
+		return fmt.Errorf("enter the root: %w", err)
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move the root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("change root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return fmt.Errorf("enter the root: %w", err)
+	}
+	return fmt.Errorf("run %s: %w", Self, unix.Exec(Self, []string{Self}, os.Environ()))
+}
+
+// Console mounts what the kernel offers and makes /dev/console the standard
+// input and output: the kernel starts PID 1 of an initramfs without any.
+// It is the first thing to call in the initramfs.
+func Console(log *slog.Logger) error {
+	if err := apply(log, kernelMounts); err != nil {
+		return err
+	}
+	console, err := unix.Open("/dev/console", unix.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return fmt.Errorf("open console: %w", err)
+	}
+	for fd := range 3 {
+		if err := unix.Dup3(console, fd, 0); err != nil && console != fd {
+			return fmt.Errorf("make the console file %d: %w", fd, err)
+		}
+	}
+	return nil
+}
+
+// loadOrdered loads the modules that the file "order" in dir lists, one file
+// name a line, dependencies first. They are not compressed. Without the file
+// there is nothing to load.
+func loadOrdered(dir string) error {
+	order, err := os.ReadFile(filepath.Join(dir, "order"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the list of modules: %w", err)
+	}
+	for name := range strings.FieldsSeq(string(order)) {
+		if err := loadFile(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("load module %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func loadFile(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	err = unix.FinitModule(int(file.Fd()), "", 0)
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+// mountImage mounts a squashfs file through a loop device (loop(4)), read-only.
+// The device goes when the mount does.
+func mountImage(image, target string) error {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("open loop devices: %w", err)
+	}
+	defer control.Close()
+	number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+	if err != nil {
+		return fmt.Errorf("find a free loop device: %w", err)
+	}
+	path := fmt.Sprintf("/dev/loop%d", number)
+	device, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("open loop device: %w", err)
+	}
+	defer device.Close()
+	file, err := os.Open(image)
+	if err != nil {
+		return fmt.Errorf("open root image: %w", err)
+	}
+	defer file.Close()
+	config := unix.LoopConfig{Fd: uint32(file.Fd())}
+	config.Info.Flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
+	if err := unix.IoctlLoopConfigure(int(device.Fd()), &config); err != nil {
+		return fmt.Errorf("attach %s to %s: %w", image, path, err)
+	}
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(path, target, "squashfs", unix.MS_RDONLY|unix.MS_NODEV, ""); err != nil {
+		return fmt.Errorf("mount root image %s: %w", image, err)
+	}
+	return nil
+}
