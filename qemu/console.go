@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -59,4 +60,29 @@ func (l *Lab) Follow(ctx context.Context, machine string, out io.Writer, follow 
 			return nil
 		}
 	}
+}
+
+// PlainWriter passes PlainText of what is written to it on to out. It holds a terminal
+// command back that is not complete yet.
+func PlainWriter(out io.Writer) io.Writer { return &plainWriter{out: out} }
+
+type plainWriter struct {
+	out  io.Writer
+	rest []byte
+}
+
+// longestEscape is longer than the terminal commands that firmware and kernels write.
+const longestEscape = 24
+
+func (w *plainWriter) Write(p []byte) (int, error) {
+	data := append(w.rest, p...)
+	cut := len(data)
+	if i := bytes.LastIndexByte(data, '\x1b'); i >= 0 && len(data)-i < longestEscape && !escapes.Match(data[i:]) {
+		cut = i
+	}
+	w.rest = append([]byte(nil), data[cut:]...)
+	if _, err := io.WriteString(w.out, PlainText(string(data[:cut]))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
