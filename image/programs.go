@@ -1,0 +1,69 @@
+package image
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"slipway/image/gobuild"
+	"slipway/image/recipe"
+)
+
+// versionVariable is the variable of our own programs that holds the version.
+const versionVariable = "slipway/configs/version.Version"
+
+// programs maps import paths to compiled programs on this computer.
+type programs map[string]string
+
+// compile builds every program of the recipe. Upstream programs are kept by the
+// hash of their sources; ours are left to Go's own cache, so that a change in
+// any package they import is seen.
+//
+// The latter are written below dir.
+func (b *Builder) compile(ctx context.Context, r *recipe.Recipe, dir string) (programs, error) {
+	built := programs{}
+	cache := gobuild.Cache{Dir: filepath.Join(b.Cache, "programs")}
+	for _, p := range r.Payload.Programs {
+		start := time.Now()
+		path, err := cache.Build(ctx, b.program(p, filepath.Join(b.Source, r.Payload.Module)))
+		if err != nil {
+			return nil, err
+		}
+		built[p.Import] = path
+		b.Log.Info("program ready", "phase", "programs", "program", p.Import, "took", time.Since(start).Round(time.Millisecond))
+	}
+	for _, p := range ownPrograms(r) {
+		start := time.Now()
+		path := filepath.Join(dir, filepath.FromSlash(p.Import))
+		if err := b.program(p, b.Source).Build(ctx, path); err != nil {
+			return nil, err
+		}
+		built[p.Import] = path
+		b.Log.Info("program ready", "phase", "programs", "program", p.Import, "took", time.Since(start).Round(time.Millisecond))
+	}
+	return built, nil
+}
+
+// ownPrograms lists the programs that are built from this module.
+func ownPrograms(r *recipe.Recipe) []recipe.Program {
+	list := []recipe.Program{r.Init}
+	for _, image := range r.Images {
+		for _, f := range image.Files {
+			if f.Program != "" {
+				list = append(list, recipe.Program{Import: f.Program})
+			}
+		}
+	}
+	return list
+}
+
+func (b *Builder) program(p recipe.Program, dir string) gobuild.Program {
+	variables := map[string]string{}
+	if dir == b.Source {
+		variables[versionVariable] = b.Version
+	}
+	for name, value := range p.Variables {
+		variables[name] = value
+	}
+	return gobuild.Program{Dir: dir, Import: p.Import, Static: p.Static, Tags: p.Tags, Variables: variables}
+}

@@ -1,0 +1,106 @@
+// Command init proves that an image boots: it loads the boot modules, mounts
+// the root image, runs a program of it and powers off. It stands in for the real
+// init in the tests of package image.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	if err := boot(); err != nil {
+		fmt.Println("image-test: failed:", err)
+	} else {
+		fmt.Println("image-test: ok")
+	}
+	unix.Sync()
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+func boot() error {
+	mounts := []struct{ source, target, kind string }{
+		{"devtmpfs", "/dev", "devtmpfs"}, {"proc", "/proc", "proc"}, {"sysfs", "/sys", "sysfs"},
+	}
+	for _, m := range mounts {
+		if err := unix.Mount(m.source, m.target, m.kind, 0, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	if err := loadModules("/modules"); err != nil {
+		return err
+	}
+	if err := mountRoot("/root.squashfs", "/root"); err != nil {
+		return err
+	}
+	if err := unix.Mount("/dev", "/root/dev", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind /dev: %w", err)
+	}
+	return runPrograms()
+}
+
+// loadModules loads the files named in dir/order, one by one.
+func loadModules(dir string) error {
+	order, err := os.ReadFile(filepath.Join(dir, "order"))
+	if err != nil {
+		return err
+	}
+	for name := range strings.FieldsSeq(string(order)) {
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		err = unix.FinitModule(int(f.Fd()), "", 0)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("load module %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// mountRoot mounts an image file by way of the first loop device.
+func mountRoot(image, target string) error {
+	file, err := os.Open(image)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	loop, err := os.OpenFile("/dev/loop0", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer loop.Close()
+	if err := unix.IoctlSetInt(int(loop.Fd()), unix.LOOP_SET_FD, int(file.Fd())); err != nil {
+		return fmt.Errorf("attach %s to /dev/loop0: %w", image, err)
+	}
+	if err := unix.Mount("/dev/loop0", target, "squashfs", unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", image, err)
+	}
+	return nil
+}
+
+// runPrograms runs one static and two dynamically linked programs of the root
+// image, in it.
+func runPrograms() error {
+	if err := unix.Chroot("/root"); err != nil {
+		return err
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	for _, words := range [][]string{{"/usr/bin/kubelet", "--version"}, {"/usr/sbin/nft", "--version"}, {"/usr/sbin/iptables", "--version"},
+		{"/usr/bin/mount", "--version"}, {"/usr/bin/runc", "--version"}} {
+		out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
+		fmt.Printf("image-test: %s: %s\n", words[0], out)
+		if err != nil {
+			return fmt.Errorf("run %s: %w", words[0], err)
+		}
+	}
+	return nil
+}
