@@ -23,6 +23,10 @@ func controllerManager(cfg *machine.Config) supervise.Unit {
 		"--service-account-private-key-file="+accountKeyFile,
 		"--use-service-account-credentials",
 		"--controllers=*,token-cleaner-controller",
+		// Its forty controllers each fetch a token when they start. At the
+		// default of 20 requests per second, a new node waits for that.
+		"--kube-api-qps=200",
+		"--kube-api-burst=400",
 	)
 	return controller(controllerManagerName, "10257", args)
 }

@@ -1,0 +1,235 @@
+// Package controlplane runs a whole control plane on this computer: the units
+// of a control-plane machine with the payload's real programs, in namespaces of
+// their own, and asks it with kubectl for what users rely on.
+package controlplane
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"slipway/configs/kubeconfig"
+	"slipway/configs/machine"
+	"slipway/configs/secret"
+	"slipway/controlplane"
+	"slipway/controlplane/pki"
+	"slipway/nodeinit/proc"
+	"slipway/nodeinit/supervise"
+	"slipway/test/netns"
+)
+
+func TestMain(m *testing.M) { os.Exit(netns.Main(m)) }
+
+// startup bounds the whole start, on the slowest computer.
+const startup = 5 * time.Minute
+
+func TestControlPlane(t *testing.T) {
+	netns.Require(t, "ip")
+	out, err := exec.Command("ip", "addr", "add", identity.Address.String()+"/24", "dev", "lo").CombinedOutput()
+	if err != nil {
+		t.Fatalf("set address: %v: %s", err, out)
+	}
+	cfg := newConfig(t)
+	newRoot(t)
+	start(t, cfg)
+	writeAdmin(t, cfg)
+	bootstrap := pathOf(t, "bootstrap", kubeconfig.Config{User: "bootstrap", Token: cfg.Cluster.BootstrapToken}, cfg)
+
+	t.Run("an admin may do everything", func(t *testing.T) {
+		kubectl(t, "", "create", "namespace", "demo")
+		want(t, kubectl(t, "", "auth", "can-i", "*", "*"), "yes")
+	})
+	t.Run("secrets are encrypted in etcd", testEncryption)
+	t.Run("pod security keeps privileged pods out", testPodSecurity)
+	t.Run("a kubelet may join with the bootstrap token", func(t *testing.T) { testJoin(t, bootstrap) })
+	t.Run("strangers see health only", testAnonymous)
+	t.Run("the DNS service answers", testDNS)
+	t.Run("what is deleted comes back", testReturn)
+}
+
+// start runs the units until the test ends, and returns when all are ready.
+func start(t *testing.T, cfg *machine.Config) {
+	t.Helper()
+	units := controlplane.Units(cfg, identity)
+	files, err := controlplane.Files(cfg, identity, time.Now())
+	must(t, err)
+	must(t, proc.WriteFiles(files))
+	logs := map[string]*bytes.Buffer{}
+	proc.Runner{Log: func(unit string) io.Writer {
+		logs[unit] = &bytes.Buffer{}
+		return logs[unit]
+	}}.Adopt(units)
+	supervisor := supervise.New(slog.New(slog.DiscardHandler))
+	began := time.Now()
+	must(t, supervisor.Apply(t.Context(), units))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := supervisor.Stop(ctx); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+		for unit, log := range logs {
+			if t.Failed() {
+				t.Logf("the end of %s's log:\n%s", unit, tail(log.Bytes()))
+			}
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), startup)
+	defer cancel()
+	reported := map[string]bool{}
+	err = supervisor.Watch(ctx, func(all []supervise.Status) error {
+		for _, s := range all {
+			if s.State == supervise.Ready && !reported[s.Name] {
+				reported[s.Name] = true
+				t.Logf("%s ready after %.1f s", s.Name, time.Since(began).Seconds())
+			}
+		}
+		if len(reported) == len(units) {
+			return errAllReady
+		}
+		return nil
+	})
+	if err != errAllReady {
+		t.Fatalf("not all units are ready: %v\n%s", err, statusPage(supervisor.Status()))
+	}
+	logMemory(t, supervisor.Status())
+}
+
+var errAllReady = fmt.Errorf("all units are ready")
+
+func statusPage(all []supervise.Status) string {
+	var b strings.Builder
+	for _, s := range all {
+		fmt.Fprintf(&b, "%s: %s, waiting for %q, restarts %d, last error %q\n", s.Name, s.State, s.WaitingFor, s.Restarts, s.LastError)
+	}
+	return b.String()
+}
+
+// logMemory prints what each process holds.
+func logMemory(t *testing.T, all []supervise.Status) {
+	for _, s := range all {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID))
+		if s.PID == 0 || err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(status)) {
+			if strings.HasPrefix(line, "RssAnon:") {
+				t.Logf("%s %s", s.Name, strings.Join(strings.Fields(line), " "))
+			}
+		}
+	}
+}
+
+func tail(log []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+	return strings.Join(lines[max(0, len(lines)-40):], "\n")
+}
+
+// writeAdmin makes the kubeconfig that the boot service gives to people.
+func writeAdmin(t *testing.T, cfg *machine.Config) {
+	t.Helper()
+	ca := pki.CA{CertPEM: []byte(cfg.Cluster.CA), KeyPEM: []byte(cfg.ControlPlaneKeys.CAKey.Reveal())}
+	leaf, err := ca.Issue(pki.Request{
+		CommonName: "ada", Organizations: []string{"slipway:cluster-admins"}, Client: true, Validity: time.Hour,
+	}, time.Now())
+	must(t, err)
+	pathOf(t, "admin", kubeconfig.Config{User: "ada", Cert: string(leaf.CertPEM), Key: secret.New(string(leaf.KeyPEM))}, cfg)
+}
+
+// pathOf writes a kubeconfig for this control plane.
+func pathOf(t *testing.T, name string, c kubeconfig.Config, cfg *machine.Config) string {
+	t.Helper()
+	c.Cluster, c.Server, c.CA = cfg.Cluster.Name, "https://192.0.2.10:6443", cfg.Cluster.CA
+	text, err := c.Encode()
+	must(t, err)
+	path := "/tmp/" + name + ".kubeconfig"
+	must(t, os.WriteFile(path, text, 0o600))
+	return path
+}
+
+// kubectl runs the real one as the admin, and returns what it printed.
+func kubectl(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	out, err := try("/tmp/admin.kubeconfig", stdin, args...)
+	if err != nil {
+		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func try(config, stdin string, args ...string) (string, error) {
+	cmd := exec.Command("/usr/bin/kubectl", append([]string{"--kubeconfig=" + config}, args...)...)
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.Env = []string{"HOME=/tmp"}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func want(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %q in:\n%s", part, text)
+		}
+	}
+}
+
+func testPodSecurity(t *testing.T) {
+	for _, namespace := range []string{"demo", "kube-system"} { // no pod without its account
+		kubectl(t, "", "wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=60s")
+	}
+	pod := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"%s"},
+		"spec":{"containers":[{"name":"c","image":"slipway.local/pause:1","securityContext":{"privileged":true}}]}}`
+	out, err := try("/tmp/admin.kubeconfig", fmt.Sprintf(pod, "demo"), "create", "-f", "-")
+	if err == nil {
+		t.Errorf("a privileged pod was let in: %s", out)
+	}
+	want(t, out, "violates PodSecurity", "baseline")
+	kubectl(t, fmt.Sprintf(pod, "kube-system"), "create", "--dry-run=server", "-f", "-")
+}
+
+// testJoin asks for a node's certificate as a kubelet does, with the bootstrap
+// token; the controller manager approves and signs by itself.
+func testJoin(t *testing.T, bootstrap string) {
+	key, _, err := pki.NewKey()
+	must(t, err)
+	request := nodeRequest(t, key, "worker-7")
+	csr := fmt.Sprintf(`{"apiVersion":"certificates.k8s.io/v1","kind":"CertificateSigningRequest","metadata":{"name":"join"},
+		"spec":{"request":%q,"signerName":"kubernetes.io/kube-apiserver-client-kubelet","usages":["digital signature","client auth"]}}`,
+		base64.StdEncoding.EncodeToString(request))
+	if out, err := try(bootstrap, csr, "create", "-f", "-"); err != nil {
+		t.Fatalf("create CSR: %v: %s", err, out)
+	}
+	kubectl(t, "", "wait", "--for=jsonpath={.status.certificate}", "csr/join", "--timeout=60s")
+	text, err := base64.StdEncoding.DecodeString(kubectl(t, "", "get", "csr", "join", "-o", "jsonpath={.status.certificate}"))
+	must(t, err)
+	cert, err := pki.ParseCert(text)
+	must(t, err)
+	if cert.Subject.CommonName != "system:node:worker-7" || !slices.Equal(cert.Subject.Organization, []string{"system:nodes"}) {
+		t.Errorf("the certificate is for %s", cert.Subject)
+	}
+	if out, err := try(bootstrap, "", "get", "secrets", "-A"); err == nil {
+		t.Errorf("the bootstrap token reads secrets: %s", out)
+	}
+}
+
+// testReturn deletes one of ours; a fresh reconciler, as after a restart of
+// the unit, puts it back.
+func testReturn(t *testing.T) {
+	kubectl(t, "", "delete", "service", "-n", "kube-system", "kube-dns")
+	unit := addonsUnit(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := unit.Service.Run(ctx, cancel); err != nil {
+		t.Fatal(err)
+	}
+	want(t, kubectl(t, "", "get", "service", "-n", "kube-system", "kube-dns", "-o", "jsonpath={.spec.clusterIP}"), "10.96.0.10")
+}
