@@ -173,3 +173,33 @@ func (h *Host) Try(program string, args ...string) (string, error) {
 	out, err := h.Command(h.t.Context(), program, args...).CombinedOutput()
 	return string(out), err
 }
+
+// Tap adds a tap device for a virtual machine and returns its name.
+func (n *Net) Tap() string {
+	n.t.Helper()
+	n.hosts++
+	name := fmt.Sprintf("%st%d", n.Device, n.hosts)
+	n.do("ip tuntap add %s mode tap", name)
+	n.t.Cleanup(func() { n.do("ip link del %s", name) })
+	n.do("ip link set %s master %s up", name, n.Device)
+	return name
+}
+
+// Capture records the bridge's traffic with tcpdump into the file that an
+// environment variable names, with the test's name appended; unset, it does nothing.
+func (n *Net) Capture(variable string) {
+	n.t.Helper()
+	prefix := os.Getenv(variable)
+	if prefix == "" {
+		return
+	}
+	cmd := exec.Command("tcpdump", "-i", n.Device, "-U", "--immediate-mode", "-Z", "root", "-w", prefix+n.t.Name()+".pcap", "udp port 67 or udp port 68")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		n.t.Fatalf("capture: %v", err)
+	}
+	n.t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	})
+}
