@@ -3,6 +3,7 @@ package supervise
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -18,6 +19,30 @@ func (s *Supervisor) Stop(ctx context.Context) error {
 	all := s.runners
 	s.mu.Unlock()
 	return s.stop(ctx, all)
+}
+
+// Retire stops one unit and those that come after it, directly or not, and
+// leaves the others alone. It blocks as Stop does. Without such a unit there is
+// nothing to do.
+func (s *Supervisor) Retire(ctx context.Context, name string) error {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	s.mu.Lock()
+	var leaving []*runner
+	for _, r := range s.runners {
+		if r.unit.Name == name {
+			leaving = append(leaving, r)
+		}
+	}
+	for i := 0; i < len(leaving); i++ {
+		for _, d := range dependents(leaving[i], s.runners) {
+			if !slices.Contains(leaving, d) {
+				leaving = append(leaving, d)
+			}
+		}
+	}
+	s.mu.Unlock()
+	return s.stop(ctx, leaving)
 }
 
 // stop stops the units of leaving: all at once, except that each waits for its

@@ -298,6 +298,25 @@ func TestStopHasADeadline(t *testing.T) {
 	})
 }
 
+func TestRetireTakesDependentsAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		apply(t, s, story.unit("containerd", fake{}), story.unit("kubelet", fake{StopIn: time.Second}, "containerd"),
+			story.unit("node", fake{StopIn: time.Second}, "kubelet"), story.unit("addons", fake{}, "node"))
+		story.want(t, "0 containerd starts", "0 containerd ready", "0 kubelet starts", "0 kubelet ready",
+			"0 node starts", "0 node ready", "0 addons starts", "0 addons ready")
+		if err := s.Retire(t.Context(), "kubelet"); err != nil {
+			t.Fatal(err)
+		}
+		story.want(t, "0 addons stopped", "1 node stopped", "2 kubelet stopped")
+		if err := s.Retire(t.Context(), "nothing"); err != nil {
+			t.Error(err)
+		}
+		stop(t, s)
+		story.want(t, "2 containerd stopped")
+	})
+}
+
 func TestPanicIsAnErrorOfTheUnit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(quiet())
