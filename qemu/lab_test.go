@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -28,20 +27,24 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// needLab skips the test where such a lab cannot run.
+func needLab(t *testing.T, machines []Machine) {
+	t.Helper()
+	config := Config{Machines: machines}.WithDefaults()
+	if err := Usable(t.Context(), config.Machines); err != nil {
+		t.Skipf("no lab here: %v", err)
+	}
+}
+
 // startLab starts a lab that ends with the test, or skips where labs cannot be made.
 func startLab(t *testing.T, root string, c Config) *Leash {
 	t.Helper()
-	if _, err := FindHost(t.Context(), c.Machines); err != nil {
-		t.Skipf("no lab on this computer: %v", err)
-	}
+	needLab(t, c.Machines)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	leash, err := Start(t.Context(), root, c, []string{self, holdArg}, func(s string) { t.Log(s) })
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ENOSPC) {
-		t.Skipf("no lab for this user: %v", err)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,16 +213,11 @@ func TestEnter(t *testing.T) {
 }
 
 func TestFailingServiceIsReported(t *testing.T) {
-	if _, err := FindHost(t.Context(), nil); err != nil {
-		t.Skipf("no lab on this computer: %v", err)
-	}
+	needLab(t, nil)
 	self, _ := os.Executable()
 	_, err := Start(t.Context(), t.TempDir(), Config{Service: &Service{
 		Command: []string{"/bin/sh", "-c", "echo no such image; exit 3"}, Ready: "127.0.0.1:1",
 	}}, []string{self, holdArg}, func(string) {})
-	if errors.Is(err, syscall.EPERM) {
-		t.Skipf("no lab for this user: %v", err)
-	}
 	if err == nil || !strings.Contains(err.Error(), "no such image") || !strings.Contains(err.Error(), "exit status 3") {
 		t.Fatalf("want the service's end and its words, got: %v", err)
 	}

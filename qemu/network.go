@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -47,12 +46,8 @@ func networkCommands(address string, machines int) []string {
 // makeNetwork runs them.
 func makeNetwork(ctx context.Context, procs *children, address string, machines int) error {
 	if machines > 0 {
-		tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
-		if err != nil {
-			return fmt.Errorf("make taps: %w (let users open it: chmod 0666 /dev/net/tun; load it: modprobe tun)", err)
-		}
-		if err := tun.Close(); err != nil {
-			return fmt.Errorf("make taps: %w", err)
+		if err := tunUsable(); err != nil {
+			return err
 		}
 	}
 	ip, err := lookSbin("ip")

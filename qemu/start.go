@@ -76,7 +76,7 @@ func launch(dir string, p plan, hold []string) (*Leash, error) {
 		leash.cmd, err = startHolder(dir, hold, []*os.File{theirs, lock}, 0)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make namespaces: %w%s", err, namespaceAdvice(err)), conn.Close())
+		return nil, errors.Join(namespaceError(err), conn.Close())
 	}
 	go func() { // ends with the holder; closes ended
 		_ = leash.cmd.Wait() // its last words are on the leash and in its log
@@ -99,41 +99,8 @@ func startHolder(dir string, hold []string, inherit []*os.File, user uintptr) (*
 	defer log.Close()
 	cmd := exec.Command(hold[0], hold[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = dir, log, log, inherit
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:     true, // the terminal's Ctrl-C is for whoever holds the leash
-		Cloneflags: user | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC,
-	}
-	if user != 0 {
-		cmd.SysProcAttr.UidMappings = idMap("/proc/self/uid_map", os.Geteuid())
-		cmd.SysProcAttr.GidMappings = idMap("/proc/self/gid_map", os.Getegid())
-		cmd.SysProcAttr.GidMappingsEnableSetgroups = os.Geteuid() == 0
-	}
+	cmd.SysProcAttr = isolation(user)
 	return cmd, cmd.Start()
-}
-
-// idMap makes the caller root in the lab. For root, everybody else stays who they are, so
-// that it may read in the lab what it may read outside.
-func idMap(current string, id int) []syscall.SysProcIDMap {
-	if id != 0 {
-		return []syscall.SysProcIDMap{{ContainerID: 0, HostID: id, Size: 1}}
-	}
-	var maps []syscall.SysProcIDMap
-	data, _ := os.ReadFile(current)
-	for line := range strings.Lines(string(data)) {
-		var inside, outside, size int
-		if _, err := fmt.Sscan(line, &inside, &outside, &size); err == nil {
-			maps = append(maps, syscall.SysProcIDMap{ContainerID: inside, HostID: inside, Size: size})
-		}
-	}
-	return maps
-}
-
-func namespaceAdvice(err error) string {
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EACCES) {
-		return " (this user may not make namespaces: run as root, or allow it: " +
-			"sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000; on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0)"
-	}
-	return ""
 }
 
 // awaitReady passes on what the holder reports until it is ready.
