@@ -81,6 +81,9 @@ func load(p *dhcpv4.DHCPv4, b firmware.Boot) {
 	if b.VendorClass != "" {
 		p.UpdateOption(dhcpv4.OptClassIdentifier(b.VendorClass))
 	}
+	if b.NoProxy {
+		p.UpdateOption(firmware.Direct())
+	}
 	if b.File == "" {
 		return
 	}

@@ -259,6 +259,7 @@ func (s *Server) observe(ctx context.Context, r request, d decision) {
 	e := timeline.Event{
 		MAC:    r.packet.ClientHWAddr,
 		Name:   service,
+		Asker:  askers[r.firmware.Kind],
 		Detail: fmt.Sprintf("%s from %s: %s", r.kind, r.firmware, outcome(d, boot)),
 		At:     s.Now(),
 		UUID:   r.firmware.UUID,
@@ -267,6 +268,12 @@ func (s *Server) observe(ctx context.Context, r request, d decision) {
 		e.Address = d.lease.Address
 	}
 	s.Observe(ctx, e)
+}
+
+// askers says in the timeline's words what asks.
+var askers = map[firmware.Kind]timeline.Asker{
+	firmware.System: timeline.System, firmware.PXE: timeline.Firmware,
+	firmware.HTTPBoot: timeline.Firmware, firmware.IPXE: timeline.Loader,
 }
 
 func outcome(d decision, b firmware.Boot) string {

@@ -39,9 +39,13 @@ type Client struct {
 
 // iPXE's own encapsulated options and the one that says it was built with HTTP.
 const (
-	optionIPXE  = dhcpv4.GenericOptionCode(175)
-	featureHTTP = 0x13
+	optionIPXE    = dhcpv4.GenericOptionCode(175)
+	featureHTTP   = 0x13
+	settingDirect = 0xb0 // "no-pxedhcp"
 )
+
+// Direct is the option that carries Boot.NoProxy.
+func Direct() dhcpv4.Option { return dhcpv4.OptGeneric(optionIPXE, []byte{settingDirect, 1, 1}) }
 
 // Identify reads the sender's nature from options 60, 77, 93, 97 and 175. iPXE
 // is told from the firmware below it by any of the last two, for it keeps that
@@ -147,6 +151,9 @@ type Boot struct {
 	TFTP netip.Addr
 	// VendorClass is what the reply must carry as option 60; empty for none.
 	VendorClass string
+	// NoProxy tells an iPXE not to wait for a proxyDHCP server's word after
+	// ours, which would cost it three seconds.
+	NoProxy bool
 }
 
 // Choose decides what the client loads next. False means that it is a machine
@@ -160,7 +167,7 @@ func Choose(c Client, s Server) (Boot, bool) {
 		// The UEFI specification lets the client drop a reply that does not say HTTPClient.
 		return Boot{File: s.HTTP + "/loaders/" + LoaderUEFI, VendorClass: "HTTPClient"}, true
 	case c.Kind == IPXE && c.HTTP && (bios || uefi):
-		return Boot{File: s.HTTP + "/boot.ipxe"}, true
+		return Boot{File: s.HTTP + "/boot.ipxe", NoProxy: true}, true
 	case c.Kind == HTTPBoot:
 		return Boot{}, false
 	// An iPXE without HTTP gets ours, which has it: that cannot loop.

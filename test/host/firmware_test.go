@@ -64,7 +64,7 @@ func (s *service) power(ctx context.Context, t *testing.T, args ...string) *byte
 }
 
 func (s *service) fetched(mac, what string) func() bool {
-	return func() bool { return strings.Contains(strings.Join(s.timeline(mac), "\n"), what) }
+	return func() bool { return strings.Contains(strings.Join(s.timeline(hardware(guest)), "\n"), what) }
 }
 
 // wants checks that lines come in the timeline, in this order.
@@ -84,14 +84,12 @@ func wants(t *testing.T, lines []string, want ...string) {
 func TestBIOS(t *testing.T) {
 	netns.Require(t, "qemu-system-x86_64")
 	s := start(t, nil, loadersFrom(t), map[string][]byte{"/image/kernel": noise(1 << 20), "/image/initramfs": noise(1 << 20)})
-	s.Capture("SLIPWAY_CAPTURE")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	s.power(ctx, t, "-device", "virtio-net-pci,netdev=n,mac="+strings.ReplaceAll(guest, "-", ":"), "-boot", "n")
-	mac := strings.ReplaceAll(guest, "-", ":")
-	eventually(ctx, t, "the kernel to be fetched", s.fetched(mac, "http: /image/kernel sent, 1048576 bytes"))
-	wants(t, s.timeline(mac), "DISCOVER from BIOS iPXE: OFFER", "http://10.99.0.1/boot.ipxe", "REQUEST from BIOS iPXE: ACK", "http: /boot.ipxe sent", "http: /image/kernel sent")
-	if got := s.uuid(mac); got != uuid {
+	s.power(ctx, t, "-device", "virtio-net-pci,netdev=n,mac="+hardware(guest), "-boot", "n")
+	eventually(ctx, t, "the kernel to be fetched", s.fetched(hardware(guest), "http: /image/kernel sent, 1048576 bytes"))
+	wants(t, s.timeline(hardware(guest)), "DISCOVER from BIOS iPXE: OFFER", "http://10.99.0.1/boot.ipxe", "REQUEST from BIOS iPXE: ACK", "http: /boot.ipxe sent", "http: /image/kernel sent")
+	if got := s.uuid(hardware(guest)); got != uuid {
 		t.Errorf("its UUID is %q, want %q", got, uuid)
 	}
 }
@@ -102,21 +100,38 @@ func TestUEFI(t *testing.T) {
 		t.Skipf("needs OVMF: %v", err)
 	}
 	if testing.Short() {
-		t.Skip("takes half a minute")
+		t.Skip("takes half a minute each")
 	}
-	s := start(t, nil, loadersFrom(t), map[string][]byte{"/image/kernel": noise(1 << 20), "/image/initramfs": noise(1 << 20)})
-	s.Capture("SLIPWAY_CAPTURE")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	mac := strings.ReplaceAll(guest, "-", ":")
-	// Without the card's own ROM, OVMF's driver and PXE client are in charge.
-	s.power(ctx, t, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf, "-device", "virtio-net-pci,netdev=n,romfile=,mac="+mac, "-boot", "n")
-	eventually(ctx, t, "the kernel to be fetched", s.fetched(mac, "http: /image/kernel sent, 1048576 bytes"))
-	wants(t, s.timeline(mac), "DISCOVER from UEFI x64 PXE: OFFER", "snponly.efi", `tftp: "snponly.efi" sent`, "DISCOVER from UEFI x64 iPXE: OFFER", "http: /boot.ipxe sent", "http: /image/kernel sent")
-	if got := s.uuid(mac); got != uuid {
-		t.Errorf("its UUID is %q, want %q", got, uuid)
+	cases := []struct {
+		name string
+		args []string
+		want []string
+	}{
+		{"PXE", nil, []string{"DISCOVER from UEFI x64 PXE: OFFER", `tftp: "snponly.efi" sent`}},
+		{"HTTPBoot", []string{"-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"},
+			[]string{"DISCOVER from UEFI x64 HTTP boot: OFFER", "http: /loaders/snponly.efi sent"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			loaders := loadersFrom(t)
+			s := start(t, nil, loaders, map[string][]byte{
+				"/image/kernel": noise(1 << 20), "/image/initramfs": noise(1 << 20), "/loaders/snponly.efi": loaders["snponly.efi"]})
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+			defer cancel()
+			// Without the card's own ROM, OVMF's driver and network stack are in charge.
+			s.power(ctx, t, append(c.args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf,
+				"-device", "virtio-net-pci,netdev=n,romfile=,mac="+hardware(guest), "-boot", "n", "-device", "virtio-rng-pci")...)
+			eventually(ctx, t, "the kernel to be fetched", s.fetched(hardware(guest), "http: /image/kernel sent, 1048576 bytes"))
+			wants(t, s.timeline(hardware(guest)), append(c.want, "DISCOVER from UEFI x64 iPXE: OFFER", "http: /boot.ipxe sent", "http: /image/kernel sent")...)
+			if got := s.uuid(hardware(guest)); got != uuid {
+				t.Errorf("its UUID is %q, want %q", got, uuid)
+			}
+		})
 	}
 }
+
+// hardware is a machine ID as an address is usually written.
+func hardware(id string) string { return strings.ReplaceAll(id, "-", ":") }
 
 func (s *service) uuid(mac string) string {
 	s.mu.Lock()

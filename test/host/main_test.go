@@ -48,7 +48,8 @@ type service struct {
 	log      bytes.Buffer
 }
 
-// start runs DHCP, TFTP and HTTP on a new bridge until the test ends.
+// start runs DHCP, TFTP and HTTP on a new bridge until the test ends. With
+// SLIPWAY_CAPTURE=/tmp/folder/ the DHCP packets of each test are kept there.
 func start(t *testing.T, configure func(*dhcp.Config, *lease.Pool), loaders map[string][]byte, files map[string][]byte) *service {
 	t.Helper()
 	s := &service{
@@ -56,6 +57,7 @@ func start(t *testing.T, configure func(*dhcp.Config, *lease.Pool), loaders map[
 		registry: prometheus.NewRegistry(),
 		store:    &memory{leases: map[string]lease.Lease{}},
 	}
+	s.Capture("SLIPWAY_CAPTURE")
 	config := dhcp.Config{Interface: s.Device, Address: server, Subnet: subnet, HTTP: "http://" + server.String()}
 	pool := lease.Pool{First: first, Last: last}
 	if configure != nil {

@@ -7,6 +7,7 @@
 package netns
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -193,13 +194,23 @@ func (n *Net) Capture(variable string) {
 	if prefix == "" {
 		return
 	}
-	cmd := exec.Command("tcpdump", "-i", n.Device, "-U", "--immediate-mode", "-Z", "root", "-w", prefix+n.t.Name()+".pcap", "udp port 67 or udp port 68")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
+	file := prefix + strings.ReplaceAll(n.t.Name(), "/", "-") + ".pcap"
+	cmd := exec.Command("tcpdump", "-i", n.Device, "-U", "--immediate-mode", "-Z", "root", "-w", file, "udp port 67 or udp port 68")
+	said, err := cmd.StderrPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
 		n.t.Fatalf("capture: %v", err)
 	}
 	n.t.Cleanup(func() {
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 	})
+	for lines := bufio.NewScanner(said); lines.Scan(); {
+		if strings.Contains(lines.Text(), "listening on") {
+			return
+		}
+	}
+	n.t.Fatal("capture: tcpdump ended")
 }
