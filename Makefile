@@ -6,7 +6,7 @@ GO    ?= go
 
 # What the host needs beside Go and make. QEMU and OVMF are the lab; the
 # DHCP and TFTP clients are the strangers that the tests let loose on us.
-PACKAGES := qemu-system-x86 ovmf ipxe-qemu seabios iproute2 util-linux \
+PACKAGES := qemu-system-x86 ovmf ipxe ipxe-qemu seabios iproute2 util-linux \
 	gcc libc6-dev libseccomp-dev pkg-config squashfs-tools kmod xz-utils zstd debian-archive-keyring ca-certificates \
 	protobuf-compiler libprotobuf-dev \
 	curl busybox udhcpc isc-dhcp-client tftp-hpa dnsmasq-base
