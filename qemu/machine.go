@@ -111,6 +111,28 @@ func ParseMachine(text string) (Machine, error) {
 	return m, nil
 }
 
+// String is the form that ParseMachine reads.
+func (m Machine) String() string {
+	var b strings.Builder
+	b.WriteString(m.Name)
+	put := func(key string, value any, isSet bool) {
+		if isSet {
+			fmt.Fprintf(&b, ",%s=%v", key, value)
+		}
+	}
+	put("mac", m.MAC, m.MAC != "")
+	put("firmware", m.Firmware, m.Firmware != "")
+	put("pxe", m.PXE, m.PXE != "")
+	put("chipset", m.Chipset, m.Chipset != "")
+	put("nic", m.NIC, m.NIC != "")
+	put("memory", m.MemoryMiB, m.MemoryMiB != 0)
+	put("cpus", m.CPUs, m.CPUs != 0)
+	for _, gib := range m.DisksGiB {
+		put("disk", gib, true)
+	}
+	return b.String()
+}
+
 func (m *Machine) set(key, value string) (err error) {
 	switch key {
 	case "mac":

@@ -1,0 +1,75 @@
+package vmtest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"slipway/qemu"
+)
+
+// tailLines is how much of a log is printed; all of it is kept in the test's artifacts.
+const tailLines = 60
+
+// explain prints what a reader needs who was not there: each machine's last words and its
+// timeline, and those of the boot service. The complete logs go to the test's artifact
+// directory (go test -artifacts keeps it).
+func (l *Lab) explain(ctx context.Context, t *testing.T) {
+	status, err := l.Status(ctx)
+	if err != nil {
+		t.Logf("ask the lab: %v", err)
+	}
+	for _, m := range status.Machines {
+		timeline, err := l.run(ctx, nil, l.bin, "--context", l.ContextFile(), "machines", "timeline", machineID(m))
+		if err != nil {
+			timeline = err.Error()
+		}
+		t.Logf("machine %s: timeline:\n%s", m.Name, timeline)
+		t.Logf("machine %s: end of the console:\n%s", m.Name, lastLines(l.ConsolePath(m.Name)))
+	}
+	t.Logf("boot service: end of the log:\n%s", lastLines(filepath.Join(l.Dir(), "service.log")))
+	if err := l.keepLogs(t.ArtifactDir()); err != nil {
+		t.Logf("keep the logs: %v", err)
+	}
+	t.Logf("complete logs: %s", t.ArtifactDir())
+}
+
+func lastLines(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.SplitAfter(qemu.PlainText(string(data)), "\n")
+	return strings.Join(lines[max(0, len(lines)-tailLines):], "")
+}
+
+// keepLogs copies consoles and logs to dir.
+func (l *Lab) keepLogs(dir string) error {
+	var errs []error
+	for _, pattern := range []string{"*.console", "*.log"} {
+		paths, err := filepath.Glob(filepath.Join(l.Dir(), pattern))
+		errs = append(errs, err)
+		for _, path := range paths {
+			errs = append(errs, copyFile(filepath.Join(dir, filepath.Base(path)), path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}

@@ -1,0 +1,278 @@
+// Package vmtest is the language of stories told by real machines: it starts a lab with the
+// built slipway program and image, waits for things that have a name, and when a story fails
+// prints what every machine said last and how far it came.
+//
+//	lab := vmtest.New(t, vmtest.Machines(vmtest.BIOS("m1")))
+//	lab.AwaitConsole(t, "m1", "slipway init", 30*time.Second)
+//	lab.Await(t, "m1 is Ready", time.Minute, func() error { ... lab.TryKubectl(...) ... })
+//
+// All durations are those of the reference computer (see qemu.Factor) and are scaled to this
+// one. A test skips, with the reason, where labs cannot run or nothing was built; with
+// SLIPWAY_REQUIRE_VM=1 it fails instead. SLIPWAY_BIN and SLIPWAY_IMAGE name another program
+// and image than .build/bin/slipway and .build/image.
+package vmtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"slipway/qemu"
+)
+
+// Lab is a running lab in the hands of a test. It ends with the test.
+type Lab struct {
+	*qemu.Lab
+	bin    string
+	factor float64
+	state  string        // $XDG_STATE_HOME of the lab
+	up     *exec.Cmd     // slipway lab up --foreground
+	said   *bytes.Buffer // by it; complete when ended is closed
+	ended  chan struct{}
+}
+
+// Option changes the lab that New makes.
+type Option func(*options)
+
+type options struct {
+	machines []qemu.Machine
+	flags    []string
+	service  bool
+}
+
+// Machines says which machines the lab has, instead of one BIOS machine m1.
+func Machines(machines ...qemu.Machine) Option {
+	return func(o *options) { o.machines = machines }
+}
+
+// Approve says which machines the boot service lets in: "any" (the default), "none", or a
+// file of rules.
+func Approve(rule string) Option { return Flags("--approve", rule) }
+
+// Off leaves the machines off at first.
+func Off() Option { return Flags("--off") }
+
+// Flags adds flags of `slipway lab up`.
+func Flags(flags ...string) Option {
+	return func(o *options) { o.flags = append(o.flags, flags...) }
+}
+
+// NoService makes a lab without boot service; it needs no image.
+func NoService() Option {
+	return func(o *options) { o.service = false; o.flags = append(o.flags, "--service=false") }
+}
+
+// BIOS is a machine whose network card speaks iPXE; PlainBIOS one whose card has to be given
+// a loader; UEFI one that boots by UEFI's own PXE. Fields may be changed before use.
+func BIOS(name string) qemu.Machine { return qemu.Machine{Name: name, Firmware: qemu.BIOS} }
+
+// PlainBIOS: see BIOS.
+func PlainBIOS(name string) qemu.Machine {
+	return qemu.Machine{Name: name, Firmware: qemu.BIOS, PXE: qemu.PlainPXE}
+}
+
+// UEFI: see BIOS.
+func UEFI(name string) qemu.Machine { return qemu.Machine{Name: name, Firmware: qemu.UEFI} }
+
+// New starts a lab and returns when its machines are powered on.
+func New(t *testing.T, opts ...Option) *Lab {
+	t.Helper()
+	o := options{machines: []qemu.Machine{BIOS("m1")}, service: true}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	for i, m := range o.machines {
+		o.machines[i] = m.WithDefaults(i)
+	}
+	lab, image := prepare(t, o)
+	args := []string{"lab", "up", "--foreground", "--image", image}
+	for _, m := range o.machines {
+		args = append(args, "--machine", m.String())
+	}
+	lab.start(t, append(args, o.flags...))
+	lab.awaitUp(t)
+	return lab
+}
+
+// prepare finds what a lab needs, measures the computer and makes the lab's place.
+func prepare(t *testing.T, o options) (lab *Lab, image string) {
+	t.Helper()
+	bin, image, err := built(o.service)
+	if err == nil {
+		err = qemu.Usable(t.Context(), o.machines)
+	}
+	if err != nil {
+		unavailable(t, err)
+	}
+	host, err := qemu.FindHost(t.Context(), o.machines)
+	if err != nil {
+		unavailable(t, err)
+	}
+	factor, err := qemu.Factor(t.Context(), host.QEMU, host.Accel)
+	if err != nil {
+		t.Fatalf("measure this computer: %v", err)
+	}
+	t.Logf("guests run under %s, times are scaled by %.2f", host.Accel, factor)
+	return &Lab{bin: bin, factor: factor, state: t.TempDir(), said: new(bytes.Buffer), ended: make(chan struct{})}, image
+}
+
+func unavailable(t *testing.T, err error) {
+	t.Helper()
+	if os.Getenv("SLIPWAY_REQUIRE_VM") == "1" {
+		t.Fatalf("this test needs a lab: %v", err)
+	}
+	t.Skipf("this test needs a lab: %v", err)
+}
+
+// built finds the program and the image.
+func built(needImage bool) (bin, image string, err error) {
+	bin, image = os.Getenv("SLIPWAY_BIN"), os.Getenv("SLIPWAY_IMAGE")
+	root, err := repository()
+	if err != nil {
+		return "", "", err
+	}
+	if bin == "" {
+		bin = filepath.Join(root, ".build", "bin", "slipway")
+	}
+	if image == "" {
+		image = filepath.Join(root, ".build", "image")
+	}
+	if _, err := os.Stat(bin); err != nil {
+		return "", "", fmt.Errorf("find the slipway program: %w; run: make build image", err)
+	}
+	if _, err := os.Stat(filepath.Join(image, "manifest.json")); err != nil && needImage {
+		return "", "", fmt.Errorf("find the image: %w; run: make build image", err)
+	}
+	return bin, image, nil
+}
+
+// repository is the folder with go.mod, at or above the working directory.
+func repository() (string, error) {
+	dir, err := os.Getwd()
+	for err == nil {
+		if _, statErr := os.Stat(filepath.Join(dir, "go.mod")); statErr == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("find go.mod: none at or above the working directory")
+		}
+		dir = filepath.Dir(dir)
+	}
+	return "", err
+}
+
+// start runs `slipway lab up`. It is killed when this process dies, and the lab with it.
+func (l *Lab) start(t *testing.T, args []string) {
+	t.Helper()
+	l.up = exec.Command(l.bin, args...)
+	l.up.Env = append(os.Environ(), "XDG_STATE_HOME="+l.state, "SLIPWAY_LAB=default")
+	l.up.Stdout, l.up.Stderr = l.said, l.said
+	l.up.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := l.up.Start(); err != nil {
+		t.Fatalf("start the lab: %v", err)
+	}
+	go func() { // ends with the lab; closes ended
+		_ = l.up.Wait() // how it ended is in what it said
+		close(l.ended)
+	}()
+	t.Cleanup(func() { l.finish(t) })
+}
+
+// awaitUp waits until the machines are powered on.
+func (l *Lab) awaitUp(t *testing.T) {
+	t.Helper()
+	l.Await(t, "the lab is up", 90*time.Second, func() error {
+		lab, err := qemu.Open(filepath.Join(l.state, "slipway", "lab"), "default")
+		if err != nil {
+			return err
+		}
+		l.Lab = lab
+		status, err := lab.Status(t.Context())
+		if err == nil && status.State != qemu.StateUp {
+			err = fmt.Errorf("it is %s", status.State)
+		}
+		return err
+	})
+}
+
+// finish tells why a story failed and ends the lab.
+func (l *Lab) finish(t *testing.T) {
+	if t.Failed() && l.Lab != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		l.explain(ctx, t)
+	}
+	_ = l.up.Process.Signal(os.Interrupt) // fails only if it has ended
+	select {
+	case <-l.ended:
+	case <-time.After(20 * time.Second):
+		_ = l.up.Process.Kill() // which cuts the leash
+		<-l.ended
+	}
+	if t.Failed() {
+		t.Logf("slipway lab up said:\n%s", l.said)
+	}
+}
+
+// Timeout scales a duration of the reference computer to this one.
+func (l *Lab) Timeout(base time.Duration) time.Duration {
+	return time.Duration(float64(base) * l.factor)
+}
+
+// Await asks check again and again until it returns nil, and fails the test when it does not
+// within the scaled time, or the lab ends. what completes "waiting for: ".
+func (l *Lab) Await(t *testing.T, what string, within time.Duration, check func() error) {
+	t.Helper()
+	begin, limit := time.Now(), l.Timeout(within)
+	if end, ok := t.Deadline(); ok {
+		limit = min(limit, time.Until(end)-reserve) // leave time to say why
+	}
+	deadline, again := time.After(limit), time.NewTicker(250*time.Millisecond)
+	defer again.Stop()
+	for {
+		err := check()
+		if err == nil {
+			t.Logf("%s: after %.1fs", what, time.Since(begin).Seconds())
+			return
+		}
+		select {
+		case <-again.C:
+		case <-l.ended:
+			t.Fatalf("waiting for: %s: the lab has ended; it said:\n%s", what, l.said)
+		case <-deadline:
+			t.Fatalf("waiting for: %s: not within %v (%v, scaled by %.2f): %v", what, limit.Round(time.Second), within, l.factor, err)
+		}
+	}
+}
+
+// reserve is how long explain and the end of a lab may take before the test's deadline.
+const reserve = 45 * time.Second
+
+// AwaitConsole waits until machine has printed text, which has no line breaks.
+func (l *Lab) AwaitConsole(t *testing.T, machine, text string, within time.Duration) {
+	t.Helper()
+	l.Await(t, machine+" prints "+text, within, func() error {
+		if !strings.Contains(l.Console(t, machine), text) {
+			return errors.New("it has not")
+		}
+		return nil
+	})
+}
+
+// Console is everything machine has printed so far, without terminal commands.
+func (l *Lab) Console(t *testing.T, machine string) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := l.Follow(t.Context(), machine, &out, false); err != nil {
+		t.Fatal(err)
+	}
+	return qemu.PlainText(out.String())
+}
