@@ -19,6 +19,10 @@ const (
 	electionMs = 250
 )
 
+// maxTxnOps bounds the keys of one transaction: claiming the machines of a
+// cluster takes two for each of them.
+const maxTxnOps = 2048
+
 // embed starts a single etcd member in this process. It listens nowhere: the
 // client calls it directly, so no other process can reach the state.
 func (s *Store) embed(ctx context.Context, c Config) error {
@@ -48,6 +52,7 @@ func startMember(ctx context.Context, c Config) (*embed.Etcd, error) {
 	config.Name = "slipway"
 	config.InitialCluster = config.InitialClusterFromName(config.Name)
 	config.ListenPeerUrls, config.ListenClientUrls = nil, nil
+	config.MaxTxnOps = maxTxnOps
 	config.TickMs, config.ElectionMs = tickMs, electionMs
 	config.AutoCompactionMode, config.AutoCompactionRetention = embed.CompactorModeRevision, "1000"
 	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapTo(c.Log))

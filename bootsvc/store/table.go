@@ -88,6 +88,11 @@ func (t Table[T]) Update(ctx context.Context, id string, change func(*T) error) 
 	return document, err
 }
 
+// Put writes a document over whatever is there.
+func (t Table[T]) Put(ctx context.Context, id string, document T) error {
+	return t.store.Atomically(ctx, func(tx *Tx) error { return t.Save(tx, id, document) })
+}
+
 // Delete removes a document, if it is there.
 func (t Table[T]) Delete(ctx context.Context, id string) error {
 	return t.store.Atomically(ctx, func(tx *Tx) error {
@@ -111,6 +116,15 @@ func (t Table[T]) List(ctx context.Context) ([]T, error) {
 		documents = append(documents, document)
 	}
 	return documents, nil
+}
+
+// Count returns how many documents the table has.
+func (t Table[T]) Count(ctx context.Context) (int64, error) {
+	answer, err := t.store.client.Get(ctx, t.prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", t.prefix, err)
+	}
+	return answer.Count, nil
 }
 
 // WaitFor blocks until check says done or fails, or ctx ends. It calls check

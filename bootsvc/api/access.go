@@ -1,0 +1,158 @@
+package api
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect"
+
+	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/controlplane/pki"
+)
+
+// Role is what a caller may be, as the organization of its certificate says.
+type Role string
+
+// The roles. Anyone is a client without a certificate.
+const (
+	Anyone   Role = ""
+	Admin    Role = "slipway:admin"
+	Operator Role = "slipway:operator"
+	Reader   Role = "slipway:reader"
+	Machine  Role = "slipway:machine"
+)
+
+// Access is who may call what: any one of a procedure's roles is enough. A
+// procedure that is not here may be called by nobody.
+func Access() map[string][]Role {
+	return map[string][]Role{
+		bootv1connect.EnrollServiceEnrollProcedure: {Anyone},
+
+		bootv1connect.MachineServiceFetchConfigProcedure: {Machine},
+		bootv1connect.MachineServiceAckConfigProcedure:   {Machine},
+		bootv1connect.MachineServiceReportProcedure:      {Machine},
+
+		bootv1connect.InventoryServiceListMachinesProcedure: {Reader, Operator, Admin},
+		bootv1connect.InventoryServiceGetMachineProcedure:   {Reader, Operator, Admin},
+		bootv1connect.InventoryServiceApproveProcedure:      {Operator, Admin},
+
+		bootv1connect.ClusterServiceGetClusterProcedure:    {Reader, Operator, Admin},
+		bootv1connect.ClusterServiceCreateClusterProcedure: {Admin},
+		bootv1connect.ClusterServiceKubeconfigProcedure:    {Admin},
+	}
+}
+
+// caller is who called, as TLS proved it.
+type caller struct {
+	name    string // the certificate's common name; a machine's ID
+	roles   []Role // none without a certificate
+	key     *ecdsa.PublicKey
+	keyHash string
+	address netip.Addr
+}
+
+type callerKey struct{}
+
+// callerOf returns who made the request; withCaller has put it there.
+func callerOf(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+// withCaller reads the caller from the connection.
+func withCaller(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var c caller
+		if remote, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			c.address = remote.Addr().Unmap()
+		}
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			c.identify(r.TLS.PeerCertificates[0])
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+	})
+}
+
+// identify takes name, roles and key from a certificate that TLS has verified.
+func (c *caller) identify(cert *x509.Certificate) {
+	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
+	if !ok {
+		return
+	}
+	hash, err := pki.KeyHash(key)
+	if err != nil {
+		return
+	}
+	c.name, c.key, c.keyHash = cert.Subject.CommonName, key, hash
+	for _, organization := range cert.Subject.Organization {
+		c.roles = append(c.roles, Role(organization))
+	}
+}
+
+// authorize says why the caller may not act in any of the roles, or nil.
+func (c caller) authorize(allowed []Role) *connect.Error {
+	if slices.Contains(allowed, Anyone) {
+		return nil
+	}
+	for _, role := range c.roles {
+		if slices.Contains(allowed, role) {
+			return nil
+		}
+	}
+	if len(allowed) == 0 {
+		return connect.NewError(connect.CodePermissionDenied, fmt.Errorf("nobody may call this"))
+	}
+	if len(c.roles) == 0 {
+		return connect.NewError(connect.CodeUnauthenticated, fmt.Errorf(
+			"no client certificate: this needs one of this boot service's CA with the role %s", names(allowed)))
+	}
+	return connect.NewError(connect.CodePermissionDenied, fmt.Errorf(
+		"%s has the role %s: this needs the role %s", c.name, names(c.roles), names(allowed)))
+}
+
+func names(roles []Role) string {
+	var text []string
+	for _, role := range roles {
+		text = append(text, strings.TrimPrefix(string(role), "slipway:"))
+	}
+	return strings.Join(text, " or ")
+}
+
+// access refuses calls that the table does not allow.
+func (s *Server) access() connect.UnaryInterceptorFunc {
+	table := Access()
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
+			c := callerOf(ctx)
+			procedure := request.Spec().Procedure
+			if err := c.authorize(table[procedure]); err != nil {
+				s.Refusals.Refuse(service, c.address.String(), err.Code().String(), "procedure", procedure, "caller", c.name)
+				return nil, err
+			}
+			return next(ctx, request)
+		}
+	}
+}
+
+// readersOnly guards what is not a procedure.
+func (s *Server) readersOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := callerOf(r.Context())
+		if err := c.authorize([]Role{Reader, Operator, Admin}); err != nil {
+			status := http.StatusForbidden
+			if err.Code() == connect.CodeUnauthenticated {
+				status = http.StatusUnauthorized
+			}
+			s.Refusals.Refuse(service, c.address.String(), err.Code().String(), "path", r.URL.Path, "caller", c.name)
+			http.Error(w, err.Message(), status)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,141 @@
+// Package api is the boot service's API: Protocol Buffers over Connect, TLS 1.3
+// only. Who may call what is one table, Access; the caller's role stands in its
+// client certificate, which the boot service's CA signed. Machines without a
+// certificate may enrol and nothing else.
+//
+// The handlers translate; what happens is decided in inventory, enroll and
+// assign. Package bootsvc runs the server.
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+
+	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/bootsvc/assign"
+	"slipway/bootsvc/enroll"
+	"slipway/bootsvc/inventory"
+	"slipway/bootsvc/refusal"
+)
+
+// The bounds of what a client may take.
+const (
+	service        = "api"
+	maxMessage     = 1 << 20 // bytes of a request, after decompression
+	maxHeader      = 16 << 10
+	maxConnections = 4096
+	headerTimeout  = 10 * time.Second // the TLS handshake too
+	readTimeout    = 30 * time.Second
+	writeTimeout   = 90 * time.Second // above fetchWait
+	idleTimeout    = 2 * time.Minute
+	closeDeadline  = 5 * time.Second
+)
+
+// Server serves the API. All fields must be set.
+type Server struct {
+	Listen    netip.AddrPort
+	Inventory *inventory.Inventory
+	Desk      *enroll.Desk
+	Office    *assign.Office
+	// Certificate is what the server shows; it is asked for every handshake,
+	// so that it can be renewed. Its chain must end with the CA certificate:
+	// machines know that by its hash only.
+	Certificate func() (*tls.Certificate, error)
+	ClientCAs   *x509.CertPool
+	Metrics     http.Handler // what /metrics answers to readers
+	Refusals    *refusal.Recorder
+	Log         *slog.Logger
+	Now         func() time.Time
+}
+
+// Run listens, calls ready, and serves until ctx ends; requests under way then
+// have a few seconds. It may be called again after it returned.
+func (s *Server) Run(ctx context.Context, ready func()) error {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp4", s.Listen.String())
+	if err != nil {
+		return fmt.Errorf("listen for the API on %s: %w", s.Listen, err)
+	}
+	return s.Serve(ctx, listener, ready)
+}
+
+// Serve is Run on a listener that the caller made; it closes it.
+func (s *Server) Serve(ctx context.Context, listener net.Listener, ready func()) error {
+	group, ctx := errgroup.WithContext(ctx)
+	server := &http.Server{
+		Handler:           s.Handler(),
+		TLSConfig:         s.tls(),
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		BaseContext:       func(net.Listener) context.Context { return ctx }, // ends calls that block
+		ErrorLog:          slog.NewLogLogger(broken{refusals: s.Refusals}, slog.LevelWarn),
+	}
+	group.Go(func() error {
+		err := server.ServeTLS(netutil.LimitListener(listener, maxConnections), "", "")
+		if !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve the API on %s: %w", s.Listen, err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeDeadline)
+		defer cancel()
+		if server.Shutdown(deadline) != nil {
+			server.Close()
+		}
+		return nil
+	})
+	ready()
+	return group.Wait()
+}
+
+func (s *Server) tls() *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		ClientAuth:     tls.VerifyClientCertIfGiven,
+		ClientCAs:      s.ClientCAs,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.Certificate() },
+	}
+}
+
+// Handler is the API without its listener.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	options := connect.WithHandlerOptions(
+		connect.WithReadMaxBytes(maxMessage),
+		connect.WithInterceptors(s.access()),
+	)
+	mux.Handle(bootv1connect.NewEnrollServiceHandler(newEnrollHandler(s), options))
+	mux.Handle(bootv1connect.NewMachineServiceHandler(&machineHandler{s}, options))
+	mux.Handle(bootv1connect.NewInventoryServiceHandler(&inventoryHandler{s}, options))
+	mux.Handle(bootv1connect.NewClusterServiceHandler(&clusterHandler{s}, options))
+	mux.Handle("GET /metrics", s.readersOnly(s.Metrics))
+	return withCaller(mux)
+}
+
+// broken turns net/http's own log lines, one per failed handshake, into refusals.
+type broken struct{ refusals *refusal.Recorder }
+
+func (broken) Enabled(context.Context, slog.Level) bool { return true }
+func (b broken) WithAttrs([]slog.Attr) slog.Handler     { return b }
+func (b broken) WithGroup(string) slog.Handler          { return b }
+func (b broken) Handle(_ context.Context, r slog.Record) error {
+	b.refusals.Refuse(service, "unknown", "broken connection", "error", r.Message)
+	return nil
+}

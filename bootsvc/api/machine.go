@@ -1,0 +1,103 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/assign"
+	"slipway/bootsvc/inventory"
+	"slipway/configs/enroll"
+)
+
+// machineHandler is for machines: the caller's name is the machine's ID.
+type machineHandler struct{ *Server }
+
+const (
+	// fetchWait is how long FetchConfig blocks at most.
+	fetchWait = 30 * time.Second
+	// maxEvents is how many events one report may have.
+	maxEvents = 64
+)
+
+// eventName is what a machine may call an event.
+var eventName = regexp.MustCompile(`^[a-z][a-z0-9.-]{0,31}$`)
+
+// FetchConfig gives the machine its config, or says what it waits for.
+func (h *machineHandler) FetchConfig(ctx context.Context, _ *connect.Request[bootv1.FetchConfigRequest]) (*connect.Response[bootv1.FetchConfigResponse], error) {
+	c := callerOf(ctx)
+	config, err := h.Office.Fetch(ctx, c.name, c.keyHash, fetchWait)
+	if err != nil {
+		return nil, h.failed(ctx, "config refused", err)
+	}
+	answer := &bootv1.FetchConfigResponse{Config: config.YAML, WaitingFor: config.WaitingFor}
+	if config.YAML != nil {
+		if answer.Certificate, err = h.Desk.Certify(config.Machine, c.key); err != nil {
+			return nil, h.failed(ctx, "config refused", err)
+		}
+	}
+	return connect.NewResponse(answer), nil
+}
+
+// AckConfig ends the delivery.
+func (h *machineHandler) AckConfig(ctx context.Context, _ *connect.Request[bootv1.AckConfigRequest]) (*connect.Response[bootv1.AckConfigResponse], error) {
+	c := callerOf(ctx)
+	if err := h.Office.Acknowledge(ctx, c.name, c.keyHash); err != nil {
+		return nil, h.failed(ctx, "acknowledgement refused", err)
+	}
+	return connect.NewResponse(&bootv1.AckConfigResponse{}), nil
+}
+
+// Report adds to the machine's timeline and sets its phase.
+func (h *machineHandler) Report(ctx context.Context, request *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error) {
+	report := request.Msg
+	events, err := eventsFrom(report.GetEvents(), h.Now())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	phase := enroll.Phase(report.GetPhase())
+	switch phase {
+	case "", enroll.Joining, enroll.Ready, enroll.Failed:
+	default:
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("a machine cannot report the phase %q: joining, ready, failed", clean(string(phase))))
+	}
+	c := callerOf(ctx)
+	_, err = h.Inventory.Change(ctx, c.name, func(m *inventory.Machine) ([]inventory.Event, error) {
+		if m.Enrolment.Approved.Hash != c.keyHash {
+			return nil, assign.ErrReplaced
+		}
+		if phase != "" {
+			*m = m.Enter(phase)
+		}
+		if waiting := clean(report.GetWaitingFor()); waiting != "" {
+			m.WaitingFor = waiting
+		}
+		m.LastSeen = h.Now()
+		return events, nil
+	})
+	if err != nil {
+		return nil, h.failed(ctx, "report refused", err)
+	}
+	return connect.NewResponse(&bootv1.ReportResponse{}), nil
+}
+
+func eventsFrom(reported []*bootv1.Event, now time.Time) ([]inventory.Event, error) {
+	if len(reported) > maxEvents {
+		return nil, fmt.Errorf("%d events in one report: at most %d", len(reported), maxEvents)
+	}
+	var events []inventory.Event
+	for _, e := range reported {
+		if !eventName.MatchString(e.GetName()) {
+			return nil, fmt.Errorf("%q is not an event name: a-z, 0-9, dots and dashes", clean(e.GetName()))
+		}
+		age := time.Duration(min(e.GetAgeMs(), 1<<40)) * time.Millisecond
+		events = append(events, inventory.Event{
+			Name: e.GetName(), Detail: clean(e.GetDetail()), At: inventory.Past(now, age),
+		})
+	}
+	return events, nil
+}

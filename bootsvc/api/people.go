@@ -1,0 +1,93 @@
+package api
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+
+	"slipway/bootsvc/api/bootv1"
+	"slipway/configs/enroll"
+)
+
+// inventoryHandler shows and approves machines.
+type inventoryHandler struct{ *Server }
+
+// ListMachines lists all machines in the order of their discovery.
+func (h *inventoryHandler) ListMachines(ctx context.Context, _ *connect.Request[bootv1.ListMachinesRequest]) (*connect.Response[bootv1.ListMachinesResponse], error) {
+	machines, err := h.Inventory.List(ctx)
+	if err != nil {
+		return nil, h.failed(ctx, "list refused", err)
+	}
+	answer := &bootv1.ListMachinesResponse{}
+	for _, m := range machines {
+		answer.Machines = append(answer.Machines, machineTo(m))
+	}
+	return connect.NewResponse(answer), nil
+}
+
+// GetMachine shows one machine with the timeline of its latest boot.
+func (h *inventoryHandler) GetMachine(ctx context.Context, request *connect.Request[bootv1.GetMachineRequest]) (*connect.Response[bootv1.GetMachineResponse], error) {
+	id, err := enroll.ParseMachineID(request.Msg.GetId())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	m, err := h.Inventory.Get(ctx, id)
+	if err != nil {
+		return nil, h.failed(ctx, "unknown machine", err)
+	}
+	line, err := h.Inventory.Timeline(ctx, id)
+	if err != nil {
+		return nil, h.failed(ctx, "timeline refused", err)
+	}
+	answer := machineTo(m)
+	answer.Timeline = eventsTo(line.Latest())
+	return connect.NewResponse(&bootv1.GetMachineResponse{Machine: answer}), nil
+}
+
+// Approve approves the key whose words are given.
+func (h *inventoryHandler) Approve(ctx context.Context, request *connect.Request[bootv1.ApproveRequest]) (*connect.Response[bootv1.ApproveResponse], error) {
+	id, err := enroll.ParseMachineID(request.Msg.GetId())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	person := callerOf(ctx).name
+	m, err := h.Desk.Approve(ctx, id, request.Msg.GetWords(), person)
+	if err != nil {
+		return nil, h.failed(ctx, "approval refused", err)
+	}
+	h.Log.Info("machine approved", "unit", service, "machine", id, "person", person)
+	return connect.NewResponse(&bootv1.ApproveResponse{Machine: machineTo(m)}), nil
+}
+
+// clusterHandler makes and shows clusters.
+type clusterHandler struct{ *Server }
+
+// CreateCluster stores a cluster and claims its machines.
+func (h *clusterHandler) CreateCluster(ctx context.Context, request *connect.Request[bootv1.CreateClusterRequest]) (*connect.Response[bootv1.CreateClusterResponse], error) {
+	c, err := h.Office.Create(ctx, request.Msg.GetCluster())
+	if err != nil {
+		return nil, h.failed(ctx, "cluster refused", err)
+	}
+	h.Log.Info("cluster created", "unit", service, "cluster", c.Document.Name, "person", callerOf(ctx).name)
+	return connect.NewResponse(&bootv1.CreateClusterResponse{Cluster: clusterTo(c)}), nil
+}
+
+// GetCluster shows a cluster and its machines.
+func (h *clusterHandler) GetCluster(ctx context.Context, request *connect.Request[bootv1.GetClusterRequest]) (*connect.Response[bootv1.GetClusterResponse], error) {
+	c, err := h.Office.Get(ctx, request.Msg.GetName())
+	if err != nil {
+		return nil, h.failed(ctx, "unknown cluster", err)
+	}
+	return connect.NewResponse(&bootv1.GetClusterResponse{Cluster: clusterTo(c)}), nil
+}
+
+// Kubeconfig issues a day's admin credentials for a cluster.
+func (h *clusterHandler) Kubeconfig(ctx context.Context, request *connect.Request[bootv1.KubeconfigRequest]) (*connect.Response[bootv1.KubeconfigResponse], error) {
+	person := callerOf(ctx).name
+	text, err := h.Office.Kubeconfig(ctx, request.Msg.GetName(), person)
+	if err != nil {
+		return nil, h.failed(ctx, "kubeconfig refused", err)
+	}
+	h.Log.Info("cluster credentials issued", "unit", service, "cluster", request.Msg.GetName(), "person", person)
+	return connect.NewResponse(&bootv1.KubeconfigResponse{Kubeconfig: text}), nil
+}

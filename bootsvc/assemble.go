@@ -1,0 +1,114 @@
+package bootsvc
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"slipway/bootsvc/api"
+	"slipway/bootsvc/assign"
+	"slipway/bootsvc/dhcp"
+	"slipway/bootsvc/enroll"
+	"slipway/bootsvc/httpd"
+	"slipway/bootsvc/inventory"
+	"slipway/bootsvc/ipxe"
+	"slipway/bootsvc/lease"
+	"slipway/bootsvc/refusal"
+	"slipway/bootsvc/store"
+	"slipway/bootsvc/tftp"
+	"slipway/controlplane/pki"
+)
+
+// plan is what the start found out, before anything listens.
+type plan struct {
+	link  link
+	pool  lease.Pool
+	image artifacts
+	state *store.Store
+	who   *identity
+}
+
+func (p plan) address() netip.Addr { return p.link.prefix.Addr() }
+func (p plan) httpURL() string     { return "http://" + p.address().String() }
+func (p plan) apiURL() string {
+	return "https://" + netip.AddrPortFrom(p.address(), apiPort).String()
+}
+
+// assemble makes every part and joins them: nothing else in the service knows
+// more than its neighbours.
+func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
+	metrics := registry()
+	refusals := refusal.New(s.Log, metrics, s.Now)
+	machines := inventory.New(p.state, s.Log, metrics)
+	ask, err := s.dhcp(ctx, p, machines, refusals, metrics)
+	if err != nil {
+		return parts{}, err
+	}
+	web, err := httpd.New(netip.AddrPortFrom(p.address(), httpPort), p.image.web, httpd.Seams{
+		Script: p.script, MAC: ask.MAC,
+		Observe: machines.Observe, Refusals: refusals, Metrics: metrics, Log: s.Log, Now: s.Now,
+	})
+	if err != nil {
+		return parts{}, err
+	}
+	loaders := tftp.New(netip.AddrPortFrom(p.address(), tftpPort), p.image.loaders, tftp.Seams{
+		MAC: ask.MAC, Observe: machines.Observe, Refusals: refusals, Metrics: metrics, Log: s.Log, Now: s.Now,
+	})
+	people := s.api(p, machines, refusals, metrics)
+	return parts{
+		where: p.where(),
+		all: []part{
+			{"inventory", func(ctx context.Context, ready func()) error { ready(); return machines.Run(ctx) }},
+			{"api", people.Run}, {"http", web.Run}, {"tftp", loaders.Run}, {"dhcp", ask.Run},
+		},
+	}, nil
+}
+
+func (s Service) dhcp(ctx context.Context, p plan, machines *inventory.Inventory, refusals *refusal.Recorder, metrics *prometheus.Registry) (*dhcp.Server, error) {
+	kept := newLeases(p.state)
+	known, err := kept.Load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read leases: %w", err)
+	}
+	return dhcp.New(dhcp.Config{
+		Interface: p.link.name, Address: p.address(), Subnet: p.link.prefix.Masked(), HTTP: p.httpURL(),
+	}, dhcp.Seams{
+		Table: lease.NewTable(p.pool, known), Store: kept,
+		Observe: machines.Observe, Refusals: refusals, Metrics: metrics, Log: s.Log, Now: s.Now,
+	})
+}
+
+func (s Service) api(p plan, machines *inventory.Inventory, refusals *refusal.Recorder, metrics *prometheus.Registry) *api.Server {
+	return &api.Server{
+		Listen:      netip.AddrPortFrom(netip.IPv4Unspecified(), apiPort),
+		Inventory:   machines,
+		Desk:        &enroll.Desk{Inventory: machines, CA: p.who.ca, Rules: s.Rules, Now: s.Now},
+		Office:      assign.New(p.state, machines, p.who.ca.CertPEM, s.Now),
+		Certificate: p.who.certificate,
+		ClientCAs:   p.who.pool(),
+		Metrics:     promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
+		Refusals:    refusals,
+		Log:         s.Log,
+		Now:         s.Now,
+	}
+}
+
+// script is what one machine's iPXE runs.
+func (p plan) script(_ context.Context, mac net.HardwareAddr) ([]byte, error) {
+	return ipxe.Script{
+		HTTP: p.httpURL(), API: p.apiURL(), CA: pki.CertHash(p.who.root),
+		Machine: strings.ReplaceAll(mac.String(), ":", "-"), Args: p.image.Arguments,
+	}.Render()
+}
+
+func (p plan) where() Started {
+	return Started{
+		Interface: p.link.name, Subnet: p.link.prefix.Masked(), First: p.pool.First, Last: p.pool.Last,
+		HTTP: p.httpURL(), API: p.apiURL(), Image: p.image.Version, CA: pki.CertHash(p.who.root),
+	}
+}

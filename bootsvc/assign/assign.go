@@ -1,0 +1,176 @@
+// Package assign gives machines their place: it keeps the cluster documents,
+// claims the machines they name, makes each cluster's keys and renders a
+// machine's config from them. A machine gets its config once for each approved
+// key; cluster CA keys reach control-plane machines only.
+//
+// It does not listen: bootsvc/api calls it for people and for machines.
+package assign
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"slipway/bootsvc/inventory"
+	"slipway/bootsvc/store"
+	"slipway/configs/cluster"
+	"slipway/configs/enroll"
+)
+
+// Why a cluster is not made, or a config not given.
+var (
+	ErrExists    = errors.New("a different cluster of that name exists")
+	ErrClaimed   = errors.New("the machine belongs to another cluster")
+	ErrDocument  = errors.New("bad cluster document")
+	ErrReplaced  = errors.New("this key does not speak for the machine: enrol again")
+	ErrDelivered = errors.New("the config was delivered and acknowledged: restart the machine to get it again")
+	ErrWhich     = errors.New("more than one cluster")
+)
+
+// Office is where clusters are made and configs are handed out.
+type Office struct {
+	store     *store.Store
+	inventory *inventory.Inventory
+	clusters  store.Table[record]
+	keys      store.Table[Keys]
+	machineCA string // the boot service's CA certificate, PEM
+	now       func() time.Time
+}
+
+// record is a cluster as it is kept.
+type record struct {
+	Name     string    `json:"name"`
+	Document string    `json:"document"` // YAML, with its defaults
+	Created  time.Time `json:"created"`
+}
+
+// Cluster is a cluster and its machines, in the document's order.
+type Cluster struct {
+	Document *cluster.Cluster
+	YAML     []byte
+	Endpoint string // empty until the first control plane's address is known
+	Machines []inventory.Machine
+}
+
+// New returns the office of a store. machineCA is the certificate, PEM, of the
+// CA that signs the machines' own certificates.
+func New(s *store.Store, v *inventory.Inventory, machineCA []byte, now func() time.Time) *Office {
+	return &Office{
+		store: s, inventory: v, machineCA: string(machineCA), now: now,
+		clusters: store.NewTable[record](s, "clusters"),
+		keys:     store.SealedTable[Keys](s, "cluster-keys"),
+	}
+}
+
+// Create stores a cluster and claims its machines, all or nothing. The same
+// document again changes nothing. Machines that were never seen may be named:
+// they are claimed as soon as they appear.
+func (o *Office) Create(ctx context.Context, document []byte) (Cluster, error) {
+	doc, err := cluster.Parse(document, "")
+	if err != nil {
+		return Cluster{}, fmt.Errorf("%w: %w", ErrDocument, err)
+	}
+	text, err := cluster.Marshal(doc)
+	if err != nil {
+		return Cluster{}, err
+	}
+	keys, err := NewKeys(doc.Name, o.now())
+	if err != nil {
+		return Cluster{}, err
+	}
+	err = o.store.Atomically(ctx, func(tx *store.Tx) error {
+		old, err := o.clusters.Load(tx, doc.Name)
+		switch {
+		case err == nil && old.Document == string(text):
+			return nil
+		case err == nil:
+			return fmt.Errorf("create cluster %s: %w", doc.Name, ErrExists)
+		case !errors.Is(err, store.ErrNotFound):
+			return err
+		}
+		if err := o.claim(tx, doc); err != nil {
+			return err
+		}
+		return errors.Join(
+			o.keys.Save(tx, doc.Name, keys),
+			o.clusters.Save(tx, doc.Name, record{Name: doc.Name, Document: string(text), Created: o.now()}))
+	})
+	if err != nil {
+		return Cluster{}, err
+	}
+	return o.Get(ctx, doc.Name)
+}
+
+// claim gives every machine of the document to the cluster.
+func (o *Office) claim(tx *store.Tx, doc *cluster.Cluster) error {
+	var errs []error
+	for _, place := range doc.Machines {
+		errs = append(errs, o.inventory.ChangeIn(tx, place.ID, func(m *inventory.Machine) ([]inventory.Event, error) {
+			if m.Cluster != "" && m.Cluster != doc.Name {
+				return nil, fmt.Errorf("claim machine %s: %w, %s", place.ID, ErrClaimed, m.Cluster)
+			}
+			m.Cluster, m.Hostname, m.Role = doc.Name, place.Hostname, place.Role
+			switch m.Phase {
+			case "":
+				m.WaitingFor = "its first packet: power it on, with network boot first"
+				return nil, nil
+			case enroll.Approved:
+				*m = m.Enter(enroll.Assigned)
+			}
+			return []inventory.Event{{Name: "assigned", Detail: "to " + doc.Name + " as " + place.Hostname, At: o.now()}}, nil
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// Get returns a cluster; the empty name is the only one there is. An unknown
+// one is store.ErrNotFound.
+func (o *Office) Get(ctx context.Context, name string) (Cluster, error) {
+	name, err := o.resolve(ctx, name)
+	if err != nil {
+		return Cluster{}, err
+	}
+	kept, err := o.clusters.Get(ctx, name)
+	if err != nil {
+		return Cluster{}, err
+	}
+	doc, err := cluster.Parse([]byte(kept.Document), name)
+	if err != nil {
+		return Cluster{}, fmt.Errorf("read cluster %s: %w", name, err)
+	}
+	c := Cluster{Document: doc, YAML: []byte(kept.Document)}
+	for _, place := range doc.Machines {
+		m, err := o.inventory.Get(ctx, place.ID)
+		if err != nil {
+			return Cluster{}, err
+		}
+		c.Machines = append(c.Machines, m)
+	}
+	c.Endpoint = endpoint(doc, c.controlPlanes())
+	return c, nil
+}
+
+// resolve finds the cluster that is meant.
+func (o *Office) resolve(ctx context.Context, name string) (string, error) {
+	if name != "" {
+		return name, nil
+	}
+	all, err := o.clusters.List(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case len(all) == 0:
+		return "", fmt.Errorf("no cluster yet: %w", store.ErrNotFound)
+	case len(all) > 1:
+		names := make([]string, len(all))
+		for i, one := range all {
+			names[i] = one.Name
+		}
+		slices.Sort(names)
+		return "", fmt.Errorf("%w: name one of %s", ErrWhich, strings.Join(names, ", "))
+	}
+	return all[0].Name, nil
+}

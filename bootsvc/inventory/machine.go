@@ -1,0 +1,125 @@
+package inventory
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"slipway/bootsvc/timeline"
+	"slipway/configs/enroll"
+	"slipway/configs/machine"
+)
+
+// Machine is what the boot service knows of a machine, but for its timeline.
+type Machine struct {
+	ID         string       `json:"id"` // the MAC address it boots from, 52-54-00-12-34-56
+	Phase      enroll.Phase `json:"phase"`
+	WaitingFor string       `json:"waitingFor,omitempty"` // in words, with what a person can do
+	Address    netip.Addr   `json:"address,omitzero"`
+	Facts      enroll.Facts `json:"facts"`
+	FirstSeen  time.Time    `json:"firstSeen"`
+	LastSeen   time.Time    `json:"lastSeen"`
+
+	Enrolment Enrolment `json:"enrolment"`
+
+	// Cluster, Hostname and Role are empty until a cluster claims the machine.
+	Cluster  string       `json:"cluster,omitempty"`
+	Hostname string       `json:"hostname,omitempty"`
+	Role     machine.Role `json:"role,omitempty"`
+}
+
+// Enrolment is which key may speak for the machine.
+type Enrolment struct {
+	Pending  Key `json:"pending,omitzero"`  // waits for approval
+	Approved Key `json:"approved,omitzero"` // speaks for the machine
+	// Retired are the hashes of keys that once were approved, newest last.
+	// They are never taken again.
+	Retired []string `json:"retired,omitempty"`
+	// Acknowledged is when the machine said that it has stored its config;
+	// zero until it has, for this key.
+	Acknowledged time.Time `json:"acknowledged,omitzero"`
+	// Bootstrapped is true once some key of this machine acknowledged a config.
+	Bootstrapped bool `json:"bootstrapped,omitempty"`
+}
+
+// Key is a machine's public key.
+type Key struct {
+	Hash  string    `json:"hash"`  // hex SHA-256 of the SubjectPublicKeyInfo
+	Words string    `json:"words"` // four words that the machine's console shows too
+	Since time.Time `json:"since"`
+	// By is what approved it: "rule ..." or a person's name; empty while pending.
+	By string `json:"by,omitempty"`
+}
+
+// maxRetired bounds the retired keys of a machine. A machine in RAM makes one
+// with every boot.
+const maxRetired = 64
+
+// Approve makes a key the one that speaks for the machine. The key before it is
+// retired, and the config is delivered anew.
+func (e Enrolment) Approve(key Key) Enrolment {
+	if e.Approved.Hash != "" && e.Approved.Hash != key.Hash {
+		e.Retired = append(slices.Clone(e.Retired), e.Approved.Hash)
+		e.Retired = e.Retired[max(0, len(e.Retired)-maxRetired):]
+	}
+	return Enrolment{Approved: key, Retired: e.Retired, Bootstrapped: e.Bootstrapped}
+}
+
+// Words are those of the key that waits for approval or else was approved.
+func (m Machine) Words() string {
+	if m.Enrolment.Pending.Words != "" {
+		return m.Enrolment.Pending.Words
+	}
+	return m.Enrolment.Approved.Words
+}
+
+// Next is the machine after an event. newBoot says that the event is the first
+// of a boot. It is pure; the table of its tests is the machine's life.
+func (m Machine) Next(e Event, newBoot bool) Machine {
+	m.LastSeen = later(m.LastSeen, e.At)
+	if m.FirstSeen.IsZero() {
+		m.FirstSeen = e.At
+	}
+	if e.Address.IsValid() {
+		m.Address = e.Address
+	}
+	if e.UUID != "" && m.Facts.UUID == "" {
+		m.Facts.UUID = e.UUID
+	}
+	switch {
+	case m.Phase == "":
+		m = m.Enter(enroll.Discovered)
+	case newBoot && m.Phase != enroll.Discovered:
+		m = m.Enter(enroll.Booting)
+	}
+	if m.Phase == enroll.Discovered && loading(e) {
+		m = m.Enter(enroll.Booting)
+	}
+	return m
+}
+
+// loading says that firmware or its loader got as far as fetching something.
+func loading(e Event) bool {
+	return e.Name == "tftp" || e.Name == "http" || e.Asker == timeline.Loader
+}
+
+// Enter puts the machine into a phase, with what it then waits for.
+func (m Machine) Enter(phase enroll.Phase) Machine {
+	m.Phase = phase
+	m.WaitingFor = map[enroll.Phase]string{
+		enroll.Discovered: "its firmware to fetch a loader",
+		enroll.Booting:    "its kernel to start and to enrol",
+		enroll.Enrolling:  "approval: compare the words with its console, then slipway machines approve " + m.ID,
+		enroll.Approved:   "a cluster to claim it: slipway cluster create",
+		enroll.Assigned:   "the machine to fetch its config",
+		enroll.Joining:    "its services to start",
+	}[phase]
+	return m
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

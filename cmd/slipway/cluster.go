@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"slipway/bootsvc/api/bootv1"
+)
+
+func clusterCommand() *cobra.Command {
+	r := &remote{}
+	cmd := &cobra.Command{Use: "cluster", Short: "Make clusters of approved machines, and reach them"}
+	r.register(cmd)
+	cmd.AddCommand(clusterCreateCommand(r), clusterStatusCommand(r), clusterKubeconfigCommand(r))
+	return cmd
+}
+
+func clusterStatusCommand(r *remote) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status [NAME]",
+		Short: "Show a cluster and its machines; without a name, the only one there is",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			answer, err := c.Clusters.GetCluster(cmd.Context(), connect.NewRequest(&bootv1.GetClusterRequest{Name: optional(args)}))
+			if err != nil {
+				return err
+			}
+			cluster := answer.Msg.GetCluster()
+			return show(cmd.OutOrStdout(), r.output, cluster, func(w io.Writer) { clusterTable(w, cluster) })
+		},
+	}
+}
+
+func clusterTable(w io.Writer, c *bootv1.Cluster) {
+	row(w, "CLUSTER", "ENDPOINT", "READY")
+	row(w, c.GetName(), c.GetEndpoint(), fmt.Sprintf("%d/%d", len(c.GetMachines())-len(notReady(c)), len(c.GetMachines())))
+	fmt.Fprintln(w)
+	row(w, "HOSTNAME", "ROLE", "PHASE", "ADDRESS", "MACHINE", "WAITING FOR")
+	for _, m := range c.GetMachines() {
+		row(w, m.GetHostname(), m.GetRole(), m.GetPhase(), m.GetAddress(), m.GetId(), m.GetWaitingFor())
+	}
+}
+
+func clusterKubeconfigCommand(r *remote) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "kubeconfig [NAME]",
+		Short: "Issue admin credentials for a cluster, valid for a day",
+		Example: `  slipway cluster kubeconfig --file kubeconfig
+  KUBECONFIG=kubeconfig kubectl get nodes`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			answer, err := c.Clusters.Kubeconfig(cmd.Context(), connect.NewRequest(&bootv1.KubeconfigRequest{Name: optional(args)}))
+			if err != nil {
+				return err
+			}
+			if file == "" {
+				_, err = cmd.OutOrStdout().Write(answer.Msg.GetKubeconfig())
+				return err
+			}
+			if err := os.WriteFile(file, answer.Msg.GetKubeconfig(), 0o600); err != nil {
+				return fmt.Errorf("write kubeconfig: %w", err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&file, "file", "", "file to write, mode 0600 (default: standard output)")
+	return cmd
+}
+
+func optional(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}

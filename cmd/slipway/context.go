@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/api/client"
+	"slipway/configs/enroll"
+)
+
+// defaultDataDir is where slipway serve keeps its state.
+const defaultDataDir = "/var/lib/slipway"
+
+// remote is what commands that speak to a boot service have in common.
+type remote struct {
+	contextFile string
+	output      string
+}
+
+func (r *remote) register(cmd *cobra.Command) {
+	def := os.Getenv("SLIPWAY_CONTEXT")
+	if def == "" {
+		def = filepath.Join(defaultDataDir, "admin.yaml")
+	}
+	cmd.PersistentFlags().StringVar(&r.contextFile, "context", def, "file that says where the boot service is and who you are; also $SLIPWAY_CONTEXT")
+	cmd.PersistentFlags().StringVarP(&r.output, "output", "o", "table", "table, json or yaml")
+}
+
+// client opens the boot service's API.
+func (r *remote) client() (*client.Client, error) {
+	if err := checkOutput(r.output); err != nil {
+		return nil, err
+	}
+	c, err := client.Load(r.contextFile)
+	if err != nil {
+		return nil, err
+	}
+	return c.New()
+}
+
+// machineID reads what a person calls a machine: its ID, or its host name.
+func machineID(ctx context.Context, c *client.Client, text string) (string, error) {
+	if id, err := enroll.ParseMachineID(text); err == nil {
+		return id, nil
+	}
+	answer, err := c.Inventory.ListMachines(ctx, connect.NewRequest(&bootv1.ListMachinesRequest{}))
+	if err != nil {
+		return "", err
+	}
+	for _, m := range answer.Msg.GetMachines() {
+		if m.GetHostname() == text {
+			return m.GetId(), nil
+		}
+	}
+	return "", fmt.Errorf("no machine has the ID or host name %q: see slipway machines list", text)
+}
+
+// getMachine shows one machine with its timeline.
+func getMachine(ctx context.Context, c *client.Client, text string) (*bootv1.Machine, error) {
+	id, err := machineID(ctx, c, text)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.Inventory.GetMachine(ctx, connect.NewRequest(&bootv1.GetMachineRequest{Id: id}))
+	if connect.CodeOf(err) == connect.CodeNotFound {
+		return nil, fmt.Errorf("machine %s has not been seen: see slipway machines list", id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer.Msg.GetMachine(), nil
+}
