@@ -34,9 +34,9 @@ var manifests embed.FS
 // Units returns the unit that applies what lies in Dir, and again every few
 // minutes. It is ready after the first time.
 func Units() []supervise.Unit {
-	cert, key := kube.ClientCertificate(Name)
 	service := Reconciler{Dir: Dir, Access: apiclient.Access{
-		Server: kube.LocalServer, CAFile: kube.CAFile, CertFile: cert, KeyFile: key,
+		Server: kube.LocalServer, CAFile: kube.CAFile,
+		CertFile: kube.AddonsCert + ".crt", KeyFile: kube.AddonsCert + ".key",
 	}}
 	return []supervise.Unit{{Name: Name, After: []string{kube.APIServer}, Service: service}}
 }

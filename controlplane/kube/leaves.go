@@ -18,7 +18,6 @@ import (
 type client struct {
 	name   string
 	user   string
-	groups []string
 	serves bool
 }
 
@@ -29,14 +28,19 @@ var clients = []client{
 	{name: schedulerName, user: "system:kube-scheduler", serves: true},
 	{name: coreDNSName, user: "slipway:coredns"},
 	{name: "kube-proxy", user: "system:kube-proxy"},
-	// Applies the roles on which all other rights rest, so it cannot get its own from one.
-	{name: "addons", user: "slipway:addons", groups: []string{"system:masters"}},
 }
+
+// AddonsCert is the certificate of the unit addons, without .crt and .key. It
+// applies the roles on which all other rights rest, so it cannot get its own
+// from one.
+const AddonsCert = pkiDir + "/addons"
+
+var addonsRequest = pki.Request{CommonName: "slipway:addons", Organizations: []string{"system:masters"}, Client: true}
 
 func (c client) path() string { return pkiDir + "/" + c.name }
 
 func (c client) request() pki.Request {
-	r := pki.Request{CommonName: c.user, Organizations: c.groups, Client: true}
+	r := pki.Request{CommonName: c.user, Client: true}
 	if c.serves {
 		r.Server, r.IPs, r.DNSNames = true, leaf.IPs(loopback), []string{"localhost"}
 	}
@@ -56,7 +60,7 @@ func leaves(cfg *machine.Config, id machine.Identity) []leaf.Leaf {
 	for _, c := range clients {
 		list = append(list, leaf.Leaf{Path: c.path(), CA: ca, Request: c.request()})
 	}
-	return list
+	return append(list, leaf.Leaf{Path: AddonsCert, CA: ca, Request: addonsRequest})
 }
 
 // servingRequest names the API server by every name clients use for it.
@@ -96,10 +100,4 @@ func kubeconfigs(cfg *machine.Config) ([]proc.File, error) {
 // Kubeconfig is the path of a component's kubeconfig.
 func Kubeconfig(component string) string {
 	return filepath.Join(dir, component+".kubeconfig")
-}
-
-// ClientCertificate gives the paths of a component's certificate and key.
-func ClientCertificate(component string) (cert, key string) {
-	path := client{name: component}.path()
-	return path + ".crt", path + ".key"
 }

@@ -58,6 +58,9 @@ var nodeMounts = []action{
 	dir{"/run/slipway", 0o755},
 	dir{"/var/log/slipway", 0o755},
 	dir{"/var/lib", 0o755},
+	// etcd reserves 128 MB for its log ahead of use, which a tmpfs would take
+	// from memory at once. A ramfs cannot reserve; etcd's quota bounds it.
+	mount{"ramfs", "/var/lib/etcd", hardened | unix.MS_NOEXEC, "mode=0700"},
 	dir{"/var/tmp", 0o777 | os.ModeSticky},
 	link{"/var/run", "../run"},
 	link{"/var/lock", "../run/lock"},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"os"
 	"time"
 
 	"slipway/configs/machine"
@@ -35,7 +34,6 @@ func nodeObject(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		},
 		Registered: Registered,
 		CNIDir:     cniDir,
-		System:     system{},
 	}}
 }
 
@@ -48,7 +46,6 @@ type follower struct {
 	Access     apiclient.Access
 	Registered string // file to write
 	CNIDir     string
-	System     interface{ BridgeFilter() error }
 
 	client *apiclient.Client // nil: to be opened with the certificate of the day
 }
@@ -117,9 +114,6 @@ func (f *follower) hangUp() {
 func (f *follower) configure(n node) error {
 	files := []proc.File{{Path: f.Registered, Mode: 0o644, Data: []byte(n.Metadata.UID + "\n")}}
 	if n.Spec.PodCIDR.IsValid() {
-		if err := f.System.BridgeFilter(); err != nil {
-			return err
-		}
 		conf, err := cniFile(f.CNIDir, n.Spec.PodCIDR)
 		if err != nil {
 			return err
@@ -149,18 +143,4 @@ func (n node) ready() bool {
 		}
 	}
 	return false
-}
-
-// system is the machine itself.
-type system struct{}
-
-// BridgeFilter makes the kernel show bridged packets to nftables: without it a
-// pod that reaches a pod on the same node through a service gets its answer
-// from an address it never asked.
-func (system) BridgeFilter() error {
-	const path = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-	if err := os.WriteFile(path, []byte("1\n"), 0o644); err != nil {
-		return fmt.Errorf("set net.bridge.bridge-nf-call-iptables, of the module br_netfilter: %w", err)
-	}
-	return nil
 }
