@@ -1,0 +1,141 @@
+// Package agent is the node's agent: the process that PID 1 starts as
+// `slipway-init agent`. It takes a machine from "the kernel runs" to "the Node
+// is Ready": network, enrolment, config, and then reports and the node API.
+//
+//	network up ──► enrolled ──► configured ──► applied by PID 1 ──► reports, node API
+//	 (netconf)      key, words,   once, over      units start          until it is stopped
+//	                certificate   mutual TLS
+//
+// Each arrow may be broken by a crash of the agent, of the boot service or of
+// the network: what was reached is in the state directory, and an agent that
+// starts again goes on there. It never takes a node down: it starts no unit
+// itself, and what runs goes on running without it.
+//
+// It is part of the init binary and so imports neither Kubernetes nor etcd.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"slipway/nodeinit/netconf"
+	"slipway/nodeinit/supervise"
+)
+
+// Main runs the agent of this machine until ctx ends. It returns early only
+// when the agent cannot go on; to start it again is right then.
+func Main(ctx context.Context, log *slog.Logger) error {
+	screen, err := os.OpenFile("/dev/console", os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("open the console: %w", err)
+	}
+	defer screen.Close()
+	clock := systemClock()
+	c := &console{out: screen, log: log, sinceBoot: clock.sinceBoot}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return fmt.Errorf("read the kernel command line: %w", err)
+	}
+	args, err := ParseArgs(string(cmdline))
+	if err != nil {
+		c.say("this machine cannot enrol: %v", err)
+		return fmt.Errorf("read the kernel command line: %w", err)
+	}
+	return system(args, c, clock).run(ctx)
+}
+
+// agent is a node agent with all that it touches of its machine.
+type agent struct {
+	args    Args
+	store   store
+	runtime string // directory where PID 1 and its units leave their marks
+	socket  string // PID 1's
+	listen  string // address of the node API
+	files   fs.FS  // the machine's root, for facts
+	console *console
+	clock   clock
+	again   time.Duration // pause before a machine enrols with a new key
+
+	// network is ready once changed was told a lease.
+	network     func(waiting func(string), changed func(netconf.Lease)) supervise.Service
+	setHostname func(hostname string, addr netip.Addr) error
+}
+
+// system is the agent of this machine.
+func system(args Args, c *console, clock clock) *agent {
+	const runtime = "/run/slipway"
+	return &agent{
+		args: args, store: store{filepath.Join(runtime, "state")}, runtime: runtime,
+		socket: filepath.Join(runtime, "init.sock"), listen: ":8444",
+		files: os.DirFS("/"), console: c, clock: clock, again: 5 * time.Second,
+		network: func(waiting func(string), changed func(netconf.Lease)) supervise.Service {
+			return &netconf.Network{Config: netconf.Config{
+				Boot: args.MAC(), Root: "/", Sys: "/sys", Log: c.log, Waiting: waiting, Changed: changed,
+			}}
+		},
+		setHostname: func(hostname string, addr netip.Addr) error {
+			return netconf.SetHostname("/", hostname, addr)
+		},
+	}
+}
+
+// run lives the machine's life until ctx ends.
+func (a *agent) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	leases := make(chan netconf.Lease, 1)
+	network := a.network(
+		func(what string) { a.console.wait(what, "takes what comes first") },
+		func(l netconf.Lease) {
+			select {
+			case leases <- l:
+			default: // the address stays, so the first lease says it all
+			}
+		})
+	group.Go(func() error { return network.Run(ctx, func() {}) })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case lease := <-leases:
+			a.console.say("the network is up: %s on %s", lease.Address, lease.Link)
+			return a.live(ctx, lease)
+		}
+	})
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// live enrols and goes on from there; with a new key if the old one is of no
+// use any more, after a pause: a boot service in disorder is not flooded with
+// keys to approve.
+func (a *agent) live(ctx context.Context, lease netconf.Lease) error {
+	for {
+		err := a.enrol(ctx, lease)
+		if err == nil {
+			err = a.enrolled(ctx, lease)
+		}
+		if !errors.Is(err, errKeyRefused) && !errors.Is(err, errDelivered) {
+			return err
+		}
+		a.console.say("%v; makes a new key and enrols again in %s", err, a.again)
+		if err := a.store.forget(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(a.again):
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"slipway/nodeinit/api/nodev1"
+	"slipway/nodeinit/api/nodev1/nodev1connect"
+)
+
+// api is the node's API for people: it checks who asks and passes the call on
+// to PID 1.
+type api struct {
+	store store
+	init  nodev1connect.NodeServiceClient
+	log   *slog.Logger
+}
+
+// stopping is how long calls may take to end when the agent stops.
+const stopping = 2 * time.Second
+
+// serve answers on l until ctx ends.
+func (a *api) serve(ctx context.Context, l net.Listener) error {
+	server := &http.Server{
+		Handler:   a.handler(),
+		TLSConfig: a.tls(),
+		ErrorLog:  slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+		// Logs and Dmesg may stream for days: only headers have a deadline.
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	done := make(chan error, 1)
+	go func() { done <- server.ServeTLS(l, "", "") }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve the node API on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopping)
+	defer cancel()
+	if server.Shutdown(ending) != nil {
+		_ = server.Close()
+	}
+	<-done
+	return nil
+}
+
+// tls asks for a client certificate but leaves the verdict to the handler,
+// which can say why it refuses.
+func (a *api) tls() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		ClientAuth: tls.RequestClientCert,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return a.store.certificate()
+		},
+	}
+}
+
+func (a *api) handler() http.Handler {
+	mux := http.NewServeMux()
+	path, service := nodev1connect.NewNodeServiceHandler(forward{a.init}, connect.WithReadMaxBytes(64<<10))
+	mux.Handle(path, service)
+	return a.guard(mux)
+}
+
+// guard lets authorized calls pass and refuses others in the protocol's own words.
+func (a *api) guard(next http.Handler) http.Handler {
+	refusal := connect.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		person, err := a.check(r)
+		if err == nil {
+			a.log.Info("call", "procedure", r.URL.Path, "person", person, "from", r.RemoteAddr)
+			next.ServeHTTP(w, r)
+			return
+		}
+		a.log.Warn("refused", "procedure", r.URL.Path, "person", person, "from", r.RemoteAddr, "error", err)
+		code := connect.CodeUnauthenticated
+		if errors.Is(err, errRole) {
+			code = connect.CodePermissionDenied
+		}
+		if refusal.IsSupported(r) {
+			_ = refusal.Write(w, r, connect.NewError(code, err))
+			return
+		}
+		http.Error(w, err.Error(), http.StatusForbidden)
+	})
+}
+
+func (a *api) check(r *http.Request) (string, error) {
+	data, err := a.store.load(caFile)
+	if err != nil {
+		return "", err
+	}
+	ca, err := parseCert(data)
+	if err != nil {
+		return "", fmt.Errorf("read the boot service's CA: %w", err)
+	}
+	return authorize(r.TLS.PeerCertificates, ca, r.URL.Path)
+}
+
+// forward is the NodeService of PID 1, passed on.
+type forward struct{ to nodev1connect.NodeServiceClient }
+
+func (f forward) Status(ctx context.Context, r *connect.Request[nodev1.StatusRequest]) (*connect.Response[nodev1.StatusResponse], error) {
+	return f.to.Status(ctx, connect.NewRequest(r.Msg))
+}
+
+func (f forward) Reboot(ctx context.Context, r *connect.Request[nodev1.RebootRequest]) (*connect.Response[nodev1.RebootResponse], error) {
+	return f.to.Reboot(ctx, connect.NewRequest(r.Msg))
+}
+
+func (f forward) Logs(ctx context.Context, r *connect.Request[nodev1.LogsRequest], out *connect.ServerStream[nodev1.LogLine]) error {
+	in, err := f.to.Logs(ctx, connect.NewRequest(r.Msg))
+	return relay(in, err, out)
+}
+
+func (f forward) Dmesg(ctx context.Context, r *connect.Request[nodev1.DmesgRequest], out *connect.ServerStream[nodev1.LogLine]) error {
+	in, err := f.to.Dmesg(ctx, connect.NewRequest(r.Msg))
+	return relay(in, err, out)
+}
+
+func relay(in *connect.ServerStreamForClient[nodev1.LogLine], err error, out *connect.ServerStream[nodev1.LogLine]) error {
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	for in.Receive() {
+		if err := out.Send(in.Msg()); err != nil {
+			return err
+		}
+	}
+	return in.Err()
+}

@@ -1,0 +1,118 @@
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/configs/machine"
+)
+
+// errDelivered says that the config was delivered once and is not here: this
+// key gets it no more.
+var errDelivered = errors.New("the boot service delivered the config to this key already, and it is lost")
+
+// delivery is the way from a certificate to a config.
+type delivery struct {
+	client  bootv1connect.MachineServiceClient
+	store   store
+	console *console
+	failed  func(error) // is told of a config that cannot be used
+}
+
+// fetching allows for the 30 s that FetchConfig blocks.
+var fetching = attempts{deadline: 45 * time.Second, first: 250 * time.Millisecond, most: 3 * time.Second}
+
+// machineClient speaks as the machine, with whatever certificate is stored
+// when a connection opens.
+func machineClient(args Args, s store, t *trust) (bootv1connect.MachineServiceClient, func()) {
+	transport := newTransport(t.client(s.certificate))
+	client := bootv1connect.NewMachineServiceClient(&http.Client{Transport: transport}, args.Server.String(), connect.WithReadMaxBytes(maxAnswer))
+	return client, transport.CloseIdleConnections
+}
+
+// config returns the machine's config, as stored or as delivered now.
+func (d *delivery) config(ctx context.Context) ([]byte, *machine.Config, error) {
+	data, err := d.store.load(configFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	if data == nil {
+		const what = "the machine's config"
+		if err := d.console.until(ctx, fetching, what, d.fetch); err != nil {
+			return nil, nil, err
+		}
+		if data, err = d.store.load(configFile); err != nil {
+			return nil, nil, err
+		}
+	}
+	config, err := machine.Parse(data, configFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	return data, config, nil
+}
+
+// fetch asks once and stores what it gets, certificate first: a config that
+// is stored says that all is.
+func (d *delivery) fetch(ctx context.Context) error {
+	answer, err := d.client.FetchConfig(ctx, connect.NewRequest(&bootv1.FetchConfigRequest{}))
+	switch {
+	case connect.CodeOf(err) == connect.CodeFailedPrecondition:
+		return finalError{fmt.Errorf("%w: %w", errDelivered, err)}
+	case err != nil:
+		return err
+	case len(answer.Msg.Config) == 0:
+		return pendingError{firstOf(answer.Msg.WaitingFor, "a cluster that claims this machine")}
+	}
+	if _, err := machine.Parse(answer.Msg.Config, "config"); err != nil {
+		err = fmt.Errorf("the delivered config is not valid: %w", err)
+		d.failed(err)
+		return err
+	}
+	if len(answer.Msg.Certificate) > 0 {
+		if err := d.replaceCertificate(answer.Msg.Certificate); err != nil {
+			return err
+		}
+	}
+	return d.store.save(configFile, answer.Msg.Config)
+}
+
+func (d *delivery) replaceCertificate(cert []byte) error {
+	ca, key, err := d.identity()
+	if err != nil {
+		return err
+	}
+	data, err := parseCert(ca)
+	if err != nil {
+		return fmt.Errorf("read the boot service's CA: %w", err)
+	}
+	if err := checkCertificate(cert, data, key); err != nil {
+		return err
+	}
+	return d.store.save(certFile, cert)
+}
+
+func (d *delivery) identity() (ca []byte, key *ecdsa.PrivateKey, err error) {
+	if ca, err = d.store.load(caFile); err != nil {
+		return nil, nil, err
+	}
+	key, err = d.store.key()
+	return ca, key, err
+}
+
+// acknowledge says that the config is stored. An agent that was restarted
+// says it again: it does not know whether it was heard.
+func (d *delivery) acknowledge(ctx context.Context) error {
+	return d.console.until(ctx, asking, "the boot service's receipt of the config", func(ctx context.Context) error {
+		_, err := d.client.AckConfig(ctx, connect.NewRequest(&bootv1.AckConfigRequest{}))
+		return err
+	})
+}

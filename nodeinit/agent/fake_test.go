@@ -1,0 +1,406 @@
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/nodeinit/api/nodev1"
+	"slipway/nodeinit/api/nodev1/nodev1connect"
+	"slipway/nodeinit/netconf"
+	"slipway/nodeinit/supervise"
+)
+
+// testCA signs certificates for the tests.
+type testCA struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newCA(t testing.TB) *testCA {
+	t.Helper()
+	key := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test boot CA"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &testCA{cert, key}
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// sign makes a certificate for a person, a server or a machine.
+func (c *testCA) sign(t testing.TB, key *ecdsa.PublicKey, name, organization string) []byte {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name, Organization: []string{organization}},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, key, c.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// pair is a certificate with its key and its CA behind it.
+func (c *testCA) pair(t testing.TB, name, organization string) tls.Certificate {
+	t.Helper()
+	key := newKey(t)
+	return tls.Certificate{Certificate: [][]byte{c.sign(t, &key.PublicKey, name, organization), c.cert.Raw}, PrivateKey: key}
+}
+
+func toPEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// bootService is a boot service by hand. Its fields say how it behaves.
+type bootService struct {
+	bootv1connect.UnimplementedEnrollServiceHandler
+	t  *testing.T
+	ca *testCA
+
+	mu         sync.Mutex
+	addr       string // where it listens, kept over a restart
+	server     *http.Server
+	approved   bool
+	refuseKeys int // how many enrolments are refused for good
+	loseFetch  int // how many answers with a config are lost on the way
+	delivered  bool
+	config     []byte
+	enrolments []*bootv1.EnrollRequest
+	fetches    int
+	acks       int
+	requests   int // of any kind
+	phase      string
+	waiting    string
+	events     []string
+	ages       map[string]int64
+	changed    chan struct{}
+}
+
+func newBootService(t *testing.T) *bootService {
+	b := &bootService{t: t, ca: newCA(t), addr: "127.0.0.1:0", ages: map[string]int64{}, changed: make(chan struct{}, 1)}
+	b.start()
+	t.Cleanup(b.stop)
+	return b
+}
+
+func (b *bootService) start() {
+	b.t.Helper()
+	listener, err := net.Listen("tcp", b.addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.addr = listener.Addr().String()
+	mux := http.NewServeMux()
+	mux.Handle(bootv1connect.NewEnrollServiceHandler(b))
+	mux.Handle(bootv1connect.NewMachineServiceHandler(b))
+	pool := x509.NewCertPool()
+	pool.AddCert(b.ca.cert)
+	b.server = &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b.update(func() { b.requests++ })
+			mux.ServeHTTP(w, r)
+		}),
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		TLSConfig: &tls.Config{
+			Certificates: []tls.Certificate{b.ca.pair(b.t, "boot", "slipway:server")},
+			ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: pool, MinVersion: tls.VersionTLS13,
+		},
+	}
+	go b.server.ServeTLS(listener, "", "")
+}
+
+func (b *bootService) stop() { _ = b.server.Close() }
+
+func (b *bootService) update(change func()) {
+	b.mu.Lock()
+	change()
+	b.mu.Unlock()
+	select {
+	case b.changed <- struct{}{}:
+	default:
+	}
+}
+
+// await waits until the boot service has seen something.
+func (b *bootService) await(what string, seen func() bool) {
+	b.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		b.mu.Lock()
+		ok := seen()
+		b.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-b.changed:
+		case <-deadline:
+			b.t.Fatalf("%s did not happen: %d enrolments, %d fetches, %d acks, phase %q (%s), events %v",
+				what, len(b.enrolments), b.fetches, b.acks, b.phase, b.waiting, b.events)
+		}
+	}
+}
+
+func (b *bootService) Enroll(_ context.Context, r *connect.Request[bootv1.EnrollRequest]) (*connect.Response[bootv1.EnrollResponse], error) {
+	var answer *bootv1.EnrollResponse
+	var err error
+	b.update(func() {
+		b.enrolments = append(b.enrolments, r.Msg)
+		if b.refuseKeys > 0 {
+			b.refuseKeys--
+			err = connect.NewError(connect.CodePermissionDenied, errors.New("this key was replaced"))
+			return
+		}
+		answer = &bootv1.EnrollResponse{State: bootv1.EnrollResponse_PENDING, WaitingFor: "approval", ServerTime: timestamppb.Now()}
+		if b.approved {
+			answer.State, answer.Ca, answer.Certificate = bootv1.EnrollResponse_APPROVED, toPEM(b.ca.cert.Raw), b.certify(r.Msg.Csr)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(answer), nil
+}
+
+func (b *bootService) certify(csr []byte) []byte {
+	request, err := x509.ParseCertificateRequest(csr)
+	if err == nil {
+		err = request.CheckSignature()
+	}
+	if err != nil {
+		b.t.Error(err)
+		return nil
+	}
+	return toPEM(b.ca.sign(b.t, request.PublicKey.(*ecdsa.PublicKey), request.Subject.CommonName, "slipway:machine"))
+}
+
+func (b *bootService) FetchConfig(ctx context.Context, r *connect.Request[bootv1.FetchConfigRequest]) (*connect.Response[bootv1.FetchConfigResponse], error) {
+	var answer bootv1.FetchConfigResponse
+	var err error
+	b.update(func() {
+		b.fetches++
+		switch {
+		case b.delivered:
+			err = connect.NewError(connect.CodeFailedPrecondition, errors.New("delivered already"))
+		case b.config == nil:
+			answer.WaitingFor = "a cluster"
+		case b.loseFetch > 0:
+			b.loseFetch--
+			err = connect.NewError(connect.CodeUnavailable, errors.New("connection reset"))
+		default:
+			answer.Config, answer.Certificate = b.config, b.certify(b.enrolments[len(b.enrolments)-1].Csr)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&answer), nil
+}
+
+func (b *bootService) AckConfig(context.Context, *connect.Request[bootv1.AckConfigRequest]) (*connect.Response[bootv1.AckConfigResponse], error) {
+	b.update(func() { b.acks++; b.delivered = true })
+	return connect.NewResponse(&bootv1.AckConfigResponse{}), nil
+}
+
+func (b *bootService) Report(_ context.Context, r *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error) {
+	b.update(func() {
+		if r.Msg.Phase != "" {
+			b.phase = r.Msg.Phase
+		}
+		b.waiting = r.Msg.WaitingFor
+		for _, e := range r.Msg.Events {
+			b.events, b.ages[e.Name] = append(b.events, e.Name), e.AgeMs
+		}
+	})
+	return connect.NewResponse(&bootv1.ReportResponse{}), nil
+}
+
+// pid1 is a PID 1 by hand: it takes a config and shows the units it is given.
+type pid1 struct {
+	nodev1connect.UnimplementedNodeServiceHandler
+	applied chan *nodev1.ApplyRequest
+	units   chan *nodev1.Unit
+}
+
+func newPID1(t *testing.T, socket string) *pid1 {
+	t.Helper()
+	p := &pid1{applied: make(chan *nodev1.ApplyRequest, 8), units: make(chan *nodev1.Unit)}
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(nodev1connect.NewInitServiceHandler(p))
+	mux.Handle(nodev1connect.NewNodeServiceHandler(p))
+	server := &http.Server{Handler: mux}
+	go server.Serve(listener)
+	t.Cleanup(func() { _ = server.Close() })
+	return p
+}
+
+func (p *pid1) Apply(_ context.Context, r *connect.Request[nodev1.ApplyRequest]) (*connect.Response[nodev1.ApplyResponse], error) {
+	p.applied <- r.Msg
+	return connect.NewResponse(&nodev1.ApplyResponse{}), nil
+}
+
+func (p *pid1) WatchUnits(ctx context.Context, _ *connect.Request[nodev1.WatchUnitsRequest], out *connect.ServerStream[nodev1.Unit]) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case u := <-p.units:
+			if err := out.Send(u); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (p *pid1) Status(context.Context, *connect.Request[nodev1.StatusRequest]) (*connect.Response[nodev1.StatusResponse], error) {
+	return connect.NewResponse(&nodev1.StatusResponse{Hostname: "demo-cp-1"}), nil
+}
+
+func (p *pid1) Logs(_ context.Context, r *connect.Request[nodev1.LogsRequest], out *connect.ServerStream[nodev1.LogLine]) error {
+	return out.Send(&nodev1.LogLine{Text: "a line of " + r.Msg.Unit})
+}
+
+// screen is a console that a test can read.
+type screen struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// node is an agent under test with the machine around it.
+type node struct {
+	*agent
+	screen *screen
+	pid1   *pid1
+	hosts  chan string
+	clock  chan time.Time
+}
+
+// newNode makes a machine that was booted by b.
+func newNode(t *testing.T, b *bootService) *node {
+	t.Helper()
+	dir := t.TempDir()
+	n := &node{screen: &screen{}, hosts: make(chan string, 8), clock: make(chan time.Time, 8)}
+	n.pid1 = newPID1(t, filepath.Join(dir, "init.sock"))
+	server, err := url.Parse("https://" + b.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.agent = &agent{
+		args:    Args{Server: server, CA: sha256.Sum256(b.ca.cert.Raw), Machine: "52-54-00-12-34-56"},
+		store:   store{filepath.Join(dir, "state")},
+		runtime: dir, socket: filepath.Join(dir, "init.sock"), listen: freePort(t),
+		files:   fstest.MapFS{"proc/cpuinfo": {Data: []byte("processor\t: 0\n")}},
+		console: &console{out: n.screen, log: slog.New(slog.DiscardHandler), sinceBoot: sinceBoot},
+		again:   time.Millisecond,
+		clock: clock{sinceBoot: sinceBoot, set: func(now time.Time) error {
+			n.clock <- now
+			return nil
+		}},
+		network:     fakeNetwork,
+		setHostname: func(name string, _ netip.Addr) error { n.hosts <- name; return nil },
+	}
+	if err := os.WriteFile(filepath.Join(dir, "init-started"), []byte("1234\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func fakeNetwork(_ func(string), changed func(netconf.Lease)) supervise.Service {
+	return supervise.Func(func(ctx context.Context, ready func()) error {
+		changed(netconf.Lease{Link: "eth0", Address: netip.MustParsePrefix("127.0.0.1/8")})
+		ready()
+		<-ctx.Done()
+		return nil
+	})
+}
+
+// start runs the agent; the returned function stops it and waits for its end.
+func (n *node) start(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- n.run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("the agent stopped with %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}

@@ -1,0 +1,183 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/configs/enroll"
+	"slipway/nodeinit/api/nodev1"
+	"slipway/nodeinit/api/nodev1/nodev1connect"
+	"slipway/nodeinit/netconf"
+)
+
+// enrol gets the machine a certificate.
+func (a *agent) enrol(ctx context.Context, lease netconf.Lease) error {
+	e := &enrolment{
+		args: a.args, store: a.store, trust: a.trust(), console: a.console, clock: a.clock,
+		facts: Facts(a.files), address: lease.Address.Addr(),
+	}
+	return e.enrol(ctx)
+}
+
+func (a *agent) trust() *trust { return &trust{host: a.args.Server.Hostname(), pin: a.args.CA} }
+
+// enrolled is the life of a machine with a certificate.
+func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
+	trust := a.trust()
+	trust.clockIsSet()
+	client, done := machineClient(a.args, a.store, trust)
+	defer done()
+	reports := newReporter(client, a.store, a.console, a.clock)
+	reports.event(event{name: "kernel"})
+	if at, ok := a.initStart(); ok {
+		reports.event(event{name: "init", at: at})
+	}
+	reports.event(event{name: "enrolled", at: a.clock.sinceBoot()})
+
+	listener, err := net.Listen("tcp", a.listen)
+	if err != nil {
+		return fmt.Errorf("listen for the node API: %w", err)
+	}
+	transport := unixTransport(a.socket)
+	defer transport.CloseIdleConnections()
+	pid1 := &http.Client{Transport: transport}
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return reports.run(ctx) })
+	group.Go(func() error {
+		people := &api{store: a.store, init: nodev1connect.NewNodeServiceClient(pid1, "http://init"), log: a.console.log}
+		return people.serve(ctx, listener)
+	})
+	group.Go(func() error {
+		return a.configure(ctx, lease, client, reports, nodev1connect.NewInitServiceClient(pid1, "http://init"))
+	})
+	return group.Wait()
+}
+
+func unixTransport(socket string) *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+}
+
+// initStart is when PID 1 started, which it leaves in milliseconds since the
+// kernel did.
+func (a *agent) initStart() (time.Duration, bool) {
+	data, err := os.ReadFile(filepath.Join(a.runtime, "init-started"))
+	if err != nil {
+		return 0, false
+	}
+	ms, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	return time.Duration(ms) * time.Millisecond, err == nil
+}
+
+// applying is how PID 1 is asked to make the node be what its config says.
+var applying = attempts{deadline: 30 * time.Second, first: 250 * time.Millisecond, most: 5 * time.Second}
+
+// configure makes the machine what its config says, then follows its units
+// until ctx ends.
+func (a *agent) configure(ctx context.Context, lease netconf.Lease, client bootv1connect.MachineServiceClient, reports *reporter, pid1 nodev1connect.InitServiceClient) error {
+	d := &delivery{client: client, store: a.store, console: a.console, failed: func(err error) {
+		reports.state(enroll.Failed, err.Error())
+	}}
+	data, config, err := d.config(ctx)
+	if err != nil {
+		return err
+	}
+	reports.event(event{name: "configured", detail: string(config.Role) + " of " + config.Cluster.Name, at: a.clock.sinceBoot()})
+	reports.state(newProgress(reports.has("ready")).phase())
+	a.console.say("configured as %s, %s of cluster %s", config.Hostname, config.Role, config.Cluster.Name)
+	if err := a.setHostname(config.Hostname, lease.Address.Addr()); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.acknowledge(ctx) })
+	group.Go(func() error { return a.awaitRegistered(ctx, reports) })
+	group.Go(func() error {
+		if err := a.apply(ctx, data, lease, reports, pid1); err != nil {
+			return err
+		}
+		return a.watch(ctx, reports, pid1)
+	})
+	return group.Wait()
+}
+
+// apply hands the config to PID 1, which takes the same again as no change.
+func (a *agent) apply(ctx context.Context, config []byte, lease netconf.Lease, reports *reporter, pid1 nodev1connect.InitServiceClient) error {
+	return a.console.until(ctx, applying, "PID 1 to apply the config", func(ctx context.Context) error {
+		cert, err := a.store.load(certFile)
+		if err != nil {
+			return err
+		}
+		key, err := a.store.load(keyFile)
+		if err != nil {
+			return err
+		}
+		_, err = pid1.Apply(ctx, connect.NewRequest(&nodev1.ApplyRequest{
+			Config: config, Address: lease.Address.Addr().String(), Link: lease.Link, Certificate: cert, Key: key,
+		}))
+		if err != nil {
+			reports.state(enroll.Failed, "PID 1 to apply the config: "+err.Error())
+		}
+		return err
+	})
+}
+
+// watching has no deadline: the stream stays open as long as PID 1 lives.
+var watching = attempts{first: 250 * time.Millisecond, most: 5 * time.Second}
+
+// errEnded is the end of a stream that has none.
+var errEnded = errors.New("the stream ended")
+
+// watch follows PID 1's units and reports the milestones.
+func (a *agent) watch(ctx context.Context, reports *reporter, pid1 nodev1connect.InitServiceClient) error {
+	return a.console.until(ctx, watching, "PID 1's units", func(ctx context.Context) error {
+		stream, err := pid1.WatchUnits(ctx, connect.NewRequest(&nodev1.WatchUnitsRequest{}))
+		if err != nil {
+			return err
+		}
+		defer stream.Close()
+		p := newProgress(reports.has("ready"))
+		for stream.Receive() {
+			a.console.wait("", "")
+			if e, ok := p.update(stream.Msg()); ok {
+				reports.event(e)
+			}
+			reports.state(p.phase())
+		}
+		return errors.Join(errEnded, stream.Err())
+	})
+}
+
+// registeredMark is the file that the unit "node" leaves once the Node object exists.
+const registeredMark = "node-registered"
+
+// awaitRegistered reports when the Node was registered. It looks rather than
+// watches: four looks a second at a file in memory cost nothing.
+func (a *agent) awaitRegistered(ctx context.Context, reports *reporter) error {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if info, err := os.Stat(filepath.Join(a.runtime, registeredMark)); err == nil {
+			reports.event(event{name: "registered", at: a.clock.sinceBoot() - max(time.Since(info.ModTime()), 0)})
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,126 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// PinError says that a server has no part of the CA the machine was booted
+// with. Nothing was sent to it.
+type PinError struct {
+	Server string
+	Want   string   // the pin on the kernel command line
+	Seen   []string // what the server showed, its own certificate first
+}
+
+func (e *PinError) Error() string {
+	return fmt.Sprintf("%s is not the boot service that started this machine: expected a CA with SHA-256 %s, it showed %s; nothing was sent",
+		e.Server, e.Want, strings.Join(e.Seen, ", "))
+}
+
+// trust checks servers against the CA pin.
+type trust struct {
+	host string // the server's name or address, as its certificate must say
+	pin  [sha256.Size]byte
+
+	mu      sync.Mutex
+	ca      *x509.Certificate // seen and pinned; nil before the first connection
+	clockOK bool              // the machine's clock was set: dates count
+}
+
+// client is a TLS configuration that talks to the pinned boot service only.
+func (t *trust) client(certificate func() (*tls.Certificate, error)) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		// The roots are not known before the server shows them: verify does
+		// all that the default would have done, and the pin.
+		InsecureSkipVerify: true,
+		VerifyConnection:   t.verify,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if certificate == nil {
+				return &tls.Certificate{}, nil
+			}
+			return certificate()
+		},
+	}
+}
+
+func (t *trust) verify(state tls.ConnectionState) error {
+	chain := state.PeerCertificates
+	ca := t.pinned(chain)
+	if ca == nil {
+		return t.pinError(chain)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(ca)
+	for _, cert := range chain[1:] {
+		between.AddCert(cert)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		DNSName: t.host, Roots: roots, Intermediates: between, CurrentTime: t.now(chain[0]),
+	})
+	if err != nil {
+		return fmt.Errorf("verify the boot service's certificate: %w", err)
+	}
+	t.ca = ca
+	return nil
+}
+
+// now is the time to check dates at. A machine without a battery thinks it is
+// 1970: until its clock is set by the pinned server itself, any time at which
+// the certificate is valid will do.
+func (t *trust) now(leaf *x509.Certificate) time.Time {
+	now := time.Now()
+	switch {
+	case t.clockOK:
+	case now.Before(leaf.NotBefore):
+		return leaf.NotBefore
+	case now.After(leaf.NotAfter):
+		return leaf.NotAfter
+	}
+	return now
+}
+
+func (t *trust) pinned(chain []*x509.Certificate) *x509.Certificate {
+	for _, cert := range chain {
+		if sha256.Sum256(cert.Raw) == t.pin && cert.IsCA {
+			return cert
+		}
+	}
+	return nil
+}
+
+func (t *trust) pinError(chain []*x509.Certificate) error {
+	e := &PinError{Server: t.host, Want: hex.EncodeToString(t.pin[:])}
+	for _, cert := range chain {
+		sum := sha256.Sum256(cert.Raw)
+		e.Seen = append(e.Seen, hex.EncodeToString(sum[:]))
+	}
+	return e
+}
+
+// authority is the pinned CA; an error before it was seen.
+func (t *trust) authority() (*x509.Certificate, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ca == nil {
+		return nil, errors.New("the boot service's CA was not seen yet")
+	}
+	return t.ca, nil
+}
+
+// clockIsSet makes dates count from now on.
+func (t *trust) clockIsSet() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clockOK = true
+}

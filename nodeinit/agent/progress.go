@@ -1,0 +1,98 @@
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"slipway/configs/enroll"
+	"slipway/nodeinit/api/nodev1"
+	"slipway/nodeinit/supervise"
+)
+
+// event is a step of the machine's life.
+type event struct {
+	name   string
+	detail string
+	at     time.Duration // since the kernel started
+}
+
+// milestone says as what the timeline shows that a unit is ready, if it does.
+func milestone(unit string) (string, bool) {
+	switch unit {
+	case "containerd", "etcd":
+		return unit, true
+	case "kube-apiserver":
+		return "apiserver", true
+	case nodeUnit:
+		return "ready", true
+	}
+	return "", false
+}
+
+// nodeUnit is ready when the machine's Node is.
+const nodeUnit = "node"
+
+// tooOften is how many restarts of a unit make a machine that joins a failed
+// one. It still tries, and is ready if that helps.
+const tooOften = 5
+
+// progress is how far the machine has come, as its units show it.
+type progress struct {
+	units map[string]*nodev1.Unit
+	ready bool // it was ready once
+}
+
+func newProgress(wasReady bool) *progress {
+	return &progress{units: map[string]*nodev1.Unit{}, ready: wasReady}
+}
+
+// update takes a unit's new status and returns the milestone it makes.
+func (p *progress) update(u *nodev1.Unit) (event, bool) {
+	p.units[u.Name] = u
+	name, ok := milestone(u.Name)
+	if !ok || u.State != string(supervise.Ready) {
+		return event{}, false
+	}
+	p.ready = p.ready || u.Name == nodeUnit
+	return event{name: name, at: time.Duration(u.SinceBootMs) * time.Millisecond}, true
+}
+
+// phase returns the machine's phase and what it waits for. A machine that was
+// ready stays so while a unit of it comes back: its Node tells the cluster.
+func (p *progress) phase() (enroll.Phase, string) {
+	unit, why := p.holdup()
+	switch {
+	case p.ready:
+		return enroll.Ready, why
+	case unit != nil && unit.Restarts >= tooOften:
+		return enroll.Failed, why
+	case why == "":
+		return enroll.Joining, "the node's units"
+	}
+	return enroll.Joining, why
+}
+
+// holdup is the unit that the others wait for: one that fails, else one that
+// starts, else one that waits for something that is no unit; by name among equals.
+func (p *progress) holdup() (*nodev1.Unit, string) {
+	for _, state := range []supervise.State{supervise.Backoff, supervise.Starting, supervise.Waiting} {
+		for _, name := range slices.Sorted(maps.Keys(p.units)) {
+			if u := p.units[name]; u.State == string(state) {
+				return u, describe(u)
+			}
+		}
+	}
+	return nil, ""
+}
+
+func describe(u *nodev1.Unit) string {
+	switch {
+	case u.State == string(supervise.Backoff):
+		return fmt.Sprintf("unit %s: %s, ended %d times, last: %s", u.Name, firstOf(u.WaitingFor, "its restart"), u.Restarts, firstOf(u.LastError, "without an error"))
+	case u.WaitingFor != "":
+		return fmt.Sprintf("unit %s: %s", u.Name, u.WaitingFor)
+	}
+	return fmt.Sprintf("unit %s to be ready", u.Name)
+}

@@ -1,0 +1,148 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/configs/enroll"
+)
+
+// reporter tells the boot service how the machine does. Events wait here
+// while the boot service does not answer; none is told twice, also not by an
+// agent that was restarted.
+type reporter struct {
+	client    bootv1connect.MachineServiceClient
+	store     store
+	console   *console
+	sinceBoot func() time.Duration
+
+	mu       sync.Mutex
+	reported map[string]bool // names, told or waiting to be
+	events   []event
+	phase    enroll.Phase
+	waiting  string
+	changed  chan struct{} // holds one token when there is something to tell
+}
+
+func newReporter(client bootv1connect.MachineServiceClient, s store, c *console, clock clock) *reporter {
+	return &reporter{
+		client: client, store: s, console: c, sinceBoot: clock.sinceBoot,
+		reported: s.reported(), changed: make(chan struct{}, 1),
+	}
+}
+
+// event adds to the timeline, once per name.
+func (r *reporter) event(e event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.reported[e.name] {
+		return
+	}
+	r.reported[e.name] = true
+	r.events = append(r.events, e)
+	r.poke()
+}
+
+// has reports whether the event is told, or waits to be.
+func (r *reporter) has(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reported[name]
+}
+
+// state sets the machine's phase, and what it waits for. An empty phase leaves the server's.
+func (r *reporter) state(phase enroll.Phase, waiting string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if phase == r.phase && waiting == r.waiting {
+		return
+	}
+	r.phase, r.waiting = phase, waiting
+	r.poke()
+}
+
+func (r *reporter) poke() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// heartbeat is how often an idle machine says that it is there.
+const heartbeat = 30 * time.Second
+
+// reporting is how a report is tried.
+var reporting = attempts{deadline: 10 * time.Second, first: 250 * time.Millisecond, most: 15 * time.Second}
+
+// run reports until ctx ends.
+func (r *reporter) run(ctx context.Context) error {
+	timer := time.NewTicker(heartbeat)
+	defer timer.Stop()
+	for pause := time.Duration(0); ; {
+		if err := r.send(ctx); err != nil && ctx.Err() == nil {
+			pause = min(max(pause*2, reporting.first), reporting.most)
+			r.console.log.Warn("report to the boot service failed", "error", err, "again", pause.String())
+			r.poke()
+		} else {
+			pause = 0
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.changed:
+		case <-timer.C:
+		}
+	}
+}
+
+// send reports what is there now.
+func (r *reporter) send(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reporting.deadline)
+	defer cancel()
+	request, count := r.request()
+	if _, err := r.client.Report(ctx, connect.NewRequest(request)); err != nil {
+		return fmt.Errorf("report to the boot service: %w", err)
+	}
+	if count == 0 {
+		return nil
+	}
+	return r.told(count)
+}
+
+func (r *reporter) request() (*bootv1.ReportRequest, int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	request := &bootv1.ReportRequest{Phase: string(r.phase), WaitingFor: r.waiting}
+	now := r.sinceBoot()
+	for _, e := range r.events {
+		age := max(now-e.at, 0)
+		request.Events = append(request.Events, &bootv1.Event{Name: e.name, Detail: e.detail, AgeMs: age.Milliseconds()})
+	}
+	return request, len(r.events)
+}
+
+// told drops the first events, which the boot service has, and remembers them.
+func (r *reporter) told(count int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = r.events[count:]
+	names := map[string]bool{}
+	for name := range r.reported {
+		names[name] = true
+	}
+	for _, e := range r.events {
+		delete(names, e.name)
+	}
+	return r.store.saveReported(names)
+}

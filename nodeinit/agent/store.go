@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// store is what the agent remembers across its restarts: a directory of files,
+// each replaced as a whole.
+type store struct{ dir string }
+
+// The files of a store.
+const (
+	keyFile    = "machine.key" // PEM, the machine's private key
+	certFile   = "machine.crt" // PEM, its certificate
+	caFile     = "ca.crt"      // PEM, the boot service's CA
+	configFile = "config.yaml" // the MachineConfig, as delivered
+	eventsFile = "events.json" // the names of the events that were reported
+)
+
+// load returns a file's content, nil when there is none.
+func (s store) load(name string) ([]byte, error) {
+	data, err := os.ReadFile(filepath.Join(s.dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	return data, nil
+}
+
+// save replaces a file; it is on its storage when save returns.
+func (s store) save(name string, data []byte) error {
+	if err := s.write(name, data); err != nil {
+		return fmt.Errorf("save state %s: %w", name, err)
+	}
+	return nil
+}
+
+func (s store) write(name string, data []byte) error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	temp, err := os.CreateTemp(s.dir, "."+name)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name())
+	_, err = temp.Write(data)
+	if err := errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), filepath.Join(s.dir, name))
+}
+
+// forget drops all that belongs to the machine's key.
+func (s store) forget() error {
+	for _, name := range []string{configFile, certFile, caFile, keyFile, eventsFile} {
+		if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget state: %w", err)
+		}
+	}
+	return nil
+}
+
+// key returns the machine's private key; it makes one when there is none.
+func (s store) key() (*ecdsa.PrivateKey, error) {
+	data, err := s.load(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	if data != nil {
+		return parseKey(data)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make the machine's key: %w", err)
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("make the machine's key: %w", err)
+	}
+	return key, s.save(keyFile, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
+}
+
+func parseKey(data []byte) (*ecdsa.PrivateKey, error) {
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, errors.New("read the machine's key: not PEM")
+	}
+	key, err := x509.ParseECPrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read the machine's key: %w", err)
+	}
+	return key, nil
+}
+
+// certificate is the machine's current certificate with its key.
+func (s store) certificate() (*tls.Certificate, error) {
+	cert, err := tls.LoadX509KeyPair(filepath.Join(s.dir, certFile), filepath.Join(s.dir, keyFile))
+	if err != nil {
+		return nil, fmt.Errorf("read the machine's certificate: %w", err)
+	}
+	return &cert, nil
+}
+
+// reported loads the names of the events that the boot service has.
+func (s store) reported() map[string]bool {
+	names := map[string]bool{}
+	if data, err := s.load(eventsFile); err == nil {
+		_ = json.Unmarshal(data, &names) // unreadable: they are reported once more
+	}
+	return names
+}
+
+func (s store) saveReported(names map[string]bool) error {
+	data, err := json.Marshal(names)
+	if err != nil {
+		return fmt.Errorf("save state %s: %w", eventsFile, err)
+	}
+	return s.save(eventsFile, data)
+}
