@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"time"
 )
@@ -37,19 +38,39 @@ func PlainText(console string) string { return escapes.ReplaceAllString(console,
 // Follow copies a machine's console to out from its beginning and, when follow is set, goes
 // on with what is added until ctx ends.
 func (l *Lab) Follow(ctx context.Context, machine string, out io.Writer, follow bool) error {
-	file, err := os.Open(l.ConsolePath(machine))
+	err := followFile(ctx, l.ConsolePath(machine), out, follow)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("open the console of %q: there is none: no such machine in lab %s, or never powered on", machine, l.Name())
 	}
 	if err != nil {
-		return fmt.Errorf("open the console of %s: %w", machine, err)
+		return fmt.Errorf("copy the console of %s: %w", machine, err)
+	}
+	return nil
+}
+
+// FollowService is Follow for what the boot service prints.
+func (l *Lab) FollowService(ctx context.Context, out io.Writer, follow bool) error {
+	err := followFile(ctx, filepath.Join(l.dir, serviceLog), out, follow)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("open the log of the boot service: there is none: lab %s never started one", l.Name())
+	}
+	if err != nil {
+		return fmt.Errorf("copy the log of the boot service: %w", err)
+	}
+	return nil
+}
+
+func followFile(ctx context.Context, path string, out io.Writer, follow bool) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
 	}
 	defer file.Close()
 	again := time.NewTicker(200 * time.Millisecond)
 	defer again.Stop()
 	for {
 		if _, err := io.Copy(out, file); err != nil {
-			return fmt.Errorf("read the console of %s: %w", machine, err)
+			return err
 		}
 		if !follow {
 			return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,13 +84,21 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 
 // Power performs an action on a machine and returns when it is done.
 func (l *Lab) Power(ctx context.Context, machine string, action Action) error {
-	return call(ctx, l.dir, "POST", "/machines/"+machine+"/"+string(action), nil)
+	return l.ask(ctx, "POST", "/machines/"+url.PathEscape(machine)+"/"+url.PathEscape(string(action)), nil)
 }
 
 // Service performs PowerOn, PowerOff or PowerCycle on the boot service: off is SIGKILL, on
 // returns once it accepts connections again.
 func (l *Lab) Service(ctx context.Context, action Action) error {
-	return call(ctx, l.dir, "POST", "/service/"+string(action), nil)
+	return l.ask(ctx, "POST", "/service/"+url.PathEscape(string(action)), nil)
+}
+
+// ask calls the holder; the error is ErrNotUp when there is none.
+func (l *Lab) ask(ctx context.Context, method, path string, out any) error {
+	if _, err := l.holder(); err != nil {
+		return err
+	}
+	return call(ctx, l.dir, method, path, out)
 }
 
 // holder returns who runs the lab, or ErrNotUp.

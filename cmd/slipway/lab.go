@@ -36,8 +36,8 @@ make namespaces. Several labs run side by side under different names.`,
 	cmd.PersistentFlags().StringVar(&o.name, "lab", name, "name of the lab; also $SLIPWAY_LAB")
 	cmd.AddCommand(
 		labUpCommand(o), labDownCommand(o), labStatusCommand(o), labListCommand(),
-		labConsoleCommand(o), labPowerCommand(o), labExecCommand(o), labKubectlCommand(o),
-		labHoldCommand(),
+		labConsoleCommand(o), labPowerCommand(o), labLogsCommand(o), labServiceCommand(o),
+		labExecCommand(o), labKubectlCommand(o), labHoldCommand(),
 	)
 	return cmd
 }

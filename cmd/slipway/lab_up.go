@@ -88,9 +88,9 @@ func (up *labUp) run(ctx context.Context, name string, out io.Writer) error {
 		fmt.Fprintf(out, "[%5.1fs] %s\n", time.Since(begin).Seconds(), doing)
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, clearInterrupted(ctx, root, name))
 	}
-	if err := up.finish(leash, out); err != nil {
+	if err := up.finish(leash, firstMachine(config), out); err != nil {
 		leash.Cut()
 		return err
 	}
@@ -101,10 +101,26 @@ func (up *labUp) run(ctx context.Context, name string, out io.Writer) error {
 	case <-ctx.Done():
 		leash.Cut()
 		fmt.Fprintf(out, "lab %s is down\n", name)
-		return nil
+		return clearInterrupted(ctx, root, name)
 	case <-leash.Ended():
-		return fmt.Errorf("lab %s ended by itself; its logs are in %s", name, leash.Dir())
+		return fmt.Errorf("lab %s has ended; its logs are in %s", name, leash.Dir())
 	}
+}
+
+// clearInterrupted removes what is left of a lab that was ended by Ctrl-C. One that failed
+// keeps its logs.
+func clearInterrupted(ctx context.Context, root, name string) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	lab, err := qemu.Open(root, name)
+	if errors.Is(err, qemu.ErrNotUp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return lab.Down(context.WithoutCancel(ctx), false)
 }
 
 // config makes the lab's description. dir is the lab's directory.
@@ -195,7 +211,7 @@ func leaseRange(prefix netip.Prefix) (string, error) {
 }
 
 // finish links the image's kubectl for `lab kubectl` and says what comes next.
-func (up *labUp) finish(leash *qemu.Leash, out io.Writer) error {
+func (up *labUp) finish(leash *qemu.Leash, machine string, out io.Writer) error {
 	image, err := filepath.Abs(up.image)
 	if err != nil {
 		return fmt.Errorf("find the image: %w", err)
@@ -206,9 +222,19 @@ func (up *labUp) finish(leash *qemu.Leash, out io.Writer) error {
 		}
 	}
 	fmt.Fprintf(out, `lab %[1]s is up (%[2]s)
-  slipway lab --lab %[1]s console -f      what the machines print
-  slipway lab --lab %[1]s kubectl get nodes
+  slipway lab status %[1]s
+  slipway lab console -f %[1]s %[3]s
+  slipway lab kubectl %[1]s -- get nodes
   slipway lab down %[1]s
-`, leash.Name(), leash.Dir())
+`, leash.Name(), leash.Dir(), machine)
 	return nil
+}
+
+// firstMachine is the name of a machine to give as an example.
+func firstMachine(c qemu.Config) string {
+	c = c.WithDefaults()
+	if len(c.Machines) == 0 {
+		return "MACHINE"
+	}
+	return c.Machines[0].Name
 }

@@ -24,7 +24,7 @@ func (l *Lab) explain(ctx context.Context, t *testing.T) {
 		t.Logf("ask the lab: %v", err)
 	}
 	for _, m := range status.Machines {
-		timeline, err := l.run(ctx, nil, l.bin, "--context", l.ContextFile(), "machines", "timeline", machineID(m))
+		timeline, err := l.run(ctx, nil, l.bin, "machines", "timeline", machineID(m))
 		if err != nil {
 			timeline = err.Error()
 		}

@@ -25,7 +25,7 @@ func (l *Lab) Try(command ...string) (string, error) {
 
 // TryCLI runs `slipway ARGS` as the administrator of the lab's boot service.
 func (l *Lab) TryCLI(args ...string) (string, error) {
-	return l.Try(append([]string{l.bin, "--context", l.ContextFile()}, args...)...)
+	return l.Try(append([]string{l.bin}, args...)...)
 }
 
 // TryKubectl runs kubectl against the lab's cluster, through `slipway lab kubectl`.
@@ -108,7 +108,7 @@ func (l *Lab) output(ctx context.Context, stdin *strings.Reader, argv []string) 
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout(commandPatience))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+l.state, "SLIPWAY_LAB=default")
+	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+l.state, "SLIPWAY_LAB=default", "SLIPWAY_CONTEXT="+l.ContextFile())
 	cmd.WaitDelay = time.Second
 	if stdin != nil {
 		cmd.Stdin = stdin

@@ -233,7 +233,8 @@ func (l *Lab) Await(t *testing.T, what string, within time.Duration, check func(
 	t.Helper()
 	begin, limit := time.Now(), l.Timeout(within)
 	if end, ok := t.Deadline(); ok {
-		limit = min(limit, time.Until(end)-reserve) // leave time to say why
+		left := time.Until(end)
+		limit = min(limit, left-min(reserve, left/4)) // leave time to say why
 	}
 	deadline, again := time.After(limit), time.NewTicker(250*time.Millisecond)
 	defer again.Stop()
