@@ -2,12 +2,12 @@
 // device, or the kernel itself, asks for a driver. Dependencies come along.
 // PID 1 calls it at boot and for each device that appears later; the kernel
 // calls it through the modprobe role of the same program.
+//
+// It reads the text indexes that every kernel's modules come with. Reading them
+// is on the way of each boot, so it makes one pass and no copy.
 package module
 
 import (
-	"bufio"
-	"fmt"
-	"io"
 	"path"
 	"strings"
 )
@@ -16,34 +16,39 @@ import (
 // an index by what each pattern says before its first wildcard, because there
 // are some twenty thousand patterns and a machine asks hundreds of times.
 type Aliases struct {
-	byPrefix map[string][]pattern
+	last     map[string]int32 // last pattern with a prefix, by prefix
+	patterns []pattern
 }
 
 type pattern struct {
-	glob   string // all of it; no wildcard: equal to its prefix
-	module string
+	glob, module string
+	before       int32 // the one before with the same prefix; -1: none
 }
 
-// ParseAliases reads a modules.alias file.
-func ParseAliases(r io.Reader) (*Aliases, error) {
-	a := &Aliases{byPrefix: make(map[string][]pattern)}
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) != 3 || fields[0] != "alias" {
-			continue // a comment
+// ParseAliases reads a modules.alias file. Lines that are not aliases are
+// skipped.
+func ParseAliases(text string) *Aliases {
+	lines := strings.Count(text, "\n")
+	a := &Aliases{last: make(map[string]int32, lines), patterns: make([]pattern, 0, lines)}
+	for line := range strings.Lines(text) {
+		rest, isAlias := strings.CutPrefix(line, "alias ")
+		glob, module, ok := strings.Cut(rest, " ")
+		if !isAlias || !ok {
+			continue
 		}
-		glob := normalize(fields[1])
+		glob = normalize(glob)
 		prefix := glob
 		if i := strings.IndexAny(glob, "*?["); i >= 0 {
 			prefix = glob[:i]
 		}
-		a.byPrefix[prefix] = append(a.byPrefix[prefix], pattern{glob, fields[2]})
+		before, known := a.last[prefix]
+		if !known {
+			before = -1
+		}
+		a.last[prefix] = int32(len(a.patterns))
+		a.patterns = append(a.patterns, pattern{glob, strings.TrimSuffix(module, "\n"), before})
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read aliases: %w", err)
-	}
-	return a, nil
+	return a
 }
 
 // Match returns the modules whose alias patterns match, each once.
@@ -51,18 +56,21 @@ func (a *Aliases) Match(alias string) (modules []string) {
 	alias = normalize(alias)
 	seen := make(map[string]bool)
 	for n := range len(alias) + 1 {
-		for _, p := range a.byPrefix[alias[:n]] {
+		at, known := a.last[alias[:n]]
+		for known && at >= 0 {
+			p := a.patterns[at]
 			if !seen[p.module] && matches(p.glob, alias) {
 				seen[p.module] = true
 				modules = append(modules, p.module)
 			}
+			at = p.before
 		}
 	}
 	return modules
 }
 
 // matches is fnmatch(3) without flags. path.Match differs in that its * stops
-// at a slash; aliases have none that matters, so they are taken out.
+// at a slash, so slashes are taken out.
 func matches(glob, alias string) bool {
 	ok, err := path.Match(strings.ReplaceAll(glob, "/", "\x01"), strings.ReplaceAll(alias, "/", "\x01"))
 	return ok && err == nil

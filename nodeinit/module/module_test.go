@@ -28,16 +28,8 @@ alias of:N*T*Cvendor,x/y z_of
 alias cpu:type:x86,ven*fam*mod*:feature:*0099* aesni_intel
 `
 
-func aliases(t *testing.T) *Aliases {
-	a, err := ParseAliases(strings.NewReader(aliasFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
 func TestMatch(t *testing.T) {
-	a := aliases(t)
+	a := ParseAliases(aliasFile)
 	for _, test := range []struct {
 		alias string
 		want  []string
@@ -64,38 +56,105 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// recorder is a Loader whose kernel is a list.
+const depFile = `kernel/net/bridge/br_netfilter.ko: kernel/net/bridge/bridge.ko kernel/net/802/stp.ko kernel/net/llc/llc.ko
+kernel/net/bridge/bridge.ko: kernel/net/802/stp.ko kernel/net/llc/llc.ko
+kernel/net/802/stp.ko: kernel/net/llc/llc.ko
+kernel/net/llc/llc.ko:
+kernel/net/ipv6/ipv6.ko.xz:
+kernel/fs/over-lay.ko:
+kernel/drivers/net/virtio_net.ko:
+kernel/drivers/bad.ko:
+kernel/drivers/needs-bad.ko: kernel/drivers/bad.ko
+`
+
+// recorder is a kernel that notes what it is given.
 type recorder struct {
 	mu     sync.Mutex
 	loaded []string
 }
 
+func (r *recorder) insert(path string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if filepath.Base(path) == "bad.ko" {
+		return errors.New("invalid argument")
+	}
+	r.loaded = append(r.loaded, filepath.Base(path))
+	return nil
+}
+
 func (r *recorder) loader(t *testing.T) *Loader {
-	return &Loader{aliases: aliases(t), builtin: map[string]bool{"ext4": true}, probe: func(name, _ string) error {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if name == "broken" {
-			return errors.New("invalid argument")
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"alias": aliasFile, "dep": depFile, "builtin": "kernel/fs/ext4/ext4.ko\n"} {
+		if err := os.WriteFile(filepath.Join(dir, "modules."+name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
 		}
-		r.loaded = append(r.loaded, name)
-		slices.Sort(r.loaded)
-		return nil
-	}}
+	}
+	l, err := open(dir, r.insert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 func TestLoad(t *testing.T) {
-	var r recorder
-	err := r.loader(t).Load(t.Context(), "overlay", "net-pf-10", "broken", "ext4", "br_netfilter")
-	if err == nil || err.Error() != "load module broken: invalid argument" {
-		t.Errorf("got %v", err)
+	for _, test := range []struct {
+		names []string
+		want  []string // loaded, in this order
+		err   string
+	}{
+		{[]string{"br_netfilter"}, []string{"llc.ko", "stp.ko", "bridge.ko", "br_netfilter.ko"}, ""},
+		{[]string{"br-netfilter"}, []string{"llc.ko", "stp.ko", "bridge.ko", "br_netfilter.ko"}, ""},
+		{[]string{"over_lay"}, []string{"over-lay.ko"}, ""},
+		{[]string{"net-pf-10"}, []string{"ipv6.ko.xz"}, ""},
+		{[]string{"ext4"}, nil, ""},
+		{[]string{"needs_bad"}, nil, "load module needs_bad: bad: invalid argument"},
+		{[]string{"nothing"}, nil, "load module nothing: this kernel has none of that name"},
+		{[]string{"nothing", "llc", "bad"}, []string{"llc.ko"},
+			"load module nothing: this kernel has none of that name\nload module bad: bad: invalid argument"},
+	} {
+		t.Run(strings.Join(test.names, " "), func(t *testing.T) {
+			var r recorder
+			err := r.loader(t).Load(t.Context(), test.names...)
+			if got := errorText(err); got != test.err {
+				t.Errorf("error %q, want %q", got, test.err)
+			}
+			if !slices.Equal(r.loaded, test.want) {
+				t.Errorf("loaded %q, want %q", r.loaded, test.want)
+			}
+		})
 	}
-	if want := []string{"br_netfilter", "ipv6", "overlay"}; !slices.Equal(r.loaded, want) {
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func TestEachFileIsLoadedOnce(t *testing.T) {
+	var r recorder
+	l := r.loader(t)
+	if err := l.Load(t.Context(), "bridge", "stp", "llc", "br_netfilter", "bridge"); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(r.loaded)
+	if want := []string{"br_netfilter.ko", "bridge.ko", "llc.ko", "stp.ko"}; !slices.Equal(r.loaded, want) {
 		t.Errorf("loaded %q, want %q", r.loaded, want)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := r.loader(t).Load(ctx, "overlay"); !errors.Is(err, context.Canceled) {
+	if err := l.Load(ctx, "over_lay"); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func BenchmarkParseAliases(b *testing.B) {
+	text := strings.Repeat("alias pci:v00008086d00001572sv*sd*bc*sc*i* i40e\n", 20000)
+	for b.Loop() {
+		ParseAliases(text)
 	}
 }
 
@@ -120,7 +179,7 @@ func TestDevicesThatAreThere(t *testing.T) {
 		}
 		t.Fatal(err)
 	}
-	if want := []string{"virtio_net"}; !slices.Equal(r.loaded, want) {
+	if want := []string{"virtio_net.ko"}; !slices.Equal(r.loaded, want) {
 		t.Errorf("loaded %q, want %q", r.loaded, want)
 	}
 }

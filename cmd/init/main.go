@@ -1,0 +1,40 @@
+// Slipway-init is the one program of ours on a node. What it does depends on
+// how it is called:
+//
+//	as PID 1, by the kernel      goes from the initramfs to the root image, then runs the node
+//	slipway-init agent           the node agent, a unit of PID 1
+//	slipway-init -q -- NAME      loads a kernel module; the kernel calls it (kernel.modprobe)
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+func main() {
+	runtime.LockOSThread() // proc.Reap must be on the main thread
+	args := os.Args
+	switch {
+	case filepath.Base(args[0]) == "modprobe" || len(args) == 4 && args[1] == "-q":
+		exit(modprobe(args[len(args)-1]))
+	case len(args) > 1 && args[1] == "agent":
+		exit(runAgent())
+	case os.Getpid() != 1:
+		fmt.Fprintln(os.Stderr, "slipway-init: only PID 1 and its helpers run this program")
+		os.Exit(2)
+	case args[0] == "/init":
+		enterRoot()
+	default:
+		runNode()
+	}
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "slipway-init:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"slipway/configs/version"
+	"slipway/nodeinit/early"
+	"slipway/nodeinit/lifecycle"
+	"slipway/nodeinit/logring"
+	"slipway/nodeinit/proc"
+	"slipway/nodeinit/supervise"
+)
+
+// logDir is where the units' logs are, besides memory.
+const logDir = "/var/log/slipway"
+
+// enterRoot is PID 1 in the initramfs. It ends by running the program anew.
+func enterRoot() {
+	defer survive()
+	log := slog.New(logring.NewConsole(os.Stdout, logring.Open(""), sinceBoot))
+	if err := early.Console(log); err != nil {
+		panic(err)
+	}
+	panic(early.EnterRoot(log))
+}
+
+// runNode is PID 1 on the root image. The main thread reaps; the rest is in
+// one goroutine here and in the units.
+func runNode() {
+	defer survive()
+	go func() {
+		defer survive()
+		startAndEnd()
+	}()
+	panic(proc.Reap(context.Background()))
+}
+
+// startAndEnd starts the units, waits until somebody asks for the end, and
+// ends the machine.
+func startAndEnd() {
+	logs := logring.Open(logDir)
+	log := slog.New(logring.NewConsole(os.Stdout, logs, sinceBoot))
+	log.Info("Slipway "+version.Version, "kernel", kernelRelease())
+	if err := early.Prepare(log); err != nil {
+		log.Error("the machine is not as it should be", "err", err)
+	}
+	units := supervise.New(log)
+	asked := make(chan bool, 1)
+	shutdown := func(powerOff bool) {
+		select {
+		case asked <- powerOff:
+		default: // it has begun
+		}
+	}
+	if err := units.Apply(context.Background(), baseUnits(log, logs, units, shutdown)); err != nil {
+		panic(err)
+	}
+	go func() {
+		powerOff, _ := lifecycle.Signalled(context.Background())
+		shutdown(powerOff)
+	}()
+	powerOff := <-asked
+	lifecycle.Node{Log: log, Units: units, CloseLogs: logs.Close}.Shutdown(powerOff)
+}
+
+// survive keeps a PID 1 that cannot go on from halting the machine: it says
+// why, gives people time to read, and restarts.
+func survive() {
+	why := recover()
+	if why == nil {
+		return
+	}
+	const pause = 10 * time.Second
+	fmt.Fprintf(os.Stderr, "\n[%9.3f] init: %v\n%s\nrestarting in %s\n", sinceBoot().Seconds(), why, debug.Stack(), pause)
+	time.Sleep(pause)
+	lifecycle.Restart()
+}
+
+// sinceBoot is the time since the kernel started.
+func sinceBoot() time.Duration {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
+
+func kernelRelease() string {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"slipway/configs/machine"
+	"slipway/configs/version"
+	"slipway/controlplane"
+	"slipway/nodeinit/api"
+	"slipway/nodeinit/early"
+	"slipway/nodeinit/logring"
+	"slipway/nodeinit/module"
+	"slipway/nodeinit/proc"
+	"slipway/nodeinit/supervise"
+	"slipway/nodeinit/worker"
+)
+
+// baseUnits are what runs on every machine, before and beside its config.
+func baseUnits(log *slog.Logger, logs *logring.Logs, supervisor *supervise.Supervisor, shutdown func(powerOff bool)) []supervise.Unit {
+	server := &api.Server{
+		Units: supervisor, Rings: logs, Version: version.Version,
+		Plan:     plan,
+		Runner:   proc.Runner{CgroupRoot: early.UnitCgroup, Log: logs.Writer},
+		Shutdown: shutdown,
+		System:   api.System{Proc: "/proc", Cgroups: early.UnitCgroup, Kmsg: "/dev/kmsg"},
+	}
+	serve := func(ctx context.Context, ready func()) error { return server.Serve(ctx, api.Socket, ready) }
+	loader := sync.OnceValues(func() (*module.Loader, error) { return module.NewLoader("/") })
+	server.Base = []supervise.Unit{
+		{Name: "devices", Service: &devices{loader, log.With("unit", "devices")}},
+		{Name: api.Prerequisite, Service: &modules{loader, log.With("unit", api.Prerequisite)}, Restart: supervise.OnFailure},
+		{Name: "api", Service: once(serve)},
+		{Name: "agent", After: []string{"api"}, Service: &proc.Process{Name: "agent", Path: early.Self, Args: []string{"agent"}}},
+	}
+	server.Runner.Adopt(server.Base)
+	return server.Base
+}
+
+// plan is what a config comes to. A worker has no control plane.
+func plan(config *machine.Config, identity machine.Identity) ([]proc.File, []supervise.Unit, error) {
+	files, err := worker.Files(config, identity)
+	if err != nil {
+		return nil, nil, err
+	}
+	more, err := controlplane.Files(config, identity, time.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	units := append(controlplane.Units(config, identity), worker.Units(config, identity)...)
+	return append(files, more...), units, nil
+}
+
+// once makes a function a service that is the same each time the base units
+// are applied (functions cannot be compared, pointers can).
+func once(f supervise.Func) supervise.Service { return &function{f} }
+
+type function struct{ supervise.Func }
+
+// devices is the unit that loads drivers.
+type devices struct {
+	loader func() (*module.Loader, error)
+	log    *slog.Logger
+}
+
+// Run loads drivers until it is stopped.
+func (d *devices) Run(ctx context.Context, ready func()) error {
+	loader, err := d.loader()
+	if err != nil {
+		return err
+	}
+	return (&module.Devices{Loader: loader, Log: d.log, Sys: "/sys"}).Run(ctx, ready)
+}
+
+// modules is the unit that loads what a node needs whatever its devices are.
+type modules struct {
+	loader func() (*module.Loader, error)
+	log    *slog.Logger
+}
+
+// Run loads and ends. A kernel may lack a module; what needs it will say so.
+func (m *modules) Run(ctx context.Context, _ func()) error {
+	loader, err := m.loader()
+	if err != nil {
+		return err
+	}
+	if err := loader.Load(ctx, early.Modules...); err != nil {
+		m.log.Warn("not all modules loaded", "err", err)
+	}
+	return early.BridgeSettings(m.log)
+}

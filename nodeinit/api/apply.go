@@ -1,0 +1,89 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"slipway/configs/machine"
+	"slipway/nodeinit/api/nodev1"
+	"slipway/nodeinit/proc"
+	"slipway/nodeinit/supervise"
+)
+
+// Prerequisite is the unit that every unit of a config waits for which waits
+// for no other: the kernel has its modules.
+const Prerequisite = "modules"
+
+// Apply makes the node be what the config says. The same request again is done
+// already.
+func (s *Server) Apply(ctx context.Context, request *connect.Request[nodev1.ApplyRequest]) (*connect.Response[nodev1.ApplyResponse], error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	done := connect.NewResponse(&nodev1.ApplyResponse{})
+	if proto.Equal(s.applied, request.Msg) {
+		return done, nil
+	}
+	config, identity, err := read(request.Msg)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	if err := s.apply(ctx, config, identity); err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	s.applied, s.config = request.Msg, config
+	return done, nil
+}
+
+func read(request *nodev1.ApplyRequest) (*machine.Config, machine.Identity, error) {
+	var identity machine.Identity
+	config, err := machine.Parse(request.Config, "config")
+	if err != nil {
+		return nil, identity, err
+	}
+	address, err := netip.ParseAddr(request.Address)
+	if err != nil {
+		return nil, identity, fmt.Errorf("read the node's address: %w", err)
+	}
+	identity = machine.Identity{Hostname: config.Hostname, Address: address, Link: request.Link}
+	for _, text := range request.Nameservers {
+		nameserver, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, identity, fmt.Errorf("read the network's nameservers: %w", err)
+		}
+		identity.Nameservers = append(identity.Nameservers, nameserver)
+	}
+	return config, identity, nil
+}
+
+// apply writes files before it starts what reads them. If it fails half way,
+// what ran before runs on, and it may be tried again.
+func (s *Server) apply(ctx context.Context, config *machine.Config, identity machine.Identity) error {
+	files, planned, err := s.Plan(config, identity)
+	if err != nil {
+		return fmt.Errorf("plan the units of %s: %w", config.Hostname, err)
+	}
+	units := slices.Concat(s.Base, after(Prerequisite, planned))
+	if err := supervise.Check(units); err != nil {
+		return err
+	}
+	if err := proc.WriteFiles(files); err != nil {
+		return err
+	}
+	s.Runner.Adopt(planned)
+	return s.Units.Apply(ctx, units)
+}
+
+func after(name string, units []supervise.Unit) []supervise.Unit {
+	units = slices.Clone(units)
+	for i := range units {
+		if len(units[i].After) == 0 {
+			units[i].After = []string{name}
+		}
+	}
+	return units
+}
