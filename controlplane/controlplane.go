@@ -25,7 +25,7 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 	}
 	units := etcd.Units(cfg, id)
 	units = append(units, kube.Units(cfg, id)...)
-	return append(units, addons.Units()...)
+	return append(units, addons.Units(id)...)
 }
 
 // Files returns what the units read; nothing for a worker. Each call mints new

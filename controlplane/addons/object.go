@@ -31,6 +31,7 @@ func (o object) String() string { return o.Kind + " " + o.Metadata.Name }
 func split(text []byte) ([]object, error) {
 	var objects []object
 	for part := range bytes.SplitSeq(append([]byte("\n"), text...), []byte("\n---\n")) {
+		part = bytes.TrimPrefix(part, []byte("\n"))
 		o := object{text: part}
 		if err := yaml.Unmarshal(part, &o); err != nil {
 			return nil, err

@@ -2,7 +2,9 @@ package addons
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,12 +17,15 @@ const (
 	retry    = 250 * time.Millisecond // until the first success
 	patience = 2 * time.Minute        // for the first success; then it fails by name
 	again    = 5 * time.Minute        // between two rounds
+	joining  = 2 * time.Second        // between two looks for the Node, until it is there
 )
 
-// Reconciler is a service that keeps the objects in Dir's files applied. It is
-// level-triggered: each round applies everything, whatever the last one did.
+// Reconciler is a service that keeps the objects in Dir's files applied, and
+// the machine's Node marked as a control plane's. It is level-triggered: each
+// round applies everything, whatever the last one did.
 type Reconciler struct {
 	Dir    string
+	Node   string
 	Access apiclient.Access
 }
 
@@ -36,18 +41,47 @@ func (r Reconciler) Run(ctx context.Context, ready func()) error {
 		return err
 	}
 	ready()
-	tick := time.NewTicker(again)
-	defer tick.Stop()
+	return r.keep(ctx)
+}
+
+// keep repeats both parts until ctx ends or one fails.
+func (r Reconciler) keep(ctx context.Context) error {
+	apply, mark := time.NewTicker(again), time.NewTicker(joining)
+	defer apply.Stop()
+	defer mark.Stop()
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-apply.C:
+			err = r.Apply(ctx)
+		case <-mark.C:
+			err = r.mark(ctx)
+			if err == nil {
+				mark.Reset(again)
+			}
+			if errors.Is(err, apiclient.ErrNotFound) {
+				err = nil // it has not joined yet
+			}
 		}
-		if err := r.Apply(ctx); err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
+}
+
+// role is the label by which kubectl and others know a control plane's Node. A
+// kubelet may not give itself this one (NodeRestriction).
+const role = `{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`
+
+func (r Reconciler) mark(ctx context.Context) error {
+	client, err := apiclient.Open(r.Access)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.Patch(ctx, "/api/v1/nodes/"+url.PathEscape(r.Node), apiclient.Merge, []byte(role))
 }
 
 // untilApplied returns nil after a round without errors, or the last round's

@@ -25,8 +25,11 @@ const (
 	maxAnswer = 4 << 20
 )
 
-// Apply is the content type of a server-side apply; the body may be YAML.
-const Apply = "application/apply-patch+yaml"
+// The content types of patches that the callers send.
+const (
+	Apply = "application/apply-patch+yaml" // server-side apply: an object with the fields that are to be
+	Merge = "application/merge-patch+json" // RFC 7386
+)
 
 // Access says where the API is and where the caller's credentials lie (PEM files).
 type Access struct {

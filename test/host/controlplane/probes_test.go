@@ -91,5 +91,5 @@ func testDNS(t *testing.T) {
 
 func addonsUnit(t *testing.T) supervise.Unit {
 	t.Helper()
-	return addons.Units()[0]
+	return addons.Units(identity)[0]
 }

@@ -1,0 +1,110 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"slipway/controlplane/apiclient"
+	"slipway/controlplane/apiclient/apitest"
+)
+
+// registry is an API server whose answers about the Node follow a script: one
+// for each look, the last for ever.
+type registry struct {
+	mu      sync.Mutex
+	script  []string
+	answers []string // what the node's files were at each look
+	dir     string
+}
+
+func (r *registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if request.URL.Path != "/api/v1/nodes/prod-1" {
+		http.Error(w, "wrong path", http.StatusBadRequest)
+		return
+	}
+	r.answers = append(r.answers, strings.Join(list(r.dir), " "))
+	text := r.script[0]
+	if len(r.script) > 1 {
+		r.script = r.script[1:]
+	}
+	if text == "" {
+		w.WriteHeader(http.StatusNotFound)
+	}
+	w.Write([]byte(text))
+}
+
+func list(dir string) (names []string) {
+	paths, _ := filepath.Glob(filepath.Join(dir, "*"))
+	for _, path := range paths {
+		names = append(names, filepath.Base(path))
+	}
+	return names
+}
+
+// TestFollower: each step of joining has its effect before the next look, and
+// the unit is ready when the Node is.
+func TestFollower(t *testing.T) {
+	dir := t.TempDir()
+	server := &registry{dir: dir, script: []string{
+		"",
+		`{"metadata":{"uid":"u1"}}`,
+		`{"metadata":{"uid":"u1"},"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"Ready","status":"False"}]}}`,
+		`{"metadata":{"uid":"u1"},"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"DiskPressure","status":"False"},{"type":"Ready","status":"True"}]}}`,
+	}}
+	f := &follower{
+		Hostname: "prod-1", Access: apiclient.Access(apitest.Serve(t, server)),
+		Registered: filepath.Join(dir, "registered"), CNIDir: dir,
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := f.Run(ctx, cancel); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"", "", "registered", "10-slipway.conflist registered"}
+	for i := range want {
+		if i >= len(server.answers) || server.answers[i] != want[i] {
+			t.Fatalf("files at each look: %q, want %q", server.answers, want)
+		}
+	}
+	checkNetwork(t, filepath.Join(dir, "10-slipway.conflist"))
+}
+
+func checkNetwork(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conf struct {
+		Plugins []struct {
+			IPAM struct{ Ranges [][]struct{ Subnet string } }
+		}
+	}
+	if err := json.Unmarshal(text, &conf); err != nil {
+		t.Fatal(err)
+	}
+	if got := conf.Plugins[0].IPAM.Ranges[0][0].Subnet; got != "10.244.0.0/24" {
+		t.Errorf("pod addresses come from %s", got)
+	}
+}
+
+// TestFollowerFails: a machine that cannot be configured is an error by name,
+// not a wait.
+func TestFollowerFails(t *testing.T) {
+	server := &registry{script: []string{`{"spec":{"podCIDR":"10.244.0.0/24"}}`}}
+	f := &follower{
+		Hostname: "prod-1", Access: apiclient.Access(apitest.Serve(t, server)),
+		Registered: "/proc/none", CNIDir: t.TempDir(),
+	}
+	err := f.Run(t.Context(), func() { t.Error("ready") })
+	if err == nil || !strings.Contains(err.Error(), "set up the pod network: write /proc/none") {
+		t.Errorf("Run = %v", err)
+	}
+}
