@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"slipway/configs/version"
+	"slipway/nodeinit/agent"
 	"slipway/nodeinit/early"
 	"slipway/nodeinit/lifecycle"
 	"slipway/nodeinit/logring"
@@ -24,6 +26,7 @@ const logDir = "/var/log/slipway"
 // enterRoot is PID 1 in the initramfs. It ends by running the program anew.
 func enterRoot() {
 	defer survive()
+	os.Setenv(agent.InitStarted, strconv.FormatInt(sinceBoot().Milliseconds(), 10))
 	log := slog.New(logring.NewConsole(os.Stdout, logring.Open(""), sinceBoot))
 	if err := early.Console(log); err != nil {
 		panic(err)

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
 	"slipway/configs/machine"
 	"slipway/configs/version"
 	"slipway/controlplane"
+	"slipway/nodeinit/agent"
 	"slipway/nodeinit/api"
 	"slipway/nodeinit/early"
 	"slipway/nodeinit/logring"
@@ -33,7 +35,9 @@ func baseUnits(log *slog.Logger, logs *logring.Logs, supervisor *supervise.Super
 		{Name: "devices", Service: &devices{loader, log.With("unit", "devices")}},
 		{Name: api.Prerequisite, Service: &modules{loader, log.With("unit", api.Prerequisite)}, Restart: supervise.OnFailure},
 		{Name: "api", Service: once(serve)},
-		{Name: "agent", After: []string{"api"}, Service: &proc.Process{Name: "agent", Path: early.Self, Args: []string{"agent"}}},
+		{Name: "agent", After: []string{"api"}, Service: &proc.Process{
+			Name: "agent", Path: early.Self, Args: []string{"agent"}, Env: []string{agent.InitStarted + "=" + os.Getenv(agent.InitStarted)},
+		}},
 	}
 	server.Runner.Adopt(server.Base)
 	return server.Base

@@ -23,6 +23,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,6 +31,10 @@ import (
 	"slipway/nodeinit/netconf"
 	"slipway/nodeinit/supervise"
 )
+
+// InitStarted is the environment variable by which PID 1 tells the agent when
+// it started: in milliseconds since the kernel did.
+const InitStarted = "SLIPWAY_INIT_STARTED"
 
 // Main runs the agent of this machine until ctx ends. It returns early only
 // when the agent cannot go on; to start it again is right then.
@@ -50,7 +55,15 @@ func Main(ctx context.Context, log *slog.Logger) error {
 		c.say("this machine cannot enrol: %v", err)
 		return fmt.Errorf("read the kernel command line: %w", err)
 	}
-	return system(args, c, clock).run(ctx)
+	a := system(args, c, clock)
+	a.initStart = startOf(os.Getenv(InitStarted))
+	return a.run(ctx)
+}
+
+// startOf reads InitStarted. Without it the timeline has init start with the kernel.
+func startOf(text string) time.Duration {
+	ms, _ := strconv.ParseInt(text, 10, 64)
+	return time.Duration(ms) * time.Millisecond
 }
 
 // agent is a node agent with all that it touches of its machine.
@@ -64,6 +77,8 @@ type agent struct {
 	console *console
 	clock   clock
 	again   time.Duration // pause before a machine enrols with a new key
+
+	initStart time.Duration // when PID 1 started, since the kernel did
 
 	// network is ready once changed was told a lease.
 	network     func(waiting func(string), changed func(netconf.Lease)) supervise.Service

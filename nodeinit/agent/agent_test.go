@@ -55,7 +55,7 @@ func TestLife(t *testing.T) {
 	b.await("a fetch without a cluster", func() bool { return b.fetches > 0 })
 	b.update(func() { b.config = exampleConfig(t) })
 	applied := <-n.pid1.applied
-	if string(applied.Config) != string(exampleConfig(t)) || applied.Address != "127.0.0.1" || applied.Link != "eth0" {
+	if string(applied.Config) != string(exampleConfig(t)) || applied.Address != "127.0.0.1" || applied.Link != "eth0" || !slices.Equal(applied.Nameservers, []string{"10.0.0.1"}) {
 		t.Errorf("applied %v", applied)
 	}
 	if _, err := tls.X509KeyPair(applied.Certificate, applied.Key); err != nil {
@@ -67,7 +67,7 @@ func TestLife(t *testing.T) {
 	b.await("the receipt", func() bool { return b.acks == 1 })
 
 	becomeReady(t, b, n)
-	want := []string{"kernel", "init", "enrolled", "configured", "containerd", "etcd", "apiserver", "registered", "ready"}
+	want := []string{"kernel", "init", "configured", "containerd", "etcd", "apiserver", "registered", "ready"}
 	if diff := cmp.Diff(want, b.events); diff != "" {
 		t.Errorf("timeline (-want +got):\n%s", diff)
 	}

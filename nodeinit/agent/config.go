@@ -67,6 +67,8 @@ func (d *delivery) fetch(ctx context.Context) error {
 	switch {
 	case connect.CodeOf(err) == connect.CodeFailedPrecondition:
 		return finalError{fmt.Errorf("%w: %w", errDelivered, err)}
+	case connect.CodeOf(err) == connect.CodePermissionDenied:
+		return finalError{fmt.Errorf("%w: %w", errKeyRefused, err)}
 	case err != nil:
 		return err
 	case len(answer.Msg.Config) == 0:
@@ -113,6 +115,10 @@ func (d *delivery) identity() (ca []byte, key *ecdsa.PrivateKey, err error) {
 func (d *delivery) acknowledge(ctx context.Context) error {
 	return d.console.until(ctx, asking, "the boot service's receipt of the config", func(ctx context.Context) error {
 		_, err := d.client.AckConfig(ctx, connect.NewRequest(&bootv1.AckConfigRequest{}))
+		if connect.CodeOf(err) == connect.CodePermissionDenied {
+			d.console.say("the boot service refuses this machine's key; the node goes on with the config it has: %v", err)
+			return nil
+		}
 		return err
 	})
 }

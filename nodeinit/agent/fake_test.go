@@ -17,7 +17,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -353,16 +352,13 @@ func newNode(t *testing.T, b *bootService) *node {
 		runtime: dir, socket: filepath.Join(dir, "init.sock"), listen: freePort(t),
 		files:   fstest.MapFS{"proc/cpuinfo": {Data: []byte("processor\t: 0\n")}},
 		console: &console{out: n.screen, log: slog.New(slog.DiscardHandler), sinceBoot: sinceBoot},
-		again:   time.Millisecond,
+		again:   time.Millisecond, initStart: 1234 * time.Millisecond,
 		clock: clock{sinceBoot: sinceBoot, set: func(now time.Time) error {
 			n.clock <- now
 			return nil
 		}},
 		network:     fakeNetwork,
 		setHostname: func(name string, _ netip.Addr) error { n.hosts <- name; return nil },
-	}
-	if err := os.WriteFile(filepath.Join(dir, "init-started"), []byte("1234\n"), 0o644); err != nil {
-		t.Fatal(err)
 	}
 	return n
 }
@@ -379,7 +375,9 @@ func freePort(t *testing.T) string {
 
 func fakeNetwork(_ func(string), changed func(netconf.Lease)) supervise.Service {
 	return supervise.Func(func(ctx context.Context, ready func()) error {
-		changed(netconf.Lease{Link: "eth0", Address: netip.MustParsePrefix("127.0.0.1/8")})
+		changed(netconf.Lease{
+			Link: "eth0", Address: netip.MustParsePrefix("127.0.0.1/8"), DNS: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+		})
 		ready()
 		<-ctx.Done()
 		return nil

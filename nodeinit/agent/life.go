@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -33,7 +32,8 @@ func (a *agent) enrol(ctx context.Context, lease netconf.Lease) error {
 
 func (a *agent) trust() *trust { return &trust{host: a.args.Server.Hostname(), pin: a.args.CA} }
 
-// enrolled is the life of a machine with a certificate.
+// enrolled is the life of a machine with a certificate. That it enrolled is
+// in the boot service's own timeline.
 func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 	trust := a.trust()
 	trust.clockIsSet()
@@ -41,10 +41,7 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 	defer done()
 	reports := newReporter(client, a.store, a.console, a.clock)
 	reports.event(event{name: "kernel"})
-	if at, ok := a.initStart(); ok {
-		reports.event(event{name: "init", at: at})
-	}
-	reports.event(event{name: "enrolled", at: a.clock.sinceBoot()})
+	reports.event(event{name: "init", at: a.initStart})
 
 	listener, err := net.Listen("tcp", a.listen)
 	if err != nil {
@@ -70,17 +67,6 @@ func unixTransport(socket string) *http.Transport {
 	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}
-}
-
-// initStart is when PID 1 started, which it leaves in milliseconds since the
-// kernel did.
-func (a *agent) initStart() (time.Duration, bool) {
-	data, err := os.ReadFile(filepath.Join(a.runtime, "init-started"))
-	if err != nil {
-		return 0, false
-	}
-	ms, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
-	return time.Duration(ms) * time.Millisecond, err == nil
 }
 
 // applying is how PID 1 is asked to make the node be what its config says.
@@ -127,12 +113,20 @@ func (a *agent) apply(ctx context.Context, config []byte, lease netconf.Lease, r
 		}
 		_, err = pid1.Apply(ctx, connect.NewRequest(&nodev1.ApplyRequest{
 			Config: config, Address: lease.Address.Addr().String(), Link: lease.Link, Certificate: cert, Key: key,
+			Nameservers: addresses(lease.DNS),
 		}))
 		if err != nil {
 			reports.state(enroll.Failed, "PID 1 to apply the config: "+err.Error())
 		}
 		return err
 	})
+}
+
+func addresses(list []netip.Addr) (texts []string) {
+	for _, addr := range list {
+		texts = append(texts, addr.String())
+	}
+	return texts
 }
 
 // watching has no deadline: the stream stays open as long as PID 1 lives.

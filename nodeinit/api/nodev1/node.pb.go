@@ -520,6 +520,7 @@ type ApplyRequest struct {
 	Link          string                 `protobuf:"bytes,3,opt,name=link,proto3" json:"link,omitempty"`
 	Certificate   []byte                 `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"` // the machine's, PEM
 	Key           []byte                 `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`                 // PEM
+	Nameservers   []string               `protobuf:"bytes,6,rep,name=nameservers,proto3" json:"nameservers,omitempty"` // the network's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -585,6 +586,13 @@ func (x *ApplyRequest) GetCertificate() []byte {
 func (x *ApplyRequest) GetKey() []byte {
 	if x != nil {
 		return x.Key
+	}
+	return nil
+}
+
+func (x *ApplyRequest) GetNameservers() []string {
+	if x != nil {
+		return x.Nameservers
 	}
 	return nil
 }
@@ -700,13 +708,14 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\x04text\x18\x02 \x01(\tR\x04text\",\n" +
 	"\rRebootRequest\x12\x1b\n" +
 	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\"\x10\n" +
-	"\x0eRebootResponse\"\x88\x01\n" +
+	"\x0eRebootResponse\"\xaa\x01\n" +
 	"\fApplyRequest\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04link\x18\x03 \x01(\tR\x04link\x12 \n" +
 	"\vcertificate\x18\x04 \x01(\fR\vcertificate\x12\x10\n" +
-	"\x03key\x18\x05 \x01(\fR\x03key\"\x0f\n" +
+	"\x03key\x18\x05 \x01(\fR\x03key\x12 \n" +
+	"\vnameservers\x18\x06 \x03(\tR\vnameservers\"\x0f\n" +
 	"\rApplyResponse\"\x13\n" +
 	"\x11WatchUnitsRequest2\xa9\x02\n" +
 	"\vNodeService\x12I\n" +
