@@ -34,13 +34,13 @@ func (h *enrollHandler) Enroll(ctx context.Context, request *connect.Request[boo
 	if err != nil {
 		return nil, h.failed(ctx, "enrolment refused", err)
 	}
-	m, cert, err := h.Desk.Enrol(ctx, r)
+	_, cert, err := h.Desk.Enrol(ctx, r)
 	if err != nil {
 		return nil, h.failed(ctx, "enrolment refused", err)
 	}
 	answer := &bootv1.EnrollResponse{State: bootv1.EnrollResponse_PENDING, ServerTime: timestamppb.New(h.Now())}
 	if cert == nil {
-		answer.WaitingFor = "approval of this machine's words: slipway machines approve " + m.ID
+		answer.WaitingFor = "approval"
 		return connect.NewResponse(answer), nil
 	}
 	answer.State = bootv1.EnrollResponse_APPROVED

@@ -50,7 +50,9 @@ func (o *Office) Acknowledge(ctx context.Context, id, keyHash string) error {
 			return nil, nil
 		}
 		m.Enrolment.Acknowledged, m.Enrolment.Bootstrapped = o.now(), true
-		*m = m.Enter(enroll.Joining)
+		if m.Phase == enroll.Assigned { // its reports may have been faster
+			*m = m.Enter(enroll.Joining)
+		}
 		return []inventory.Event{{Name: "configured", Detail: m.Hostname, At: o.now()}}, nil
 	})
 	return err

@@ -98,8 +98,8 @@ func (t Timeline) startsBoot(e Event) bool {
 	return now < boot.Stage
 }
 
-// Add returns the timeline with one more event, and whether it began a boot.
-// Events may come late: they find their place by time.
+// Add returns the timeline with one more event, and whether that is the first
+// hop of a boot. Events may come late: they find their place by time.
 func (t Timeline) Add(e Event) (Timeline, bool) {
 	newBoot := t.startsBoot(e)
 	boots := slices.Clone(t.Boots)
@@ -109,7 +109,7 @@ func (t Timeline) Add(e Event) (Timeline, bool) {
 	}
 	last := &boots[len(boots)-1]
 	*last = last.add(e)
-	return Timeline{boots}, newBoot
+	return Timeline{boots}, newBoot && stageOf(e) != running
 }
 
 func (b Boot) add(e Event) Boot {

@@ -84,6 +84,21 @@ type Client struct {
 
 // New returns a client. It connects when it is first used.
 func (c Context) New() (*Client, error) {
+	config, err := c.TLS(ServerName)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{DialContext: c.dial, ForceAttemptHTTP2: true, TLSClientConfig: config}
+	web := &http.Client{Transport: transport}
+	return &Client{
+		Inventory: bootv1connect.NewInventoryServiceClient(web, "https://"+ServerName),
+		Clusters:  bootv1connect.NewClusterServiceClient(web, "https://"+ServerName),
+	}, nil
+}
+
+// TLS is how this person speaks to a server that has a certificate of the boot
+// service's CA: the boot service itself, or a node by its address.
+func (c Context) TLS(serverName string) (*tls.Config, error) {
 	cert, err := tls.X509KeyPair([]byte(c.Certificate), []byte(c.Key.Reveal()))
 	if err != nil {
 		return nil, fmt.Errorf("use context: %w", err)
@@ -92,18 +107,9 @@ func (c Context) New() (*Client, error) {
 	if !pool.AppendCertsFromPEM([]byte(c.CA)) {
 		return nil, errors.New("use context: ca holds no certificate")
 	}
-	transport := &http.Transport{
-		DialContext:       c.dial,
-		ForceAttemptHTTP2: true,
-		TLSClientConfig: &tls.Config{
-			MinVersion: tls.VersionTLS13, ServerName: ServerName,
-			RootCAs: pool, Certificates: []tls.Certificate{cert},
-		},
-	}
-	web := &http.Client{Transport: transport}
-	return &Client{
-		Inventory: bootv1connect.NewInventoryServiceClient(web, "https://"+ServerName),
-		Clusters:  bootv1connect.NewClusterServiceClient(web, "https://"+ServerName),
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, ServerName: serverName,
+		RootCAs: pool, Certificates: []tls.Certificate{cert},
 	}, nil
 }
 
