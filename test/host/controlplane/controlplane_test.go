@@ -101,7 +101,7 @@ func start(t *testing.T, cfg *machine.Config) {
 	if err != errAllReady {
 		t.Fatalf("not all units are ready: %v\n%s", err, statusPage(supervisor.Status()))
 	}
-	logMemory(t, supervisor.Status())
+	logUse(t, supervisor.Status())
 }
 
 var errAllReady = fmt.Errorf("all units are ready")
@@ -114,16 +114,21 @@ func statusPage(all []supervise.Status) string {
 	return b.String()
 }
 
-// logMemory prints what each process holds.
-func logMemory(t *testing.T, all []supervise.Status) {
+// logUse prints what each process holds and what starting it took.
+func logUse(t *testing.T, all []supervise.Status) {
 	for _, s := range all {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID))
 		if s.PID == 0 || err != nil {
 			continue
 		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.PID))
+		must(t, err)
+		var user, system float64 // 1/100 s, fields 14 and 15 (proc_pid_stat(5))
+		_, err = fmt.Sscan(strings.Join(strings.Fields(string(stat))[13:15], " "), &user, &system)
+		must(t, err)
 		for line := range strings.Lines(string(status)) {
-			if strings.HasPrefix(line, "RssAnon:") {
-				t.Logf("%s %s", s.Name, strings.Join(strings.Fields(line), " "))
+			if anon, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+				t.Logf("%s: %.2f s of processor, memory %s", s.Name, (user+system)/100, strings.TrimSpace(anon))
 			}
 		}
 	}
