@@ -28,7 +28,7 @@ deconfig|PREINIT) ip addr flush dev eth0 ;;
 bound) ip addr add $ip/$mask dev eth0; echo "bound $ip/$mask router=$router dns=$dns lease=$lease server=$serverid file=$boot_file" >>$LOG ;;
 renew) echo "renew $ip" >>$LOG ;;
 nak) echo "nak" >>$LOG ;;
-BOUND|REBOOT) ip addr add $new_ip_address/24 dev eth0; echo "bound $new_ip_address $new_subnet_mask router=$new_routers dns=$new_domain_name_servers lease=$new_dhcp_lease_time server=$new_dhcp_server_identifier" >>$LOG ;;
+BOUND|REBOOT) ip addr add $new_ip_address/16 dev eth0; echo "bound $new_ip_address $new_subnet_mask router=$new_routers dns=$new_domain_name_servers lease=$new_dhcp_lease_time server=$new_dhcp_server_identifier" >>$LOG ;;
 RENEW|REBIND) echo "renew $new_ip_address" >>$LOG ;;
 esac
 exit 0
@@ -80,7 +80,7 @@ func TestUdhcpc(t *testing.T) {
 		t.Errorf("the client has %s, the store %+v", got, stored)
 	}
 	text, _ := os.ReadFile(log)
-	want := "bound " + got.String() + "/24 router=10.99.0.1 dns=10.99.0.1 10.99.0.2 lease=60 server=10.99.0.1 file=\n"
+	want := "bound " + got.String() + "/16 router=10.99.0.1 dns=10.99.0.1 10.99.0.2 lease=60 server=10.99.0.1 file=\n"
 	if string(text) != want {
 		t.Errorf("the client was told %q, want %q", text, want)
 	}

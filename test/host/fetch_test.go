@@ -30,7 +30,7 @@ func digest(b []byte) string {
 // client is a host with an address of its own.
 func (s *service) client(mac, address string) *netns.Host {
 	h := s.Host(mac)
-	h.Run("ip", "addr", "add", address+"/24", "dev", "eth0")
+	h.Run("ip", "addr", "add", address+"/16", "dev", "eth0")
 	return h
 }
 

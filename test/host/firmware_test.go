@@ -46,7 +46,7 @@ func loadersFrom(t *testing.T) map[string][]byte {
 func (s *service) power(ctx context.Context, t *testing.T, args ...string) *bytes.Buffer {
 	t.Helper()
 	var console bytes.Buffer
-	args = append([]string{"-accel", "tcg", "-cpu", "max", "-m", "512", "-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot",
+	args = append([]string{"-accel", "tcg", "-machine", "graphics=off", "-cpu", "max", "-m", "512", "-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot",
 		"-uuid", uuid, "-netdev", "tap,id=n,ifname=" + s.Tap() + ",script=no,downscript=no"}, args...)
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
 	cmd.Stdout, cmd.Stderr = &locked{w: &console, mu: &s.mu}, os.Stderr
@@ -86,12 +86,18 @@ func TestBIOS(t *testing.T) {
 	s := start(t, nil, loadersFrom(t), map[string][]byte{"/image/kernel": noise(1 << 20), "/image/initramfs": noise(1 << 20)})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	s.power(ctx, t, "-device", "virtio-net-pci,netdev=n,mac="+hardware(guest), "-boot", "n")
+	console := s.power(ctx, t, "-device", "virtio-net-pci,netdev=n,mac="+hardware(guest), "-boot", "n")
 	eventually(ctx, t, "the kernel to be fetched", s.fetched(hardware(guest), "http: /image/kernel sent, 1048576 bytes"))
 	wants(t, s.timeline(hardware(guest)), "DISCOVER from BIOS iPXE: OFFER", "http://10.99.0.1/boot.ipxe", "REQUEST from BIOS iPXE: ACK", "http: /boot.ipxe sent", "http: /image/kernel sent")
 	if got := s.uuid(hardware(guest)); got != uuid {
 		t.Errorf("its UUID is %q, want %q", got, uuid)
 	}
+	// Noise does not boot. The script says so, and tries again.
+	eventually(ctx, t, "the script to try again", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return strings.Contains(console.String(), "Slipway: that failed") && strings.Contains(console.String(), "(try 2 of 10)")
+	})
 }
 
 func TestUEFI(t *testing.T) {

@@ -5,6 +5,7 @@ package host
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -27,11 +28,20 @@ import (
 	"slipway/test/netns"
 )
 
-func TestMain(m *testing.M) { os.Exit(netns.Main(m)) }
+func TestMain(m *testing.M) {
+	ran, err := role()
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	case !ran:
+		os.Exit(netns.Main(m))
+	}
+}
 
 // The addresses of every test's network; tests have a bridge each.
 var (
-	subnet = netip.MustParsePrefix("10.99.0.0/24")
+	subnet = netip.MustParsePrefix("10.99.0.0/16")
 	server = netip.MustParseAddr("10.99.0.1")
 	first  = netip.MustParseAddr("10.99.0.100")
 	last   = netip.MustParseAddr("10.99.0.109")
