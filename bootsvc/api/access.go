@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -55,6 +57,7 @@ type caller struct {
 	key     *ecdsa.PublicKey
 	keyHash string
 	address netip.Addr
+	problem error // why the certificate that was shown counts for nothing
 }
 
 type callerKey struct{}
@@ -66,33 +69,41 @@ func callerOf(ctx context.Context) caller {
 }
 
 // withCaller reads the caller from the connection.
-func withCaller(next http.Handler) http.Handler {
+func (s *Server) withCaller(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var c caller
 		if remote, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 			c.address = remote.Addr().Unmap()
 		}
 		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-			c.identify(r.TLS.PeerCertificates[0])
+			c.problem = c.identify(r.TLS.PeerCertificates[0], s.ClientCAs, s.Now())
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 	})
 }
 
-// identify takes name, roles and key from a certificate that TLS has verified.
-func (c *caller) identify(cert *x509.Certificate) {
+// identify takes name, roles and key from a certificate of ours. It says why a
+// certificate is none of ours: the handshake could only break off.
+func (c *caller) identify(cert *x509.Certificate, cas *x509.CertPool, now time.Time) error {
+	_, err := cert.Verify(x509.VerifyOptions{
+		Roots: cas, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return err
+	}
 	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
 	if !ok {
-		return
+		return errors.New("its key is not ECDSA")
 	}
 	hash, err := pki.KeyHash(key)
 	if err != nil {
-		return
+		return err
 	}
 	c.name, c.key, c.keyHash = cert.Subject.CommonName, key, hash
 	for _, organization := range cert.Subject.Organization {
 		c.roles = append(c.roles, Role(organization))
 	}
+	return nil
 }
 
 // authorize says why the caller may not act in any of the roles, or nil.
@@ -105,10 +116,13 @@ func (c caller) authorize(allowed []Role) *connect.Error {
 			return nil
 		}
 	}
-	if len(allowed) == 0 {
-		return connect.NewError(connect.CodePermissionDenied, fmt.Errorf("nobody may call this"))
-	}
-	if len(c.roles) == 0 {
+	switch {
+	case len(allowed) == 0:
+		return connect.NewError(connect.CodePermissionDenied, errors.New("nobody may call this"))
+	case c.problem != nil:
+		return connect.NewError(connect.CodeUnauthenticated, fmt.Errorf(
+			"this boot service does not know the client certificate: %w; use the context file that this one wrote", c.problem))
+	case len(c.roles) == 0:
 		return connect.NewError(connect.CodeUnauthenticated, fmt.Errorf(
 			"no client certificate: this needs one of this boot service's CA with the role %s", names(allowed)))
 	}

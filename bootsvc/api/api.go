@@ -105,11 +105,12 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener, ready func())
 	return group.Wait()
 }
 
+// tls asks for a client certificate and leaves the verdict to withCaller, which
+// can say why it refuses. TLS itself proves that the client has the key.
 func (s *Server) tls() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
-		ClientAuth:     tls.VerifyClientCertIfGiven,
-		ClientCAs:      s.ClientCAs,
+		ClientAuth:     tls.RequestClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.Certificate() },
 	}
 }
@@ -126,7 +127,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle(bootv1connect.NewInventoryServiceHandler(&inventoryHandler{s}, options))
 	mux.Handle(bootv1connect.NewClusterServiceHandler(&clusterHandler{s}, options))
 	mux.Handle("GET /metrics", s.readersOnly(s.Metrics))
-	return withCaller(mux)
+	return s.withCaller(mux)
 }
 
 // broken turns net/http's own log lines, one per failed handshake, into refusals.

@@ -116,8 +116,8 @@ func (b Boot) add(e Event) Boot {
 	b.Stage = max(b.Stage, stageOf(e))
 	b.Last = later(b.Last, e.At)
 	entries := slices.Clone(b.Entries)
-	if len(entries) > 0 && e.At.Before(entries[0].At) {
-		e.At = entries[0].At // a boot begins with its first packet
+	if len(entries) > 0 && isHop(entries[0]) && e.At.Before(entries[0].At) {
+		e.At = entries[0].At // a boot that we saw begins with its first packet
 	}
 	i := len(entries)
 	for i > 0 && entries[i-1].At.After(e.At) {
@@ -135,6 +135,9 @@ func (b Boot) add(e Event) Boot {
 	b.Entries = entries
 	return b
 }
+
+// isHop says that one of our own servers saw the entry.
+func isHop(e Entry) bool { return e.Name == "dhcp" || e.Name == "tftp" || e.Name == "http" }
 
 // Latest is the latest boot's events; none before the first packet.
 func (t Timeline) Latest() []Entry {
