@@ -33,7 +33,7 @@ func baseUnits(log *slog.Logger, logs *logring.Logs, supervisor *supervise.Super
 	loader := sync.OnceValues(func() (*module.Loader, error) { return module.NewLoader("/") })
 	server.Base = []supervise.Unit{
 		{Name: "devices", Service: &devices{loader, log.With("unit", "devices")}},
-		{Name: api.Prerequisite, Service: &modules{loader, log.With("unit", api.Prerequisite)}, Restart: supervise.OnFailure},
+		{Name: api.Prerequisite, Service: &modules{loader, log.With("unit", api.Prerequisite)}, After: []string{"devices"}, Restart: supervise.OnFailure},
 		{Name: "api", Service: once(serve)},
 		{Name: "agent", After: []string{"api"}, Service: &proc.Process{
 			Name: "agent", Path: early.Self, Args: []string{"agent"}, Env: []string{agent.InitStarted + "=" + os.Getenv(agent.InitStarted)},
@@ -84,14 +84,22 @@ type modules struct {
 	log    *slog.Logger
 }
 
-// Run loads and ends. A kernel may lack a module; what needs it will say so.
-func (m *modules) Run(ctx context.Context, _ func()) error {
+// Run loads and ends; it is ready once the essential ones are there. A kernel
+// may lack a module; what needs it will say so.
+func (m *modules) Run(ctx context.Context, ready func()) error {
 	loader, err := m.loader()
 	if err != nil {
 		return err
 	}
-	if err := loader.Load(ctx, early.Modules...); err != nil {
+	if err := loader.Load(ctx, early.Essential...); err != nil {
 		m.log.Warn("not all modules loaded", "err", err)
 	}
-	return early.BridgeSettings(m.log)
+	if err := early.BridgeSettings(m.log); err != nil {
+		return err
+	}
+	ready()
+	if err := loader.Load(ctx, early.Expected...); err != nil {
+		m.log.Warn("not all modules loaded", "err", err)
+	}
+	return nil
 }

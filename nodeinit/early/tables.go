@@ -110,11 +110,13 @@ func sysctl(name, value string) action {
 	return optional{set{"/proc/sys/" + strings.ReplaceAll(name, ".", "/"), value}}
 }
 
-// Modules are those that a node uses whatever its devices are, loaded at once
-// because asking for each when it is first needed takes longer. What is missing
-// here still comes when the kernel asks for it.
-var Modules = []string{
-	"overlay", "br_netfilter", "veth",
-	"nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_reject_inet", "nft_fib_inet", "nft_numgen", "nft_limit", "nft_log",
-	"nft_compat", "xt_comment", "xt_mark", "xt_MASQUERADE", "xt_conntrack", "xt_addrtype", "xt_multiport",
+// Essential modules are those that units rely on from their start.
+var Essential = []string{"overlay", "br_netfilter"}
+
+// Expected modules are those that a node comes to use whatever its devices are:
+// pods' network cards, and what kube-proxy's rules are made of. Loading them
+// early, beside other work, is quicker than the kernel asking for each; what is
+// missing here still comes when the kernel asks for it.
+var Expected = []string{
+	"veth", "nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_reject_inet", "nft_fib_inet", "nft_numgen",
 }

@@ -3,70 +3,52 @@
 // PID 1 calls it at boot and for each device that appears later; the kernel
 // calls it through the modprobe role of the same program.
 //
-// It reads the text indexes that every kernel's modules come with. Reading them
-// is on the way of each boot, so it makes one pass and no copy.
+// It reads the text indexes that every kernel's modules come with.
 package module
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
 
-// Aliases finds the modules that an alias asks for (modules.alias(5)). It is
-// an index by what each pattern says before its first wildcard, because there
-// are some twenty thousand patterns and a machine asks hundreds of times.
-type Aliases struct {
-	last     map[string]int32 // last pattern with a prefix, by prefix
-	patterns []pattern
-}
+// Aliases is a modules.alias file (modules.alias(5)): some twenty thousand
+// lines "alias PATTERN MODULE".
+type Aliases string
 
-type pattern struct {
-	glob, module string
-	before       int32 // the one before with the same prefix; -1: none
-}
-
-// ParseAliases reads a modules.alias file. Lines that are not aliases are
-// skipped.
-func ParseAliases(text string) *Aliases {
-	lines := strings.Count(text, "\n")
-	a := &Aliases{last: make(map[string]int32, lines), patterns: make([]pattern, 0, lines)}
-	for line := range strings.Lines(text) {
+// Match returns the modules whose patterns match any of the aliases, each
+// once. It goes through the text once, without keeping anything: that is on the
+// way of each boot, and an index of all would be asked for a few dozen.
+func (a Aliases) Match(aliases ...string) (modules []string) {
+	byPrefix := make(map[string][]string)
+	for _, alias := range aliases {
+		alias = normalize(alias)
+		for n := range len(alias) + 1 {
+			byPrefix[alias[:n]] = append(byPrefix[alias[:n]], alias)
+		}
+	}
+	for line := range strings.Lines(string(a)) {
 		rest, isAlias := strings.CutPrefix(line, "alias ")
 		glob, module, ok := strings.Cut(rest, " ")
 		if !isAlias || !ok {
-			continue
+			continue // a comment
 		}
 		glob = normalize(glob)
-		prefix := glob
-		if i := strings.IndexAny(glob, "*?["); i >= 0 {
-			prefix = glob[:i]
+		matches := func(alias string) bool { return matches(glob, alias) }
+		if slices.ContainsFunc(byPrefix[literal(glob)], matches) {
+			modules = append(modules, strings.TrimSuffix(module, "\n"))
 		}
-		before, known := a.last[prefix]
-		if !known {
-			before = -1
-		}
-		a.last[prefix] = int32(len(a.patterns))
-		a.patterns = append(a.patterns, pattern{glob, strings.TrimSuffix(module, "\n"), before})
 	}
-	return a
+	slices.Sort(modules)
+	return slices.Compact(modules)
 }
 
-// Match returns the modules whose alias patterns match, each once.
-func (a *Aliases) Match(alias string) (modules []string) {
-	alias = normalize(alias)
-	seen := make(map[string]bool)
-	for n := range len(alias) + 1 {
-		at, known := a.last[alias[:n]]
-		for known && at >= 0 {
-			p := a.patterns[at]
-			if !seen[p.module] && matches(p.glob, alias) {
-				seen[p.module] = true
-				modules = append(modules, p.module)
-			}
-			at = p.before
-		}
+// literal is what a pattern says before its first wildcard.
+func literal(glob string) string {
+	if i := strings.IndexAny(glob, "*?["); i >= 0 {
+		return glob[:i]
 	}
-	return modules
+	return glob
 }
 
 // matches is fnmatch(3) without flags. path.Match differs in that its * stops

@@ -18,7 +18,7 @@ import (
 // methods may be called from any goroutine; a file is loaded once.
 type Loader struct {
 	dir          string
-	aliases      *Aliases
+	aliases      Aliases
 	dependencies dependencies
 	insert       func(path string) error
 
@@ -51,7 +51,7 @@ func open(dir string, insert func(path string) error) (*Loader, error) {
 	}
 	return &Loader{
 		dir: dir, insert: insert, loaded: make(map[string]func() error),
-		aliases: ParseAliases(string(aliases)), dependencies: parseDependencies(string(needs)),
+		aliases: Aliases(aliases), dependencies: parseDependencies(string(needs)),
 	}, nil
 }
 
@@ -132,21 +132,3 @@ func insert(path string) error {
 	}
 	return err
 }
-
-// ForDevices returns the modules that devices ask for, each once. Aliases
-// without a module are normal: most drivers are built in or not needed.
-func (l *Loader) ForDevices(aliases []string) (names []string) {
-	for _, alias := range aliases {
-		if bus, _, _ := strings.Cut(alias, ":"); slices.Contains(ignoredBuses, bus) {
-			continue
-		}
-		names = append(names, l.aliases.Match(alias)...)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// ignoredBuses ask for modules that a node does without: per processor
-// feature, dozens of accelerated ciphers that the kernel asks for by name
-// when something uses them; per mainboard, buttons and fans of laptops.
-var ignoredBuses = []string{"cpu", "dmi"}

@@ -3,6 +3,7 @@ package module
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -29,7 +30,6 @@ alias cpu:type:x86,ven*fam*mod*:feature:*0099* aesni_intel
 `
 
 func TestMatch(t *testing.T) {
-	a := ParseAliases(aliasFile)
 	for _, test := range []struct {
 		alias string
 		want  []string
@@ -39,7 +39,7 @@ func TestMatch(t *testing.T) {
 		{"pci:v00008086d00001572sv00008086sd00000000bc02sc00i00", []string{"i40e"}},
 		{"pci:v0000144Ddxxxxsvxsdxbc01sc08i02", []string{"nvme"}},
 		{"pci:v0000144DdA808svxsdxbc01sc08i02", []string{"nvme"}},
-		{"usb:v0B05p1866d0100dc00dsc00dp00ic03isc01ip01in00", []string{"usbhid", "other_hid"}},
+		{"usb:v0B05p1866d0100dc00dsc00dp00ic03isc01ip01in00", []string{"other_hid", "usbhid"}},
 		{"usb:v0B05p1666d0100dc00dsc00dp00ic03isc01ip01in00", []string{"usbhid"}},
 		{"net-pf-10", []string{"ipv6"}},
 		{"net_pf_10", []string{"ipv6"}},
@@ -50,7 +50,7 @@ func TestMatch(t *testing.T) {
 		{"of:NmuxT(null)Cvendor,x/y", []string{"z_of"}},
 		{"", nil},
 	} {
-		if diff := cmp.Diff(test.want, a.Match(test.alias)); diff != "" {
+		if diff := cmp.Diff(test.want, Aliases(aliasFile).Match(test.alias)); diff != "" {
 			t.Errorf("Match(%q) (-want +got):\n%s", test.alias, diff)
 		}
 	}
@@ -151,20 +151,41 @@ func TestEachFileIsLoadedOnce(t *testing.T) {
 	}
 }
 
-func BenchmarkParseAliases(b *testing.B) {
-	text := strings.Repeat("alias pci:v00008086d00001572sv*sd*bc*sc*i* i40e\n", 20000)
+func TestByUrgency(t *testing.T) {
+	const (
+		nic   = "pci:v00008086d00001572sv00008086sd00000000bc02sc00i00"
+		vnet  = "virtio:d00000001v00001AF4"
+		nvme  = "pci:v0000144Dd0000A808sv0000144Dsd0000A801bc01sc08i02"
+		vdisk = "virtio:d00000002v00001AF4"
+		bus   = "pci:v00008086d00007113sv00001AF4sd00001100bc06sc80i00"
+	)
+	want := [3][]string{{nic, vnet}, {nvme, vdisk}, {"acpi:PNP0C0C:", bus}}
+	if diff := cmp.Diff(want, byUrgency([]string{"acpi:PNP0C0C:", nvme, nic, bus, vdisk, vnet})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func BenchmarkMatch(b *testing.B) {
+	var text strings.Builder
+	for i := range 20000 {
+		fmt.Fprintf(&text, "alias pci:v%08Xd%08Xsv*sd*bc*sc*i* driver_%d\n", i%300, i, i)
+	}
+	var wanted []string
+	for i := range 34 {
+		wanted = append(wanted, fmt.Sprintf("pci:v%08Xd%08Xsv00000000sd00000000bc01sc08i02", i, i))
+	}
 	for b.Loop() {
-		ParseAliases(text)
+		Aliases(text.String()).Match(wanted...)
 	}
 }
 
 func TestDevicesThatAreThere(t *testing.T) {
 	sys := t.TempDir()
 	for path, alias := range map[string]string{
-		"devices/pci0/0000:00:03.0/virtio0/modalias": "virtio:d00000001v00001AF4\n",
-		"devices/pci0/0000:00:04.0/virtio1/modalias": "virtio:d00000001v00001AF4\n",
-		"devices/system/cpu/modalias":                "cpu:type:x86,ven0000fam0006mod0055:feature:,0099,\n",
-		"devices/pci0/0000:00:05.0/modalias":         "pci:v0000dddd\n",
+		"bus/virtio/devices/virtio0/modalias":   "virtio:d00000001v00001AF4\n",
+		"bus/virtio/devices/virtio1/modalias":   "virtio:d00000001v00001AF4\n",
+		"bus/cpu/devices/cpu0/modalias":         "cpu:type:x86,ven0000fam0006mod0055:feature:,0099,\n",
+		"bus/pci/devices/0000:00:05.0/modalias": "pci:v0000dddd\n",
 	} {
 		path = filepath.Join(sys, path)
 		os.MkdirAll(filepath.Dir(path), 0o755)
