@@ -29,7 +29,7 @@ say "Its Service answers a third pod"
 address=$(kubectl get service hello -o jsonpath='{.spec.clusterIP}')
 for url in "http://$address/" http://hello.default.svc.cluster.local/; do
 	printf '%-45s ' "$url"
-	kubectl exec client -- busybox wget -q -T 10 -O - "$url"
+	kubectl exec client -- busybox timeout 10 busybox wget -q -O - "$url" # this busybox has no wget -T
 done
 
 say "The cluster"
