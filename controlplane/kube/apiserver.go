@@ -48,10 +48,10 @@ func apiServer(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		args = append(args, "--goaway-chance=0.001")
 	}
 	return supervise.Unit{Name: APIServer, After: []string{etcd.Name}, Service: &proc.Process{
-		Name:        APIServer,
-		Path:        "/usr/bin/kube-apiserver",
-		Args:        args,
-		Ready:       proc.HTTPSProbe{URL: LocalServer + "/readyz", CAFile: CAFile},
+		Name:  APIServer,
+		Path:  "/usr/bin/kube-apiserver",
+		Args:  args,
+		Ready: proc.HTTPSProbe{URL: LocalServer + "/readyz", CAFile: CAFile},
 		// Half as many collections: a fifth less processor time until it is
 		// ready, for 40 MB.
 		Env:         []string{"GOGC=200"},

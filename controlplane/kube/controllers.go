@@ -23,6 +23,7 @@ func controllerManager(cfg *machine.Config) supervise.Unit {
 		"--service-account-private-key-file="+accountKeyFile,
 		"--use-service-account-credentials",
 		"--controllers=*,token-cleaner-controller",
+		"--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins", // its default is on the read-only root
 		// Its forty controllers each fetch a token when they start. At the
 		// default of 20 requests per second, a new node waits for that.
 		"--kube-api-qps=200",

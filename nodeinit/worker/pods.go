@@ -4,18 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	containerdclient "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
 
 	"slipway/nodeinit/supervise"
 )
 
 const (
 	podsName = "pods"
+	// podCgroup is above the cgroups of all pods: the kubelet's choice.
+	podCgroup = "/sys/fs/cgroup/kubepods"
 
 	// podGrace is how long containers have to end when the node goes down.
 	podGrace = 10 * time.Second
@@ -28,62 +35,63 @@ const (
 // must end them: it stops after the kubelet, which would start them again, and
 // before containerd, which it asks.
 func runningPods() supervise.Unit {
-	return supervise.Unit{Name: podsName, After: []string{containerdName}, Service: supervise.Func(
-		func(ctx context.Context, ready func()) error {
-			ready()
-			<-ctx.Done()
-			return stopPods(context.WithoutCancel(ctx), containerdSocket)
-		})}
+	return supervise.Unit{Name: podsName, After: []string{containerdName}, Service: podStopper{}}
 }
 
-// stopPods ends every container: SIGTERM, podGrace, SIGKILL. Pods' pause
-// containers go last, and at once: they have nothing to save.
-func stopPods(ctx context.Context, socket string) error {
-	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, criNamespace), podGrace+podKill)
+// podStopper is a service that does nothing until it is stopped.
+type podStopper struct{}
+
+// Run waits for ctx to end, then ends every container: SIGTERM to each,
+// podGrace, SIGKILL to all.
+func (podStopper) Run(ctx context.Context, ready func()) error {
+	ready()
+	<-ctx.Done()
+	ctx = context.WithoutCancel(ctx)
+	grace, cancel := context.WithTimeout(ctx, podGrace)
 	defer cancel()
+	err := terminate(grace, containerdSocket)
+	kill, cancel := context.WithTimeout(ctx, podKill)
+	defer cancel()
+	return errors.Join(err, killCgroup(kill, podCgroup))
+}
+
+// terminate sends SIGTERM to every container of a pod, and returns when all
+// have ended or ctx has. Pause containers have nothing to save and get none.
+func terminate(ctx context.Context, socket string) error {
 	client, err := dial(socket)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	ctx = namespaces.WithNamespace(ctx, criNamespace)
 	containers, err := client.Containers(ctx, `labels."io.cri-containerd.kind"==container`)
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
-	grace, stop := context.WithTimeout(ctx, podGrace)
-	defer stop()
-	kill(grace, containers, syscall.SIGTERM) // what it leaves is killed below
-	all, err := client.Containers(ctx)
-	if err != nil {
-		return fmt.Errorf("list pods: %w", err)
-	}
-	return kill(ctx, all, syscall.SIGKILL)
-}
-
-// kill signals the containers that run and waits until they have ended or ctx has.
-func kill(ctx context.Context, containers []containerdclient.Container, signal syscall.Signal) error {
-	var errs []error
-	var exits []<-chan containerdclient.ExitStatus
+	var group errgroup.Group
 	for _, c := range containers {
-		exit, err := signalTask(ctx, c, signal)
-		if err != nil && !errdefs.IsNotFound(err) {
-			errs = append(errs, fmt.Errorf("stop container %s: %w", c.ID(), err))
-		}
-		if err == nil {
-			exits = append(exits, exit)
-		}
+		group.Go(func() error { return terminateOne(ctx, c) })
 	}
-	for _, exit := range exits {
-		select {
-		case <-exit:
-		case <-ctx.Done():
-			return errors.Join(append(errs, ctx.Err())...)
-		}
-	}
-	return errors.Join(errs...)
+	return group.Wait()
 }
 
-func signalTask(ctx context.Context, c containerdclient.Container, signal syscall.Signal) (<-chan containerdclient.ExitStatus, error) {
+func terminateOne(ctx context.Context, c containerdclient.Container) error {
+	exit, err := signal(ctx, c, syscall.SIGTERM)
+	switch {
+	case errdefs.IsNotFound(err), errors.Is(err, context.DeadlineExceeded):
+		return nil // it has ended already, or will be killed
+	case err != nil:
+		return fmt.Errorf("stop container %s: %w", c.ID(), err)
+	}
+	select {
+	case <-exit:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// signal returns what tells of the container's end.
+func signal(ctx context.Context, c containerdclient.Container, s syscall.Signal) (<-chan containerdclient.ExitStatus, error) {
 	task, err := c.Task(ctx, nil)
 	if err != nil {
 		return nil, err
@@ -92,5 +100,30 @@ func signalTask(ctx context.Context, c containerdclient.Container, signal syscal
 	if err != nil {
 		return nil, err
 	}
-	return exit, task.Kill(ctx, signal)
+	return exit, task.Kill(ctx, s)
+}
+
+// killCgroup kills all that is in a cgroup and below (cgroup.kill) and waits
+// until it is empty. No cgroup is no pod.
+func killCgroup(ctx context.Context, dir string) error {
+	err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("kill pods: %w", err)
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		events, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+		if err != nil || strings.Contains(string(events), "populated 0") {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for killed pods: %w", ctx.Err())
+		case <-tick.C:
+		}
+	}
 }
