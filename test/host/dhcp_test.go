@@ -70,7 +70,7 @@ func inRange(a netip.Addr) bool { return !a.Less(first) && !last.Less(a) }
 
 func TestUdhcpc(t *testing.T) {
 	netns.Require(t, "udhcpc")
-	s := start(t, full, nil, nil)
+	s := start(t, full, nil, nil, nil)
 	h := s.Host(machine)
 	script, log := hooked(t)
 	h.Run("udhcpc", "-i", "eth0", "-s", script, "-q", "-n", "-t", "3", "-T", "2", "-O", "router", "-O", "dns")
@@ -98,7 +98,7 @@ func TestUdhcpc(t *testing.T) {
 // test need not wait for half a lease time.
 func TestUdhcpcRenews(t *testing.T) {
 	netns.Require(t, "udhcpc")
-	s := start(t, full, nil, nil)
+	s := start(t, full, nil, nil, nil)
 	h := s.Host(machine)
 	script, log := hooked(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -125,7 +125,7 @@ func TestUdhcpcRenews(t *testing.T) {
 
 func TestDhclient(t *testing.T) {
 	netns.Require(t, "dhclient")
-	s := start(t, full, nil, nil)
+	s := start(t, full, nil, nil, nil)
 	h := s.Host(machine)
 	script, log := hooked(t)
 	dir := t.TempDir()
@@ -154,7 +154,7 @@ func TestDhclient(t *testing.T) {
 // told no at once, and then get an address of ours.
 func TestDhclientMoves(t *testing.T) {
 	netns.Require(t, "dhclient")
-	s := start(t, full, nil, nil)
+	s := start(t, full, nil, nil, nil)
 	h := s.Host(machine)
 	script, log := hooked(t)
 	dir := t.TempDir()
@@ -181,7 +181,7 @@ func TestReservationAndExhaustion(t *testing.T) {
 	s := start(t, func(_ *dhcp.Config, p *lease.Pool) {
 		p.Last = p.First // one address
 		p.Reservations = map[string]netip.Addr{machine: reserved}
-	}, nil, nil)
+	}, nil, nil, nil)
 	ask := func(mac string) (netip.Addr, error) {
 		script, log := hooked(t)
 		_, err := s.Host(mac).Try("udhcpc", "-i", "eth0", "-s", script, "-q", "-n", "-t", "2", "-T", "1")
@@ -207,7 +207,7 @@ func TestReservationAndExhaustion(t *testing.T) {
 // TestNoPromiseWithoutStore: what cannot be saved is not leased.
 func TestNoPromiseWithoutStore(t *testing.T) {
 	netns.Require(t, "udhcpc")
-	s := start(t, full, nil, nil)
+	s := start(t, full, nil, nil, nil)
 	s.store.fail = errors.New("disk full")
 	script, _ := hooked(t)
 	if out, err := s.Host(machine).Try("udhcpc", "-i", "eth0", "-s", script, "-q", "-n", "-t", "1", "-T", "1"); err == nil {
@@ -222,7 +222,7 @@ func TestNoPromiseWithoutStore(t *testing.T) {
 // lets us set them: what a BIOS is told to load must arrive.
 func TestUdhcpcAsPXE(t *testing.T) {
 	netns.Require(t, "udhcpc")
-	s := start(t, nil, nil, nil)
+	s := start(t, nil, nil, nil, nil)
 	h := s.Host(machine)
 	script, log := hooked(t)
 	h.Run("udhcpc", "-i", "eth0", "-s", script, "-q", "-n", "-t", "3", "-T", "2",

@@ -43,7 +43,7 @@ func TestTFTP(t *testing.T) {
 		"empty":         {},
 		"large":         noise(66 << 20), // over 65,535 blocks of 512 bytes: the counter wraps
 	}
-	s := start(t, nil, loaders, nil)
+	s := start(t, nil, loaders, nil, nil)
 	h := s.client("02:00:00:00:00:01", "10.99.0.50")
 	dir := t.TempDir()
 	out := filepath.Join(dir, "out")
@@ -102,7 +102,7 @@ func exitCode(err error) int {
 
 func TestTFTPRefuses(t *testing.T) {
 	netns.Require(t, "curl", "busybox")
-	s := start(t, nil, map[string][]byte{"snponly.efi": noise(1000)}, nil)
+	s := start(t, nil, map[string][]byte{"snponly.efi": noise(1000)}, nil, nil)
 	h := s.client("02:00:00:00:00:01", "10.99.0.50")
 	for _, name := range []string{"nothing", "../../etc/passwd", "/etc/passwd", "%2e%2e/snponly.efi", strings.Repeat("x", 400), "snponly.efi/", "."} {
 		if out, err := h.Try("curl", "-sS", "--path-as-is", "-m", "5", "tftp://10.99.0.1/"+name); exitCode(err) != tftpNotFound {
@@ -130,7 +130,7 @@ func TestTFTPRefuses(t *testing.T) {
 func TestHTTP(t *testing.T) {
 	netns.Require(t, "curl", "busybox")
 	kernel := noise(12 << 20)
-	s := start(t, nil, nil, map[string][]byte{"/image/kernel": kernel, "/loaders/snponly.efi": noise(1000)})
+	s := start(t, nil, nil, map[string][]byte{"/image/kernel": kernel, "/loaders/snponly.efi": noise(1000)}, nil)
 	h := s.client("02:00:00:00:00:01", "10.99.0.50")
 	etag := `"` + digest(kernel) + `"`
 	cases := []struct {
@@ -175,7 +175,7 @@ func TestHTTP(t *testing.T) {
 
 func TestHTTPRefuses(t *testing.T) {
 	netns.Require(t, "curl")
-	s := start(t, nil, nil, map[string][]byte{"/image/kernel": noise(1000)})
+	s := start(t, nil, nil, map[string][]byte{"/image/kernel": noise(1000)}, nil)
 	h := s.client("02:00:00:00:00:01", "10.99.0.50")
 	big := filepath.Join(t.TempDir(), "big")
 	if err := os.WriteFile(big, make([]byte, 32<<20), 0o600); err != nil {

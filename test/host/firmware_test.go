@@ -83,7 +83,7 @@ func wants(t *testing.T, lines []string, want ...string) {
 
 func TestBIOS(t *testing.T) {
 	netns.Require(t, "qemu-system-x86_64")
-	s := start(t, nil, loadersFrom(t), map[string][]byte{"/image/kernel": noise(1 << 20), "/image/initramfs": noise(1 << 20)})
+	s := start(t, nil, loadersFrom(t), map[string][]byte{"/image/kernel": noise(1 << 20), "/image/initramfs": noise(1 << 20)}, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	console := s.power(ctx, t, "-device", "virtio-net-pci,netdev=n,mac="+hardware(guest), "-boot", "n")
@@ -121,7 +121,7 @@ func TestUEFI(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			loaders := loadersFrom(t)
 			s := start(t, nil, loaders, map[string][]byte{
-				"/image/kernel": noise(1 << 20), "/image/initramfs": noise(1 << 20), "/loaders/snponly.efi": loaders["snponly.efi"]})
+				"/image/kernel": noise(1 << 20), "/image/initramfs": noise(1 << 20), "/loaders/snponly.efi": loaders["snponly.efi"]}, nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			// Without the card's own ROM, OVMF's driver and network stack are in charge.

@@ -5,15 +5,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
-	"slipway/bootsvc/dhcp"
-	"slipway/bootsvc/lease"
 	"slipway/test/netns"
 )
 
@@ -25,12 +22,9 @@ const flooding = "SLIPWAY_TEST_FLOOD"
 // and its kernel, and the log is still short.
 func TestHostile(t *testing.T) {
 	netns.Require(t, "udhcpc", "curl")
-	wide := func(c *dhcp.Config, p *lease.Pool) {
-		// Some nonsense is a good DISCOVER of a machine that there is not,
-		// and holds an address for a minute: nothing helps against that but room.
-		p.Last = netip.MustParseAddr("10.99.200.0")
-	}
-	s := start(t, wide, map[string][]byte{"snponly.efi": noise(1000)}, map[string][]byte{"/image/kernel": noise(1000)})
+	// Some nonsense is a good DISCOVER of a machine that there is not, and
+	// holds an address for a minute: nothing helps against that but room.
+	s := start(t, wide, map[string][]byte{"snponly.efi": noise(1000)}, map[string][]byte{"/image/kernel": noise(1000)}, nil)
 	attacker := s.client("02:00:00:00:00:66", "10.99.0.66")
 	attack := again(t, attacker, flooding, server.String())
 	var said bytes.Buffer

@@ -45,6 +45,8 @@ var (
 	server = netip.MustParseAddr("10.99.0.1")
 	first  = netip.MustParseAddr("10.99.0.100")
 	last   = netip.MustParseAddr("10.99.0.109")
+
+	bridgeAddress = netip.PrefixFrom(server, subnet.Bits())
 )
 
 // service is a boot service under test, with what it told.
@@ -59,11 +61,12 @@ type service struct {
 }
 
 // start runs DHCP, TFTP and HTTP on a new bridge until the test ends. With
-// SLIPWAY_CAPTURE=/tmp/folder/ the DHCP packets of each test are kept there.
-func start(t *testing.T, configure func(*dhcp.Config, *lease.Pool), loaders map[string][]byte, files map[string][]byte) *service {
+// SLIPWAY_CAPTURE=/tmp/folder/ the DHCP packets of each test are kept there. A
+// store that is nil is the service's own, in memory.
+func start(t testing.TB, configure func(*dhcp.Config, *lease.Pool), loaders, files map[string][]byte, store lease.Store) *service {
 	t.Helper()
 	s := &service{
-		Net:      netns.New(t, netip.PrefixFrom(server, subnet.Bits())),
+		Net:      netns.New(t, bridgeAddress),
 		registry: prometheus.NewRegistry(),
 		store:    &memory{leases: map[string]lease.Lease{}},
 	}
@@ -73,11 +76,14 @@ func start(t *testing.T, configure func(*dhcp.Config, *lease.Pool), loaders map[
 	if configure != nil {
 		configure(&config, &pool)
 	}
+	if store == nil {
+		store = s.store
+	}
 	s.table = lease.NewTable(pool, nil)
 	log := slog.New(slog.NewTextHandler(&locked{w: &s.log, mu: &s.mu}, nil))
 	refusals := refusal.New(log, s.registry, time.Now)
 	d, err := dhcp.New(config, dhcp.Seams{
-		Table: s.table, Store: s.store, Observe: s.observe, Refusals: refusals, Metrics: s.registry, Log: log, Now: time.Now,
+		Table: s.table, Store: store, Observe: s.observe, Refusals: refusals, Metrics: s.registry, Log: log, Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +102,7 @@ func start(t *testing.T, configure func(*dhcp.Config, *lease.Pool), loaders map[
 }
 
 // run starts the servers, waits until all are ready, and stops them with the test.
-func (s *service) run(t *testing.T, runs ...func(context.Context, func()) error) {
+func (s *service) run(t testing.TB, runs ...func(context.Context, func()) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	group, ctx := errgroup.WithContext(ctx)
 	var ready sync.WaitGroup
@@ -179,7 +185,7 @@ func (s *service) counter(t *testing.T, name string, labels ...string) float64 {
 }
 
 // onDisk writes files by URL path and returns the table that serves them.
-func onDisk(t *testing.T, files map[string][]byte) map[string]httpd.File {
+func onDisk(t testing.TB, files map[string][]byte) map[string]httpd.File {
 	t.Helper()
 	table := map[string]httpd.File{}
 	for path, data := range files {

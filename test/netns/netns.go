@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -207,10 +208,20 @@ func (n *Net) Capture(variable string) {
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 	})
+	if !Await(said, "listening on") {
+		n.t.Fatal("capture: tcpdump ended")
+	}
+}
+
+// Await reads what a program says until a line has the words that it is
+// ready, and goes on reading, so that the program need not wait, until its
+// end. It reports whether the words came.
+func Await(said io.Reader, words string) bool {
 	for lines := bufio.NewScanner(said); lines.Scan(); {
-		if strings.Contains(lines.Text(), "listening on") {
-			return
+		if strings.Contains(lines.Text(), words) {
+			go func() { _, _ = io.Copy(io.Discard, said) }()
+			return true
 		}
 	}
-	n.t.Fatal("capture: tcpdump ended")
+	return false
 }
