@@ -14,9 +14,13 @@ type Host struct {
 	IPXE     string `json:"ipxe,omitempty"`     // iPXE in the shape of a Linux kernel, for PlainPXE
 }
 
-// qmpFD is the descriptor on which QEMU finds its control connection: a socket pair, so
-// that there is no path to clash and no one else can connect.
-const qmpFD = 3
+// The descriptors that QEMU inherits are ends of socket pairs: there is no path to clash,
+// and no one else can connect.
+const (
+	qmpFD         = 3 // its control connection
+	cableSentFD   = 4 // frames to the cable of a PlainPXE machine
+	cablePassedFD = 5 // frames from it
+)
 
 // Command is QEMU's argument list for m, without the program's name. Files are named
 // relative to the lab's directory, QEMU's working directory. tap is m's network device.
@@ -46,7 +50,7 @@ func (m Machine) firmwareArgs(h Host) []string {
 			"-drive", "if=pflash,format=raw,readonly=on,file=" + h.OVMFCode,
 			"-drive", "if=pflash,format=raw,file=" + m.varsFile(),
 		}
-	case m.PXE == PlainPXE:
+	case m.needsCable():
 		return []string{"-kernel", h.IPXE, "-initrd", plainScriptFile}
 	}
 	return nil
@@ -58,11 +62,23 @@ func (m Machine) networkArgs(tap string) []string {
 		device = "e1000"
 	}
 	device += ",netdev=net0,bootindex=1,mac=" + m.MAC
-	if m.Firmware == UEFI || m.PXE == PlainPXE {
+	if m.Firmware == UEFI || m.needsCable() {
 		device += ",romfile=" // the card's iPXE must not speak first
 	}
-	return []string{"-netdev", "tap,id=net0,script=no,downscript=no,ifname=" + tap, "-device", device}
+	netdev := "tap,id=net0,script=no,downscript=no,ifname=" + tap
+	if !m.needsCable() {
+		return []string{"-netdev", netdev, "-device", device}
+	}
+	return []string{
+		"-netdev", netdev + ",vnet_hdr=off", "-device", device, // frames on the cable are bare
+		"-chardev", fmt.Sprintf("socket,id=sent,fd=%d", cableSentFD),
+		"-chardev", fmt.Sprintf("socket,id=passed,fd=%d", cablePassedFD),
+		"-object", "filter-redirector,id=cable,netdev=net0,queue=rx,outdev=sent,indev=passed",
+	}
 }
+
+// needsCable says whether what m sends passes through a cable.
+func (m Machine) needsCable() bool { return m.Firmware == BIOS && m.PXE == PlainPXE }
 
 // diskArgs ignores flushes: the lab cuts the power of machines, never of the computer.
 func (m Machine) diskArgs() []string {
@@ -79,17 +95,3 @@ func (m Machine) consoleFile() string   { return m.Name + ".console" }
 func (m Machine) logFile() string       { return m.Name + ".qemu.log" }
 func (m Machine) varsFile() string      { return m.Name + ".vars" }
 func (m Machine) diskFile(i int) string { return fmt.Sprintf("%s.disk%d", m.Name, i) }
-
-// plainScript makes an iPXE behave as a network card without one: it asks with another
-// user class, forgets that before it hands over (it would pass it on), and runs the file
-// it was told to fetch by TFTP.
-const (
-	plainScriptFile = "plain.ipxe"
-	plainScript     = `#!ipxe
-:again
-set user-class PXEClient
-dhcp net0 || goto again
-clear user-class
-chain tftp://${next-server}/${filename} || goto again
-`
-)

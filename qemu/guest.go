@@ -68,24 +68,49 @@ func (g *guest) on() error {
 	if err := g.prepare(); err != nil {
 		return err
 	}
+	if err := g.launch(); err != nil {
+		return err
+	}
+	if err := g.qmp.open(); err != nil {
+		return errors.Join(fmt.Errorf("%w; QEMU says: %s", err, tail(g.spec.logFile(), 2000)), g.kill())
+	}
+	return nil
+}
+
+// launch starts QEMU with the connections it needs.
+func (g *guest) launch() error {
+	if g.qmp != nil {
+		_ = g.qmp.close() // that of the QEMU before
+	}
 	qmp, theirs, err := newMonitor()
 	if err != nil {
 		return err
 	}
-	if g.qmp != nil {
-		_ = g.qmp.close() // that of the QEMU before
-	}
 	g.qmp = qmp
+	inherited := []*os.File{theirs}
+	defer func() { // QEMU has its own copies
+		for _, file := range inherited {
+			_ = file.Close()
+		}
+	}()
+	if g.spec.needsCable() {
+		cable, ends, err := newCable()
+		if err != nil {
+			return err
+		}
+		inherited = append(inherited, ends...)
+		go g.carry(cable) // ends when the other ends are closed: by QEMU, or below
+	}
 	cmd := exec.Command(g.host.QEMU, g.spec.Command(g.host, g.tap)...)
-	cmd.ExtraFiles = []*os.File{theirs} // becomes qmpFD
-	err = g.process.start(cmd, g.spec.logFile())
-	if err = errors.Join(err, theirs.Close()); err != nil {
-		return err
+	cmd.ExtraFiles = inherited // from qmpFD on
+	return g.process.start(cmd, g.spec.logFile())
+}
+
+// carry runs the machine's cable; a cable that breaks is told in QEMU's log.
+func (g *guest) carry(c *cable) {
+	if err := c.carry(); err != nil {
+		_ = appendTo(g.spec.logFile(), err.Error()+"\n")
 	}
-	if err := qmp.open(); err != nil {
-		return errors.Join(fmt.Errorf("%w; QEMU says: %s", err, tail(g.spec.logFile(), 2000)), g.kill())
-	}
-	return nil
 }
 
 // tell sends one command to a machine that is on.

@@ -33,7 +33,7 @@ func TestNetworkBoot(t *testing.T) {
 	leash := startLab(t, t.TempDir(), Config{Machines: machines, Service: &Service{Command: []string{
 		dnsmasq, "--no-daemon", "--conf-file=/dev/null", "--user=root", "--port=0", "--interface=" + Bridge, "--bind-interfaces",
 		"--dhcp-range=10.77.0.100,10.77.0.200", "--dhcp-leasefile=" + filepath.Join(tftp, "leases"), "--log-dhcp",
-		"--dhcp-userclass=set:ipxe,iPXE", "--dhcp-match=set:uefi,option:client-arch,7",
+		"--dhcp-match=set:ipxe,175", "--dhcp-match=set:uefi,option:client-arch,7",
 		"--dhcp-boot=tag:ipxe,http://10.77.0.1/boot.ipxe",
 		"--dhcp-boot=tag:!ipxe,tag:uefi,snponly.efi", "--dhcp-boot=tag:!ipxe,tag:!uefi,undionly.kpxe",
 		"--enable-tftp", "--tftp-root=" + tftp,
