@@ -48,12 +48,12 @@ const (
 type stage int
 
 const (
-	unknown   stage = iota
-	firmware        // the firmware asks for an address
-	loader          // it fetches a loader by TFTP
-	loaderAsk       // the loader asks for an address
-	fetch           // it fetches a script, a kernel, an initramfs
-	running         // the machine's own system speaks
+	untold    stage = iota // the event could be of any: a system asks for an address
+	firmware               // the firmware asks for an address
+	loader                 // it fetches a loader by TFTP
+	loaderAsk              // the loader asks for an address
+	fetch                  // it fetches a script, a kernel, an initramfs
+	running                // the machine's own system speaks
 )
 
 func stageOf(e Event) stage {
@@ -66,6 +66,8 @@ func stageOf(e Event) stage {
 		return loaderAsk
 	case e.Name == "http":
 		return fetch
+	case e.Name == "dhcp":
+		return untold
 	}
 	return running
 }
@@ -88,7 +90,7 @@ func (t Timeline) startsBoot(e Event) bool {
 	boot := t.Boots[len(t.Boots)-1]
 	now, quiet := stageOf(e), e.At.Sub(boot.Last)
 	switch {
-	case now == running:
+	case now == running || now == untold:
 		return false
 	case quiet > quietGap:
 		return true
@@ -109,7 +111,7 @@ func (t Timeline) Add(e Event) (Timeline, bool) {
 	}
 	last := &boots[len(boots)-1]
 	*last = last.add(e)
-	return Timeline{boots}, newBoot && stageOf(e) != running
+	return Timeline{boots}, newBoot && stageOf(e) != running && stageOf(e) != untold
 }
 
 func (b Boot) add(e Event) Boot {

@@ -69,6 +69,10 @@ func TestBootsAreToldApart(t *testing.T) {
 			[]Event{at(0, "dhcp/loader"), at(9, "ready"), at(3600, "dhcp/system"), at(7200, "dhcp/system")},
 			[]string{"dhcp×1 ready×1 dhcp×2"},
 		},
+		"a boot that only its system's packets tell of": {
+			[]Event{at(0, "dhcp/system"), at(1, "http"), at(9, "init")},
+			[]string{"dhcp×1 http×1 init×1"},
+		},
 		"firmware that gave up and tries again": {
 			[]Event{at(0, "dhcp/firmware"), at(600, "dhcp/firmware")},
 			[]string{"dhcp×1", "dhcp×1"},
