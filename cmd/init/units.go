@@ -13,6 +13,7 @@ import (
 	"slipway/nodeinit/agent"
 	"slipway/nodeinit/api"
 	"slipway/nodeinit/early"
+	"slipway/nodeinit/lifecycle"
 	"slipway/nodeinit/logring"
 	"slipway/nodeinit/module"
 	"slipway/nodeinit/proc"
@@ -34,6 +35,7 @@ func baseUnits(log *slog.Logger, logs *logring.Logs, supervisor *supervise.Super
 	server.Base = []supervise.Unit{
 		{Name: "devices", Service: &devices{loader, log.With("unit", "devices")}},
 		{Name: api.Prerequisite, Service: &modules{loader, log.With("unit", api.Prerequisite)}, After: []string{"devices"}, Restart: supervise.OnFailure},
+		{Name: "power-button", After: []string{api.Prerequisite}, Service: &lifecycle.PowerButton{Dir: "/dev/input", Pressed: func() { shutdown(true) }}},
 		{Name: "api", Service: once(serve)},
 		{Name: "agent", After: []string{"api"}, Service: &proc.Process{
 			Name: "agent", Path: early.Self, Args: []string{"agent"}, Env: []string{agent.InitStarted + "=" + os.Getenv(agent.InitStarted)},
