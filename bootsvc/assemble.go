@@ -18,9 +18,11 @@ import (
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/ipxe"
 	"slipway/bootsvc/lease"
+	"slipway/bootsvc/radv"
 	"slipway/bootsvc/refusal"
 	"slipway/bootsvc/store"
 	"slipway/bootsvc/tftp"
+	"slipway/bootsvc/timeline"
 	"slipway/controlplane/pki"
 )
 
@@ -45,7 +47,8 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 	metrics := registry()
 	refusals := refusal.New(s.Log, metrics, s.Now)
 	machines := inventory.New(p.state, s.Log, metrics)
-	ask, err := s.dhcp(ctx, p, machines, refusals, metrics)
+	routers := radv.New(p.link.name, metrics, s.Log, s.Now)
+	ask, err := s.dhcp(ctx, p, both(machines.Observe, routers.Observe), refusals, metrics)
 	if err != nil {
 		return parts{}, err
 	}
@@ -64,12 +67,17 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 		where: p.where(),
 		all: []part{
 			{"inventory", func(ctx context.Context, ready func()) error { ready(); return machines.Run(ctx) }},
-			{"api", people.Run}, {"http", web.Run}, {"tftp", loaders.Run}, {"dhcp", ask.Run},
+			{"api", people.Run}, {"http", web.Run}, {"tftp", loaders.Run}, {"dhcp", ask.Run}, {"radv", routers.Run},
 		},
 	}, nil
 }
 
-func (s Service) dhcp(ctx context.Context, p plan, machines *inventory.Inventory, refusals *refusal.Recorder, metrics *prometheus.Registry) (*dhcp.Server, error) {
+// both tells two observers.
+func both(a, b timeline.Observer) timeline.Observer {
+	return func(ctx context.Context, e timeline.Event) { a(ctx, e); b(ctx, e) }
+}
+
+func (s Service) dhcp(ctx context.Context, p plan, observe timeline.Observer, refusals *refusal.Recorder, metrics *prometheus.Registry) (*dhcp.Server, error) {
 	kept := newLeases(p.state)
 	known, err := kept.Load(ctx)
 	if err != nil {
@@ -79,7 +87,7 @@ func (s Service) dhcp(ctx context.Context, p plan, machines *inventory.Inventory
 		Interface: p.link.name, Address: p.address(), Subnet: p.link.prefix.Masked(), HTTP: p.httpURL(),
 	}, dhcp.Seams{
 		Table: lease.NewTable(p.pool, known), Store: kept,
-		Observe: machines.Observe, Refusals: refusals, Metrics: metrics, Log: s.Log, Now: s.Now,
+		Observe: observe, Refusals: refusals, Metrics: metrics, Log: s.Log, Now: s.Now,
 	})
 }
 

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"slipway/bootsvc/api/bootv1"
+)
+
+// rack is machines in phases, in the order of their discovery.
+func rack(phases ...string) (machines []*bootv1.Machine) {
+	for i, phase := range phases {
+		m := &bootv1.Machine{Id: fmt.Sprintf("52-54-00-00-00-%02d", i+1)}
+		m.Phase, m.Cluster, _ = strings.Cut(phase, "@")
+		machines = append(machines, m)
+	}
+	return machines
+}
+
+func TestAPlanTakesApprovedMachinesInOrder(t *testing.T) {
+	doc, err := planFrom("prod", rack("discovered", "approved", "ready@test", "approved", "enrolling", "approved", "approved"), 1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, m := range doc.Machines {
+		got = append(got, fmt.Sprintf("%s %s %s", m.ID, m.Role, m.Hostname))
+	}
+	want := []string{
+		"52-54-00-00-00-02 control-plane prod-cp-1",
+		"52-54-00-00-00-04 worker prod-worker-1",
+		"52-54-00-00-00-06 worker prod-worker-2",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPlansThatCannotBe(t *testing.T) {
+	for name, test := range map[string]struct {
+		name                   string
+		controlPlanes, workers int
+		want                   string
+	}{
+		"too few machines":      {"prod", 3, 0, "3 machines are needed and 2 are approved"},
+		"no control plane":      {"prod", 0, 1, "no machine is a control plane"},
+		"an even number":        {"prod", 2, 0, "etcd needs a majority"},
+		"a name that is no DNS": {"Prod!", 1, 0, "not a DNS label"},
+	} {
+		if _, err := planFrom(test.name, rack("approved", "approved"), test.controlPlanes, test.workers); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}
+
+func TestAMissedDeadlineNamesWhoAndWhy(t *testing.T) {
+	c := &bootv1.Cluster{Machines: []*bootv1.Machine{
+		{Id: "52-54-00-00-00-01", Hostname: "prod-cp-1", Phase: "ready"},
+		{Id: "52-54-00-00-00-02", Hostname: "prod-worker-1", Phase: "joining", WaitingFor: "kubelet"},
+		{Id: "52-54-00-00-00-03", Hostname: "prod-worker-2", WaitingFor: "its first packet"},
+	}}
+	err := missed(t.Context(), c, time.Minute)
+	const want = "not in time: after 1m0s, prod-worker-1 (52-54-00-00-00-02) is joining and waits for kubelet; " +
+		"prod-worker-2 (52-54-00-00-00-03) is not seen yet and waits for its first packet; see slipway machines timeline MACHINE"
+	if !errors.Is(err, errDeadline) || err.Error() != want {
+		t.Errorf("the error is %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := missed(ctx, c, time.Minute); errors.Is(err, errDeadline) {
+		t.Errorf("after Ctrl-C: %v", err)
+	}
+}
+
+func TestProgressPrintsChangesOnly(t *testing.T) {
+	var out bytes.Buffer
+	p := progress{w: &out, start: time.Now(), last: map[string]string{}}
+	for _, phase := range []string{"booting", "booting", "ready", "ready"} {
+		p.show(&bootv1.Cluster{Machines: []*bootv1.Machine{{Id: "1", Hostname: "prod-cp-1", Phase: phase}}})
+	}
+	if lines := strings.Count(out.String(), "\n"); lines != 2 || !strings.Contains(out.String(), "prod-cp-1  ready\n") {
+		t.Errorf("progress printed\n%s", out.String())
+	}
+}
+
+func TestTimelineTable(t *testing.T) {
+	start := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	var events []*bootv1.Event
+	for _, e := range []struct {
+		after  float64
+		name   string
+		detail string
+	}{
+		{0, "dhcp", "DISCOVER"}, {0.5, "dhcp", "REQUEST"}, {1, "tftp", "undionly.kpxe"}, {3.25, "http", "/boot.ipxe"},
+		{5, "http", "/image/kernel"}, {14, "kernel", ""}, {20, "ready", ""}, {4000, "dhcp", "renewed"}, {4001, "etcd", "restarted"},
+	} {
+		at := timestamppb.New(start.Add(time.Duration(e.after * float64(time.Second))))
+		events = append(events, &bootv1.Event{Name: e.name, Detail: e.detail, Time: at})
+	}
+	const want = `PHASE   AT     TOOK   DETAIL
+DHCP    0.0s   0.0s   DISCOVER
+TFTP    1.0s   1.0s   undionly.kpxe
+HTTP    3.2s   2.2s   /boot.ipxe
+kernel  14.0s  10.8s  -
+Ready   20.0s  6.0s   -
+total   20.0s  -      -
+`
+	if diff := cmp.Diff(want, tableText(events, false)); diff != "" {
+		t.Error(diff)
+	}
+	if all := tableText(events, true); strings.Count(all, "\n") != len(events)+2 {
+		t.Errorf("all events are\n%s", all)
+	}
+	if none := tableText(nil, false); strings.Count(none, "\n") != 1 {
+		t.Errorf("no events are\n%s", none)
+	}
+}
+
+func tableText(events []*bootv1.Event, all bool) string {
+	var out bytes.Buffer
+	w := tabwriter.NewWriter(&out, 0, 4, 2, ' ', 0)
+	timelineTable(w, events, all)
+	w.Flush()
+	return out.String()
+}
