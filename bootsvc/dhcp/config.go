@@ -26,7 +26,8 @@ type Config struct {
 	Router netip.Addr
 	// DNS are name servers; may be empty.
 	DNS []netip.Addr
-	// LeaseTime, by default an hour, is how long a lease lasts unrenewed.
+	// LeaseTime, by default a day, is how long a lease lasts unrenewed:
+	// also how long a cluster can do without the boot service.
 	LeaseTime time.Duration
 	// OfferTime, by default a minute, is how long an offer holds its address.
 	OfferTime time.Duration
@@ -36,7 +37,7 @@ type Config struct {
 
 func (c Config) complete() (Config, error) {
 	if c.LeaseTime == 0 {
-		c.LeaseTime = time.Hour
+		c.LeaseTime = 24 * time.Hour
 	}
 	if c.OfferTime == 0 {
 		c.OfferTime = time.Minute

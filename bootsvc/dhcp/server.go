@@ -172,7 +172,7 @@ func (s *Server) serve(ctx context.Context, sock *socket, b []byte) {
 	s.metrics.packet("in", r.kind.String())
 	d := s.record(r)
 	if d.reason != "" {
-		s.Refusals.Refuse(service, r.client.MAC, d.reason, "packet", r.kind, "address", r.client.Wants)
+		s.Refusals.Refuse(service, r.client.MAC, d.reason, "packet", r.kind, "wants", r.client.Wants)
 	}
 	if err := s.persist(ctx, d); err != nil {
 		s.Refusals.Refuse(service, r.client.MAC, "lease not stored", "error", err)
@@ -259,7 +259,7 @@ func (s *Server) observe(ctx context.Context, r request, d decision) {
 	e := timeline.Event{
 		MAC:    r.packet.ClientHWAddr,
 		Name:   service,
-		Asker:  askers[r.firmware.Kind],
+		Asker:  asker(r.firmware.Kind),
 		Detail: fmt.Sprintf("%s from %s: %s", r.kind, r.firmware, outcome(d, boot)),
 		At:     s.Now(),
 		UUID:   r.firmware.UUID,
@@ -270,10 +270,15 @@ func (s *Server) observe(ctx context.Context, r request, d decision) {
 	s.Observe(ctx, e)
 }
 
-// askers says in the timeline's words what asks.
-var askers = map[firmware.Kind]timeline.Asker{
-	firmware.System: timeline.System, firmware.PXE: timeline.Firmware,
-	firmware.HTTPBoot: timeline.Firmware, firmware.IPXE: timeline.Loader,
+// asker says in the timeline's words what asks.
+func asker(k firmware.Kind) timeline.Asker {
+	switch k {
+	case firmware.PXE, firmware.HTTPBoot:
+		return timeline.Firmware
+	case firmware.IPXE:
+		return timeline.Loader
+	}
+	return timeline.System
 }
 
 func outcome(d decision, b firmware.Boot) string {

@@ -88,10 +88,15 @@ func (t *Table) choose(c Client, now time.Time) netip.Addr {
 		}
 		return a
 	}
-	for _, a := range []netip.Addr{t.byMAC[c.MAC].Address, c.Wants, t.formerly(c.ClientID, now)} {
-		if a.IsValid() && t.available(c.MAC, a, now) == nil {
-			return a
-		}
+	free := func(a netip.Addr) bool { return a.IsValid() && t.available(c.MAC, a, now) == nil }
+	if own := t.byMAC[c.MAC].Address; free(own) {
+		return own
+	}
+	if free(c.Wants) {
+		return c.Wants
+	}
+	if former := t.formerly(c.ClientID, now); free(former) {
+		return former
 	}
 	return t.search(c.MAC, now)
 }

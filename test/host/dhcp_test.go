@@ -123,6 +123,27 @@ func TestUdhcpcRenews(t *testing.T) {
 	eventually(ctx, t, "the release", func() bool { _, held := s.store.get(machine); return !held })
 }
 
+// TestUdhcpcDeclines: an address that somebody took without asking is found in
+// use by the client, which then gets another.
+func TestUdhcpcDeclines(t *testing.T) {
+	netns.Require(t, "udhcpc")
+	s := start(t, full, nil, nil, nil)
+	taken := netip.MustParseAddr("10.99.0.105")
+	s.client("02:00:00:00:00:66", taken.String())
+	script, log := hooked(t)
+	s.Host(machine).Run("udhcpc", "-i", "eth0", "-s", script, "-q", "-n", "-t", "5", "-T", "1", "-a", "-r", taken.String(), "-A", "1")
+	if got := address(t, log); got == taken || !inRange(got) {
+		t.Errorf("it has %s", got)
+	}
+	if n := s.counter(t, "slipway_dhcp_packets_total", "type", "DECLINE"); n != 1 {
+		t.Errorf("%v DECLINEs, want 1", n)
+	}
+	view := s.table.View(lease.Client{MAC: "02:00:00:00:00:03", Wants: taken}, time.Now())
+	if !errors.Is(view.Refused, lease.ErrQuarantined) {
+		t.Errorf("another would get that address: %v", view.Refused)
+	}
+}
+
 func TestDhclient(t *testing.T) {
 	netns.Require(t, "dhclient")
 	s := start(t, full, nil, nil, nil)

@@ -83,6 +83,9 @@ func wants(t *testing.T, lines []string, want ...string) {
 
 func TestBIOS(t *testing.T) {
 	netns.Require(t, "qemu-system-x86_64")
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
 	s := start(t, nil, loadersFrom(t), map[string][]byte{"/image/kernel": noise(1 << 20), "/image/initramfs": noise(1 << 20)}, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
