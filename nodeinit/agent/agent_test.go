@@ -264,4 +264,3 @@ func nodeClient(t *testing.T, n *node, ca *testCA, cert *tls.Certificate) nodev1
 	t.Cleanup(transport.CloseIdleConnections)
 	return nodev1connect.NewNodeServiceClient(&http.Client{Transport: transport}, "https://"+n.listen)
 }
-

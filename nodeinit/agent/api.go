@@ -110,7 +110,9 @@ func (a *api) check(r *http.Request) (string, error) {
 }
 
 // forward is the NodeService of PID 1, passed on.
-type forward struct{ to nodev1connect.NodeServiceClient }
+type forward struct {
+	to nodev1connect.NodeServiceClient
+}
 
 func (f forward) Status(ctx context.Context, r *connect.Request[nodev1.StatusRequest]) (*connect.Response[nodev1.StatusResponse], error) {
 	return f.to.Status(ctx, connect.NewRequest(r.Msg))

@@ -43,7 +43,7 @@ func firstLease(ctx context.Context, ask []link, log *slog.Logger) (Lease, bool)
 	won := make(chan Lease, len(ask))
 	for _, l := range ask {
 		wg.Go(func() {
-			lease, err := obtain(ctx, l.name, currentAddress(l.name))
+			lease, err := obtain(ctx, l.name, currentAddress(l.name).Addr())
 			if err != nil {
 				if ctx.Err() == nil {
 					log.Warn("no DHCP lease", "link", l.name, "error", err)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -41,7 +42,7 @@ func TestAgainstDnsmasq(t *testing.T) {
 
 func againstDnsmasq(t *testing.T) {
 	boot := mac("52:54:00:00:77:01")
-	startDnsmasq(t, boot.String())
+	kill := startDnsmasq(t, boot.String())
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 
@@ -77,8 +78,29 @@ func againstDnsmasq(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Run stopped with %v", err)
 	}
-	if got := currentAddress("cli0"); got != l.Address.Addr() {
+	if got := currentAddress("cli0"); got != l.Address {
 		t.Errorf("after the stop the link has %s", got)
+	}
+	kill()
+	checkRestart(ctx, t, n, l)
+}
+
+// checkRestart runs the network again when no server is there: the address
+// stays.
+func checkRestart(ctx context.Context, t *testing.T, n *Network, want Lease) {
+	t.Helper()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	got := make(chan Lease, 1)
+	n.Changed = func(l Lease) { got <- l; stop() }
+	if err := n.Run(ctx, func() {}); err != nil {
+		t.Errorf("Run stopped with %v", err)
+	}
+	if len(got) == 0 {
+		t.Fatal("the network never came up")
+	}
+	if l := <-got; l.Link != want.Link || l.Address != want.Address {
+		t.Errorf("without a server the network is %+v", l)
 	}
 }
 
@@ -91,7 +113,7 @@ func checkInForce(t *testing.T, root string, l Lease) {
 	if err != nil || len(routes) != 1 || routes[0].Gw.String() != "10.77.0.1" {
 		t.Errorf("route to the world: %v, %v", routes, err)
 	}
-	if got := currentAddress("cli0"); got != l.Address.Addr() {
+	if got := currentAddress("cli0"); got != l.Address {
 		t.Errorf("the link has %s, the lease %s", got, l.Address)
 	}
 	conf, err := os.ReadFile(filepath.Join(root, "etc/resolv.conf"))
@@ -101,7 +123,7 @@ func checkInForce(t *testing.T, root string, l Lease) {
 }
 
 // startDnsmasq puts one end of a veth pair and a DHCP server into a namespace.
-func startDnsmasq(t *testing.T, boot string) {
+func startDnsmasq(t *testing.T, boot string) (kill func()) {
 	t.Helper()
 	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "cli0", HardwareAddr: mac(boot)}, PeerName: "srv0"}
 	if err := netlink.LinkAdd(pair); err != nil {
@@ -122,7 +144,13 @@ exec dnsmasq --no-daemon --conf-file=/dev/null --port=0 --interface=srv0 --bind-
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
+	kill = sync.OnceFunc(func() { _ = server.Process.Kill(); _ = server.Wait() })
+	t.Cleanup(kill)
+	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", server.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { namespace.Close() }) // until then the veth pair outlives the server
 	peer, err := netlink.LinkByName("srv0")
 	if err == nil {
 		err = netlink.LinkSetNsPid(peer, server.Process.Pid)
@@ -133,4 +161,5 @@ exec dnsmasq --no-daemon --conf-file=/dev/null --port=0 --interface=srv0 --bind-
 	if _, err := stdin.Write([]byte("go\n")); err != nil {
 		t.Fatal(err)
 	}
+	return kill
 }

@@ -52,9 +52,6 @@ func (n *Network) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	if err := n.enforce(held); err != nil {
-		return err
-	}
 	n.Waiting("")
 	ready()
 	return n.keep(ctx, held)
@@ -74,7 +71,9 @@ func (n *Network) enforce(l Lease) error {
 	return nil
 }
 
-// acquire asks on the chosen interfaces until one of them has a lease.
+// acquire asks on the chosen interfaces until one of them has a lease, and
+// puts it in force. After a restart the address is there already: the node goes
+// on with it if no server answers.
 func (n *Network) acquire(ctx context.Context) (Lease, error) {
 	start := time.Now()
 	changes, stop, err := watchLinks()
@@ -93,6 +92,11 @@ func (n *Network) acquire(ctx context.Context) (Lease, error) {
 			return Lease{}, err
 		}
 		if lease, ok := firstLease(ctx, pick.ask, n.Log); ok {
+			return lease, n.enforce(lease)
+		}
+		if lease, ok := heldAlready(pick.ask); ok && ctx.Err() == nil {
+			n.Log.Warn("no DHCP server answers; the address is kept", "link", lease.Link, "address", lease.Address.String())
+			n.Changed(lease)
 			return lease, nil
 		}
 		if err := pause(ctx, changes, time.Second); err != nil {

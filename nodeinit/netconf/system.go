@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -76,18 +77,29 @@ func watchLinks() (changes <-chan struct{}, stop func(), err error) {
 }
 
 // currentAddress is the IPv4 address a link has already, after a restart of
-// the agent, so that the same is asked for.
-func currentAddress(name string) netip.Addr {
+// the agent, so that the same is asked for; the zero value if there is none.
+func currentAddress(name string) netip.Prefix {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
-		return netip.Addr{}
+		return netip.Prefix{}
 	}
 	addrs, err := netlink.AddrList(l, unix.AF_INET)
 	if err != nil || len(addrs) == 0 {
-		return netip.Addr{}
+		return netip.Prefix{}
 	}
 	addr, _ := address(addrs[0].IP)
-	return addr
+	ones, _ := addrs[0].Mask.Size()
+	return netip.PrefixFrom(addr, ones)
+}
+
+// heldAlready is the lease of an address that a link has, its time over.
+func heldAlready(links []link) (Lease, bool) {
+	for _, l := range links {
+		if addr := currentAddress(l.name); addr.IsValid() {
+			return Lease{Link: l.name, Address: addr, Since: time.Now()}, true
+		}
+	}
+	return Lease{}, false
 }
 
 // configure gives a link its address and routes. It may be repeated.
