@@ -228,8 +228,7 @@ func TestReservationAndExhaustion(t *testing.T) {
 // TestNoPromiseWithoutStore: what cannot be saved is not leased.
 func TestNoPromiseWithoutStore(t *testing.T) {
 	netns.Require(t, "udhcpc")
-	s := start(t, full, nil, nil, nil)
-	s.store.fail = errors.New("disk full")
+	s := start(t, full, nil, nil, &memory{fail: errors.New("disk full")})
 	script, _ := hooked(t)
 	if out, err := s.Host(machine).Try("udhcpc", "-i", "eth0", "-s", script, "-q", "-n", "-t", "1", "-T", "1"); err == nil {
 		t.Errorf("a lease was given:\n%s", out)
