@@ -43,6 +43,7 @@ func (a *assembly) addKernel(ctx context.Context) error {
 	for name, m := range modules {
 		set[name] = m.Info
 	}
+	set = set.Resolve()
 	a.Log.Info("kernel modules chosen", "phase", "root", "chosen", len(set), "of", len(k.modules))
 	if err := a.addModules(modules, set, k.tables); err != nil {
 		return err

@@ -50,7 +50,7 @@ func (b *Builder) root(ctx context.Context, r *recipe.Recipe, lock debian.Lock, 
 	if err := a.run(ctx); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(root.dir), 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(root.dir), 0o755), os.Chmod(tmp, 0o755)); err != nil {
 		return nil, err
 	}
 	if err := os.Rename(tmp, root.dir); err != nil && !errors.Is(err, os.ErrExist) {
@@ -83,10 +83,15 @@ func (b *Builder) rootKey(ctx context.Context, r *recipe.Recipe, lock debian.Loc
 		}
 		fmt.Fprintln(h, name, sum)
 	}
-	err = gobuild.HashFiles(h, filepath.Join(b.Source, "image"), func(name string) bool {
-		return filepath.Ext(name) == ".go" && !strings.HasSuffix(name, "_test.go")
-	})
+	err = gobuild.HashFiles(h, filepath.Join(b.Source, "image"), isBuilder)
 	return hex.EncodeToString(h.Sum(nil))[:32], err
+}
+
+// isBuilder reports whether a file below image/ is part of the builder itself.
+func isBuilder(name string) bool {
+	dir, _, _ := strings.Cut(filepath.ToSlash(name), "/")
+	return filepath.Ext(name) == ".go" && !strings.HasSuffix(name, "_test.go") &&
+		dir != "payload" && dir != "pause" && dir != "testdata"
 }
 
 // assembly is one root image being made in a directory.

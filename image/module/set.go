@@ -11,17 +11,45 @@ import (
 // Set is a number of modules by name.
 type Set map[string]Info
 
-// NewSet indexes modules by name.
-func NewSet(infos []Info) Set {
-	s := Set{}
-	for _, i := range infos {
-		s[i.Name] = i
+// Resolve returns the set with soft dependencies reduced to modules of the set.
+// One that names an algorithm (crc32c) and not a module becomes a hard
+// dependency on the plain implementation of it (crc32c_generic): that one loads
+// on every processor, and modules such as libcrc32c fail without any.
+func (s Set) Resolve() Set {
+	plain := s.plainImplementations()
+	out := Set{}
+	for name, i := range s {
+		var soft []string
+		i.Depends = slices.Clone(i.Depends)
+		for _, d := range i.Soft {
+			if _, ok := s[d]; ok {
+				soft = append(soft, d)
+			} else if module, ok := plain[d]; ok && module != name && !slices.Contains(i.Depends, module) {
+				i.Depends = append(i.Depends, module)
+			}
+		}
+		i.Soft = soft
+		out[name] = i
 	}
-	return s
+	return out
 }
 
-// LoadOrder returns the names of a set so that each comes after what it
-// depends on. It expects the set to be closed.
+// plainImplementations maps the aliases of *_generic modules to them.
+func (s Set) plainImplementations() map[string]string {
+	plain := map[string]string{}
+	for _, name := range s.names() {
+		if !strings.HasSuffix(name, "_generic") {
+			continue
+		}
+		for _, a := range s[name].Aliases {
+			plain[Name(a)] = name
+		}
+	}
+	return plain
+}
+
+// LoadOrder returns the named modules with all they depend on, each after what
+// it depends on.
 func (s Set) LoadOrder(names []string) []string {
 	var order []string
 	seen := map[string]bool{}
@@ -79,13 +107,12 @@ func (s Set) Alias() []byte {
 	return b.Bytes()
 }
 
-// SoftDep returns the text of modules.softdep, without what is not in the set.
+// SoftDep returns the text of modules.softdep.
 func (s Set) SoftDep() []byte {
 	b := bytes.NewBufferString("# Soft dependencies extracted from modules themselves.\n")
 	for _, name := range s.names() {
-		have := slices.DeleteFunc(slices.Clone(s[name].Soft), func(n string) bool { _, ok := s[n]; return !ok })
-		if len(have) > 0 {
-			fmt.Fprintf(b, "softdep %s pre: %s\n", name, strings.Join(have, " "))
+		if soft := s[name].Soft; len(soft) > 0 {
+			fmt.Fprintf(b, "softdep %s pre: %s\n", name, strings.Join(soft, " "))
 		}
 	}
 	return b.Bytes()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/u-root/u-root/pkg/kmodule"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,8 +39,10 @@ func boot() error {
 	if err := mountRoot("/root.squashfs", "/root"); err != nil {
 		return err
 	}
-	if err := unix.Mount("/dev", "/root/dev", "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind /dev: %w", err)
+	for _, dir := range []string{"/dev", "/proc"} {
+		if err := unix.Mount(dir, "/root"+dir, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("bind %s: %w", dir, err)
+		}
 	}
 	return runPrograms()
 }
@@ -93,6 +96,11 @@ func runPrograms() error {
 	}
 	if err := os.Chdir("/"); err != nil {
 		return err
+	}
+	for _, name := range []string{"nf_tables", "virtio_net", "nvme", "xfs"} {
+		if err := kmodule.Probe(name, ""); err != nil {
+			return fmt.Errorf("load module %s from the root image: %w", name, err)
+		}
 	}
 	for _, words := range [][]string{{"/usr/bin/kubelet", "--version"}, {"/usr/sbin/nft", "--version"}, {"/usr/sbin/iptables", "--version"},
 		{"/usr/bin/mount", "--version"}, {"/usr/bin/runc", "--version"}} {
