@@ -9,7 +9,7 @@ GO    ?= go
 PACKAGES := qemu-system-x86 ovmf ipxe ipxe-qemu seabios iproute2 util-linux \
 	gcc libc6-dev libseccomp-dev pkg-config squashfs-tools kmod xz-utils zstd debian-archive-keyring ca-certificates \
 	protobuf-compiler libprotobuf-dev \
-	curl iputils-ping busybox udhcpc isc-dhcp-client tftp-hpa dnsmasq-base
+	curl busybox udhcpc isc-dhcp-client tftp-hpa dnsmasq-base
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X slipway/configs/version.Version=$(VERSION)
