@@ -77,7 +77,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a deadline passed,
 		return fmt.Errorf("%w: %w; see %s --help", errUsage, err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		serveCommand(), machinesCommand(), clusterCommand(), versionCommand(),
+		serveCommand(), machinesCommand(), clusterCommand(), nodeCommand(), configCommand(), versionCommand(),
 		imageCommand(), labCommand(),
 	)
 	checkUsage(root)
@@ -134,6 +134,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, errDeadline):
 		return exitDeadline
+	case errors.Is(err, errUnreachable):
+		return exitUnreachable
 	}
 	switch connect.CodeOf(err) {
 	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
