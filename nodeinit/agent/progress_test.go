@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"testing"
+
+	"slipway/configs/enroll"
+	"slipway/nodeinit/api/nodev1"
+)
+
+func TestProgress(t *testing.T) {
+	unit := func(name, state string) *nodev1.Unit {
+		return &nodev1.Unit{Name: name, State: state, SinceBootMs: 7000}
+	}
+	failing := func(restarts int32) *nodev1.Unit {
+		return &nodev1.Unit{Name: "etcd", State: "backoff", Restarts: restarts, WaitingFor: "restart in 2s", LastError: "exit status 1"}
+	}
+	for _, tt := range []struct {
+		name     string
+		wasReady bool
+		units    []*nodev1.Unit
+		phase    enroll.Phase
+		waiting  string
+		event    string // made by the last unit
+	}{
+		{name: "nothing yet", phase: enroll.Joining, waiting: "the node's units"},
+		{name: "what starts goes before what waits for it", units: []*nodev1.Unit{
+			{Name: "kube-apiserver", State: "waiting", WaitingFor: "etcd"}, unit("etcd", "starting"),
+		}, phase: enroll.Joining, waiting: "unit etcd to be ready"},
+		{name: "only one waits, for no unit", units: []*nodev1.Unit{
+			unit("etcd", "ready"), {Name: "node", State: "starting", WaitingFor: "the Node to be Ready: NetworkNotReady"},
+		}, phase: enroll.Joining, waiting: "unit node: the Node to be Ready: NetworkNotReady"},
+		{name: "etcd is ready", units: []*nodev1.Unit{unit("etcd", "ready")}, phase: enroll.Joining, waiting: "the node's units", event: "etcd"},
+		{name: "the apiserver's name is short", units: []*nodev1.Unit{unit("kube-apiserver", "ready")}, phase: enroll.Joining, waiting: "the node's units", event: "apiserver"},
+		{name: "kubelet is no milestone", units: []*nodev1.Unit{unit("kubelet", "ready")}, phase: enroll.Joining, waiting: "the node's units"},
+		{name: "a unit fails", units: []*nodev1.Unit{failing(4)}, phase: enroll.Joining,
+			waiting: "unit etcd: restart in 2s, ended 4 times, last: exit status 1"},
+		{name: "it fails too often", units: []*nodev1.Unit{failing(5)}, phase: enroll.Failed,
+			waiting: "unit etcd: restart in 2s, ended 5 times, last: exit status 1"},
+		{name: "it came back", units: []*nodev1.Unit{failing(5), unit("etcd", "ready"), unit("node", "ready")}, phase: enroll.Ready, event: "ready"},
+		{name: "a ready node loses a unit", units: []*nodev1.Unit{unit("node", "ready"), failing(9)}, phase: enroll.Ready,
+			waiting: "unit etcd: restart in 2s, ended 9 times, last: exit status 1"},
+		{name: "it was ready before the agent started", wasReady: true, units: []*nodev1.Unit{unit("node", "starting")},
+			phase: enroll.Ready, waiting: "unit node to be ready"},
+		{name: "one-shot units end", units: []*nodev1.Unit{unit("images", "done")}, phase: enroll.Joining, waiting: "the node's units"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newProgress(tt.wasReady)
+			var last event
+			for _, u := range tt.units {
+				last, _ = p.update(u)
+			}
+			if phase, waiting := p.phase(); phase != tt.phase || waiting != tt.waiting {
+				t.Errorf("%s, waiting for %q; want %s, %q", phase, waiting, tt.phase, tt.waiting)
+			}
+			if last.name != tt.event {
+				t.Errorf("event %q, want %q", last.name, tt.event)
+			}
+			if last.name != "" && last.at.Seconds() != 7 {
+				t.Errorf("event at %s", last.at)
+			}
+		})
+	}
+}
