@@ -144,9 +144,10 @@ func (s *Server) read(ctx context.Context, name string, to io.ReaderFrom) error 
 }
 
 // find looks a name up in the table. Firmware writes names with a leading
-// slash or backslash, and some appends what follows option 67 in its buffer.
+// slash or backslash, and some adds the end mark of the options that came after it.
 func (s *Server) find(name string) ([]byte, error) {
-	data, ok := s.files[strings.TrimRight(strings.TrimLeft(name, `/\`), "\xff")]
+	name, _, _ = strings.Cut(name, "\xff")
+	data, ok := s.files[strings.TrimLeft(name, `/\`)]
 	if !ok {
 		return nil, errUnknown
 	}

@@ -12,8 +12,8 @@ func TestFind(t *testing.T) {
 		"snponly.efi":              true,
 		"/snponly.efi":             true,
 		`\snponly.efi`:             true,
-		"snponly.efi\xff":          true, // some firmware appends what follows in its buffer
-		"snponly.efi\xff\xff":      true,
+		"snponly.efi\xff":          true, // the end mark of the options
+		"snponly.efi\xff\x00x":     true,
 		"":                         false,
 		"/":                        false,
 		"SNPONLY.EFI":              false,
@@ -40,7 +40,7 @@ func FuzzTFTPName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		_, err := s.find(name)
-		plain := strings.Trim(name, "/\\\xff")
+		plain, _, _ := strings.Cut(strings.TrimLeft(name, `/\`), "\xff")
 		if err == nil && plain != "snponly.efi" && plain != "undionly.kpxe" {
 			t.Errorf("%q finds a file", name)
 		}
