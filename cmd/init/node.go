@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -48,8 +49,12 @@ func runNode() {
 // startAndEnd starts the units, waits until somebody asks for the end, and
 // ends the machine.
 func startAndEnd() {
+	screen, err := logring.OpenScreen("/dev/console")
+	if err != nil {
+		screen = io.Discard // a machine without any console is to work as well
+	}
 	logs := logring.Open(logDir)
-	log := slog.New(logring.NewConsole(os.Stdout, logs, sinceBoot))
+	log := slog.New(logring.NewConsole(screen, logs, sinceBoot))
 	log.Info("Slipway "+version.Version, "kernel", kernelRelease())
 	if err := early.Prepare(log); err != nil {
 		log.Error("the machine is not as it should be", "err", err)
