@@ -2,6 +2,7 @@ package kube
 
 import (
 	"slipway/configs/machine"
+	"slipway/controlplane/etcd"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
 )
@@ -49,14 +50,18 @@ func loopbackArgs(name, port string) []string {
 		"--bind-address=127.0.0.1",
 		"--secure-port=" + port,
 		"--leader-elect",
+		"--leader-elect-retry-period=1s", // also how often it asks for an API that is not there yet
 		"--profiling=false",
 		"--tls-min-version=VersionTLS13",
 	}
 	return append(args, pair("--tls-cert-file", "--tls-private-key-file", pkiDir+"/"+name)...)
 }
 
+// controller starts beside the API server, not after it: reading a program of
+// this size and setting it up takes as long as that, on another processor.
+// Until the API server is ready it fails to get its lease, and asks again.
 func controller(name, port string, args []string) supervise.Unit {
-	return supervise.Unit{Name: name, After: []string{APIServer}, Service: &proc.Process{
+	return supervise.Unit{Name: name, After: []string{etcd.Name}, Service: &proc.Process{
 		Name:        name,
 		Path:        "/usr/bin/" + name,
 		Args:        args,
