@@ -54,6 +54,12 @@ func (o *labOptions) open(name string) (*qemu.Lab, error) {
 	return qemu.Open(root, name)
 }
 
+// exists says whether there is a lab called name.
+func (o *labOptions) exists(name string) bool {
+	_, err := o.open(name)
+	return err == nil
+}
+
 // firstOr returns the first argument, or "".
 func firstOr(args []string) string {
 	if len(args) > 0 {

@@ -17,11 +17,14 @@ func labConsoleCommand(o *labOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "console [[NAME] MACHINE]",
 		Short: "Print a machine's serial console",
-		Long:  "Print everything a machine's serial console has shown since the lab came up. MACHINE may be left out when there is only one.",
-		Args:  cobra.MaximumNArgs(2),
+		Long: `Print everything a machine's serial console has shown since the lab came up.
+
+MACHINE may be left out when there is only one. A single argument that is the name of a lab
+is taken for that.`,
+		Args: cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := ""
-			if len(args) == 2 {
+			if len(args) == 2 || len(args) == 1 && o.exists(args[0]) {
 				name, args = args[0], args[1:]
 			}
 			lab, err := o.open(name)

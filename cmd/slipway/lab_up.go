@@ -54,6 +54,11 @@ With --foreground it stays, and the lab ends with it (Ctrl-C).`,
 			return up.run(ctx, name, cmd.ErrOrStderr())
 		},
 	}
+	up.flags(cmd)
+	return cmd
+}
+
+func (up *labUp) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.IntVar(&up.count, "machines", 1, "how many equal machines, called m1, m2, ...")
 	f.StringArrayVar(&up.specs, "machine", nil,
@@ -67,7 +72,6 @@ With --foreground it stays, and the lab ends with it (Ctrl-C).`,
 	f.BoolVar(&up.off, "off", false, "leave the machines off; see 'slipway lab power'")
 	f.BoolVar(&up.service, "service", true, "run the boot service")
 	f.BoolVar(&up.foreground, "foreground", false, "stay, and end the lab on Ctrl-C")
-	return cmd
 }
 
 func (up *labUp) run(ctx context.Context, name string, out io.Writer) error {
