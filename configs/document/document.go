@@ -135,7 +135,7 @@ func (s *Source) onlyDocument(file *ast.File) ast.Node {
 		switch {
 		case doc.Body == nil:
 		case body != nil:
-			s.add(doc.Body.GetToken(), "", "a second document", "one document per file")
+			s.add(start(doc.Body), "", "a second document", "one document per file")
 			return nil
 		default:
 			body = doc.Body

@@ -71,7 +71,7 @@ func (r *reader) readKind(node ast.Node, path string, depth int, target reflect.
 
 // mark remembers where path stands, and reports what has no place in a document.
 func (r *reader) mark(node ast.Node, path string) (refused bool) {
-	if tk := node.GetToken(); tk != nil && path != "" {
+	if tk := start(node); tk != nil && path != "" {
 		if _, known := r.source.positions[path]; !known || isScalar(node) {
 			r.source.positions[path] = position{tk.Position.Line, tk.Position.Column}
 		}
@@ -82,6 +82,17 @@ func (r *reader) mark(node ast.Node, path string) (refused bool) {
 		return true
 	}
 	return false
+}
+
+// start is where a node begins: a mapping at its first key, as its own token
+// is the colon after that.
+func start(node ast.Node) *token.Token {
+	if mapping, ok := node.(ast.MapNode); ok {
+		if it := mapping.MapRange(); it.Next() {
+			return it.Key().GetToken()
+		}
+	}
+	return node.GetToken()
 }
 
 func isScalar(node ast.Node) bool {
@@ -150,6 +161,10 @@ func (r *reader) entries(node ast.Node, path string) []entry {
 	seen := map[string]int{}
 	for it := mapping.MapRange(); it.Next(); {
 		tk := it.Key().GetToken()
+		if _, merge := it.Key().(*ast.MergeKeyNode); merge {
+			r.mark(it.Key(), path)
+			continue
+		}
 		key, ok := it.Key().(*ast.StringNode)
 		if !ok {
 			r.source.add(tk, path, "a key that is not plain text", "text; in quotes if it looks like a number")
@@ -208,7 +223,7 @@ func exampleOf(t reflect.Type) string {
 }
 
 func (r *reader) wrongType(node ast.Node, path, want string) {
-	r.source.add(node.GetToken(), path, "this is "+kindOf(node), want)
+	r.source.add(start(node), path, "this is "+kindOf(node), want)
 }
 
 func kindOf(node ast.Node) string {
