@@ -65,9 +65,10 @@ const (
 	maxHeader     = 16 << 10
 	// slowest is the rate, in bytes a second, that an artifact is sent at or given up.
 	slowest = 64 << 10
-	// maxPerSource is how many connections one address may have open.
-	maxPerSource  = 32
-	closeDeadline = 5 * time.Second
+	// How many connections may be open, in all and from one address.
+	maxConnections = 4096
+	maxPerSource   = 32
+	closeDeadline  = 5 * time.Second
 )
 
 // New looks at each file of the table, keyed by URL path ("/image/kernel"),

@@ -12,8 +12,9 @@ type limiter struct {
 	net.Listener
 	server *Server
 
-	mu   sync.Mutex
-	open map[netip.Addr]int
+	mu    sync.Mutex
+	total int
+	open  map[netip.Addr]int
 }
 
 // Accept returns the next connection of a source that may have one more.
@@ -36,9 +37,10 @@ func (l *limiter) Accept() (net.Conn, error) {
 func (l *limiter) enter(source netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[source] >= maxPerSource {
+	if l.total >= maxConnections || l.open[source] >= maxPerSource {
 		return false
 	}
+	l.total++
 	l.open[source]++
 	return true
 }
@@ -46,6 +48,7 @@ func (l *limiter) enter(source netip.Addr) bool {
 func (l *limiter) leave(source netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.total--
 	if l.open[source]--; l.open[source] == 0 {
 		delete(l.open, source)
 	}

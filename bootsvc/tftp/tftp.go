@@ -41,14 +41,18 @@ type Server struct {
 	Seams
 	transfers *prometheus.CounterVec
 	sent      prometheus.Counter
-	// slots bounds the transfers under way: each holds a socket.
-	slots chan struct{}
+	slots     slots
 }
 
 const (
 	service = "tftp"
-	// maxTransfers under way at once; a client that is refused asks again.
+	// Transfers under way at once, in all and from one address: each holds a
+	// socket. A client that is refused asks again.
 	maxTransfers = 512
+	maxPerSource = 16
+	// maxDuration of a transfer. A loader takes a second; a client that
+	// acknowledges as slowly as it may does not keep its place.
+	maxDuration = 2 * time.Minute
 	// A block that is not acknowledged is sent again, so a client that went
 	// away holds its slot for a few seconds only.
 	blockTimeout = time.Second
@@ -75,14 +79,14 @@ func New(listen netip.AddrPort, files map[string][]byte, s Seams) *Server {
 			Name: "slipway_tftp_bytes_total",
 			Help: "Bytes of files sent in finished TFTP transfers.",
 		}),
-		slots: make(chan struct{}, maxTransfers),
+		slots: slots{by: map[netip.Addr]int{}},
 	}
 	s.Metrics.MustRegister(server.transfers, server.sent)
 	return server
 }
 
-// Run listens, calls ready, and serves until the context ends; it then waits
-// for transfers under way, a few seconds at most. It may be called again after it returned.
+// Run listens, calls ready, and serves until the context ends; transfers under
+// way end with it, within a few seconds. It may be called again after it returned.
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(s.listen))
 	if err != nil {
@@ -121,15 +125,15 @@ func (s *Server) read(ctx context.Context, name string, to io.ReaderFrom) error 
 	if err != nil {
 		return s.refuse(client, name, err)
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
+	if !s.slots.enter(client) {
 		return s.refuse(client, name, errBusy)
 	}
+	defer s.slots.leave(client)
+	ctx, cancel := context.WithTimeout(ctx, maxDuration)
+	defer cancel()
 	start := s.Now()
 	s.tell(ctx, client, start, fmt.Sprintf("%s asked for", display(name)))
-	n, err := to.ReadFrom(bytes.NewReader(data))
+	n, err := to.ReadFrom(&file{bytes.NewReader(data), ctx})
 	if err != nil {
 		// UEFI opens a transfer only to learn the size, and aborts it.
 		s.transfers.WithLabelValues("failed").Inc()

@@ -1,7 +1,10 @@
 package tftp
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -29,6 +32,46 @@ func TestFind(t *testing.T) {
 		if got := err == nil; got != want || want && string(data) != "loader" {
 			t.Errorf("%q: %q, %v", name, data, err)
 		}
+	}
+}
+
+func TestSlots(t *testing.T) {
+	s := slots{by: map[netip.Addr]int{}}
+	source := netip.MustParseAddr("10.0.0.1")
+	entered := 0
+	for range 2 * maxPerSource {
+		if s.enter(source) {
+			entered++
+		}
+	}
+	if entered != maxPerSource {
+		t.Errorf("one address has %d slots, want %d", entered, maxPerSource)
+	}
+	for range 2 * maxTransfers {
+		source = source.Next()
+		if s.enter(source) {
+			entered++
+		}
+	}
+	if entered != maxTransfers {
+		t.Errorf("all have %d slots, want %d", entered, maxTransfers)
+	}
+	s.leave(netip.MustParseAddr("10.0.0.1"))
+	if !s.enter(source) {
+		t.Error("a slot that was given back is not free")
+	}
+}
+
+// TestStopped: a transfer ends with the server, wherever it is.
+func TestStopped(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	f := &file{bytes.NewReader([]byte("loader")), ctx}
+	if n, err := f.Read(make([]byte, 2)); n != 2 || err != nil {
+		t.Errorf("read %d, %v", n, err)
+	}
+	cancel()
+	if n, err := f.Read(make([]byte, 2)); n != 0 || !errors.Is(err, context.Canceled) {
+		t.Errorf("read %d, %v", n, err)
 	}
 }
 
