@@ -117,7 +117,7 @@ func TestWrongPin(t *testing.T) {
 	n.args.CA = sha256.Sum256([]byte("another CA"))
 	n.start(t)
 	seen := sha256.Sum256(b.ca.cert.Raw)
-	for _, want := range []string{"expected a CA with SHA-256 " + hex.EncodeToString(n.args.CA[:]), hex.EncodeToString(seen[:]), "tries again in"} {
+	for _, want := range []string{"expected the CA pin " + hex.EncodeToString(n.args.CA[:]), hex.EncodeToString(seen[:]), "tries again in"} {
 		awaitScreen(t, n, want)
 	}
 	if b.requests != 0 {

@@ -21,7 +21,7 @@ type PinError struct {
 }
 
 func (e *PinError) Error() string {
-	return fmt.Sprintf("%s is not the boot service that started this machine: expected a CA with SHA-256 %s, it showed %s; nothing was sent",
+	return fmt.Sprintf("%s is not the boot service that started this machine: expected the CA pin %s, it showed %s; nothing was sent",
 		e.Server, e.Want, strings.Join(e.Seen, ", "))
 }
 

@@ -33,12 +33,12 @@ func TestTrust(t *testing.T) {
 		want       string // empty: trusted
 	}{
 		{name: "the pinned CA", host: "127.0.0.1", pin: ca, chain: good},
-		{name: "another CA", host: "127.0.0.1", pin: ca, chain: foreign, want: "expected a CA with SHA-256"},
+		{name: "another CA", host: "127.0.0.1", pin: ca, chain: foreign, want: "expected the CA pin"},
 		{name: "another host", host: "10.0.0.9", pin: ca, chain: good, want: "10.0.0.9"},
-		{name: "the CA is not shown", host: "127.0.0.1", pin: ca, chain: good[:1], want: "expected a CA with SHA-256"},
+		{name: "the CA is not shown", host: "127.0.0.1", pin: ca, chain: good[:1], want: "expected the CA pin"},
 		{name: "the pinned CA beside a leaf it did not sign", host: "127.0.0.1", pin: ca,
 			chain: []*x509.Certificate{foreign[0], good[1]}, want: "verify the boot service's certificate"},
-		{name: "a leaf pinned as if it were a CA", host: "127.0.0.1", pin: &testCA{cert: good[0]}, chain: good, want: "expected a CA with SHA-256"},
+		{name: "a leaf pinned as if it were a CA", host: "127.0.0.1", pin: &testCA{cert: good[0]}, chain: good, want: "expected the CA pin"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			trust := &trust{host: tt.host, pin: sha256.Sum256(tt.pin.cert.Raw)}
