@@ -20,7 +20,7 @@ import (
 
 // Units returns the control plane's units; none for a worker.
 func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
-	if cfg.Role != machine.ControlPlane {
+	if cfg.Role != machine.ControlPlane || cfg.ControlPlaneKeys == nil { // Files says what is wrong
 		return nil
 	}
 	units := etcd.Units(cfg, id)

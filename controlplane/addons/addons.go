@@ -34,7 +34,7 @@ var manifests embed.FS
 // Units returns the unit that applies what lies in Dir, and again every few
 // minutes. It is ready after the first time.
 func Units(id machine.Identity) []supervise.Unit {
-	service := Reconciler{Dir: Dir, Node: id.Hostname, Access: apiclient.Access{
+	service := &Reconciler{Dir: Dir, Node: id.Hostname, Access: apiclient.Access{
 		Server: kube.LocalServer, CAFile: kube.CAFile,
 		CertFile: kube.AddonsCert + ".crt", KeyFile: kube.AddonsCert + ".key",
 	}}

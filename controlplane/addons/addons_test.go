@@ -51,7 +51,7 @@ const roleText = `apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: "a:b"}`
 
-func reconciler(t *testing.T, c *cluster, files map[string]string) Reconciler {
+func reconciler(t *testing.T, c *cluster, files map[string]string) *Reconciler {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range files {
@@ -59,7 +59,7 @@ func reconciler(t *testing.T, c *cluster, files map[string]string) Reconciler {
 			t.Fatal(err)
 		}
 	}
-	return Reconciler{Dir: dir, Node: "cp-1", Access: apiclient.Access(apitest.Serve(t, c))}
+	return &Reconciler{Dir: dir, Node: "cp-1", Access: apiclient.Access(apitest.Serve(t, c))}
 }
 
 func TestApply(t *testing.T) {
@@ -115,6 +115,9 @@ func TestRunTriesAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	if err := r.Run(ctx, cancel); err != nil {
 		t.Fatal(err)
+	}
+	if !strings.Contains(r.WaitingFor(), `namespaces "kube-system" not found`) {
+		t.Errorf("it said that it waits for %q", r.WaitingFor())
 	}
 	if len(c.requests) != 1 || c.refuse != 0 {
 		t.Errorf("%d applied, %d refusals left", len(c.requests), c.refuse)

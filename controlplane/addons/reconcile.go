@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"slipway/controlplane/apiclient"
+	"slipway/nodeinit/supervise"
 )
 
 const (
@@ -27,11 +29,25 @@ type Reconciler struct {
 	Dir    string
 	Node   string
 	Access apiclient.Access
+
+	waiting atomic.Value // string: why the last round failed
+}
+
+// Equal reports whether other does the same.
+func (r *Reconciler) Equal(other supervise.Service) bool {
+	o, ok := other.(*Reconciler)
+	return ok && r.Dir == o.Dir && r.Node == o.Node && r.Access == o.Access
+}
+
+// WaitingFor is why there was no success yet.
+func (r *Reconciler) WaitingFor() string {
+	text, _ := r.waiting.Load().(string)
+	return text
 }
 
 // Run applies until ctx ends. The first rounds may fail: a new API server makes
 // its own namespaces a moment after it is ready. A later failure ends it.
-func (r Reconciler) Run(ctx context.Context, ready func()) error {
+func (r *Reconciler) Run(ctx context.Context, ready func()) error {
 	first, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := r.untilApplied(first); err != nil {
@@ -45,7 +61,7 @@ func (r Reconciler) Run(ctx context.Context, ready func()) error {
 }
 
 // keep repeats both parts until ctx ends or one fails.
-func (r Reconciler) keep(ctx context.Context) error {
+func (r *Reconciler) keep(ctx context.Context) error {
 	apply, mark := time.NewTicker(again), time.NewTicker(joining)
 	defer apply.Stop()
 	defer mark.Stop()
@@ -75,7 +91,7 @@ func (r Reconciler) keep(ctx context.Context) error {
 // kubelet may not give itself this one (NodeRestriction).
 const role = `{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`
 
-func (r Reconciler) mark(ctx context.Context) error {
+func (r *Reconciler) mark(ctx context.Context) error {
 	client, err := apiclient.Open(r.Access)
 	if err != nil {
 		return err
@@ -86,7 +102,7 @@ func (r Reconciler) mark(ctx context.Context) error {
 
 // untilApplied returns nil after a round without errors, or the last round's
 // error when ctx ends.
-func (r Reconciler) untilApplied(ctx context.Context) error {
+func (r *Reconciler) untilApplied(ctx context.Context) error {
 	tick := time.NewTicker(retry)
 	defer tick.Stop()
 	for {
@@ -94,6 +110,7 @@ func (r Reconciler) untilApplied(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
+		r.waiting.Store(err.Error())
 		select {
 		case <-ctx.Done():
 			return err
@@ -104,7 +121,7 @@ func (r Reconciler) untilApplied(ctx context.Context) error {
 
 // Apply applies every object once, files in order, and stops at the first
 // that is refused: later ones may rest on it.
-func (r Reconciler) Apply(ctx context.Context) error {
+func (r *Reconciler) Apply(ctx context.Context) error {
 	names, err := filepath.Glob(filepath.Join(r.Dir, "*.yaml"))
 	if err != nil {
 		return fmt.Errorf("list %s: %w", r.Dir, err)

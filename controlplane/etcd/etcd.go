@@ -59,7 +59,7 @@ func args(cfg *machine.Config, id machine.Identity) []string {
 		"--initial-advertise-peer-urls=" + peer,
 		"--initial-cluster=" + id.Hostname + "=" + peer,
 		"--initial-cluster-token=" + cfg.Cluster.Name,
-		"--initial-cluster-state=new",
+		"--initial-cluster-state=" + state(cfg),
 		"--client-cert-auth",
 		"--trusted-ca-file=" + CAFile,
 		"--cert-file=" + dir + "/server.crt",
@@ -76,6 +76,15 @@ func args(cfg *machine.Config, id machine.Identity) []string {
 		"--auto-compaction-mode=periodic",
 		"--auto-compaction-retention=1h",
 	}
+}
+
+// state says whether the member makes a new cluster. Only the machine that is
+// told to may: another, with an empty disk, would make a second one.
+func state(cfg *machine.Config) string {
+	if cfg.ControlPlaneKeys.Bootstrap {
+		return "new"
+	}
+	return "existing"
 }
 
 // timing returns the heartbeat and the election timeout. A lone member has

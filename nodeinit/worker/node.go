@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"slipway/configs/machine"
@@ -47,7 +48,20 @@ type follower struct {
 	Registered string // file to write
 	CNIDir     string
 
-	client *apiclient.Client // nil: to be opened with the certificate of the day
+	client  *apiclient.Client // nil: to be opened with the certificate of the day
+	waiting atomic.Value      // string
+}
+
+// Equal reports whether other does the same.
+func (f *follower) Equal(other supervise.Service) bool {
+	o, ok := other.(*follower)
+	return ok && f.Hostname == o.Hostname && f.Access == o.Access && f.Registered == o.Registered && f.CNIDir == o.CNIDir
+}
+
+// WaitingFor is what keeps the Node from being Ready.
+func (f *follower) WaitingFor() string {
+	text, _ := f.waiting.Load().(string)
+	return text
 }
 
 // Run follows until ctx ends.
@@ -62,11 +76,12 @@ func (f *follower) Run(ctx context.Context, ready func()) error {
 			return nil
 		case <-timer.C:
 		}
-		now, err := f.look(ctx)
+		missing, err := f.look(ctx)
 		if errors.Is(err, errHost) {
 			return err
 		}
-		if now && !isReady {
+		f.waiting.Store(missing)
+		if missing == "" && !isReady {
 			isReady = true
 			ready()
 		}
@@ -81,23 +96,24 @@ func (f *follower) Run(ctx context.Context, ready func()) error {
 // errHost is within errors of this machine, which no waiting cures.
 var errHost = errors.New("set up the pod network")
 
-// look does one round and reports whether the Node is Ready.
-func (f *follower) look(ctx context.Context) (bool, error) {
+// look does one round and says what keeps the Node from being Ready; nothing
+// once it is.
+func (f *follower) look(ctx context.Context) (missing string, err error) {
 	n, err := f.get(ctx)
 	if err != nil {
 		f.hangUp()
-		return false, err
+		return err.Error(), err
 	}
 	if err := f.configure(n); err != nil {
-		return false, fmt.Errorf("%w: %w", errHost, err)
+		return "", fmt.Errorf("%w: %w", errHost, err)
 	}
-	return n.ready(), nil
+	return n.missing(), nil
 }
 
 func (f *follower) get(ctx context.Context) (n node, err error) {
 	if f.client == nil {
 		if f.client, err = apiclient.Open(f.Access); err != nil {
-			return n, err // the kubelet has not joined yet
+			return n, fmt.Errorf("the kubelet to join: %w", err)
 		}
 	}
 	err = f.client.Get(ctx, "/api/v1/nodes/"+url.PathEscape(f.Hostname), &n)
@@ -132,15 +148,22 @@ type node struct {
 		PodCIDR netip.Prefix `json:"podCIDR"`
 	} `json:"spec"`
 	Status struct {
-		Conditions []struct{ Type, Status string } `json:"conditions"`
+		Conditions []struct{ Type, Status, Message string } `json:"conditions"`
 	} `json:"status"`
 }
 
-func (n node) ready() bool {
+// missing says what keeps the Node from being Ready.
+func (n node) missing() string {
+	if !n.Spec.PodCIDR.IsValid() {
+		return "a pod subnet from the controller manager"
+	}
 	for _, c := range n.Status.Conditions {
+		if c.Type == "Ready" && c.Status == "True" {
+			return ""
+		}
 		if c.Type == "Ready" {
-			return c.Status == "True"
+			return "the Node to be Ready: " + c.Message
 		}
 	}
-	return false
+	return "the Node to be Ready"
 }

@@ -56,7 +56,7 @@ func TestFollower(t *testing.T) {
 	server := &registry{dir: dir, script: []string{
 		"",
 		`{"metadata":{"uid":"u1"}}`,
-		`{"metadata":{"uid":"u1"},"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"Ready","status":"False"}]}}`,
+		`{"metadata":{"uid":"u1"},"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"Ready","status":"False","message":"no network"}]}}`,
 		`{"metadata":{"uid":"u1"},"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"DiskPressure","status":"False"},{"type":"Ready","status":"True"}]}}`,
 	}}
 	f := &follower{
@@ -106,5 +106,23 @@ func TestFollowerFails(t *testing.T) {
 	err := f.Run(t.Context(), func() { t.Error("ready") })
 	if err == nil || !strings.Contains(err.Error(), "set up the pod network: write /proc/none") {
 		t.Errorf("Run = %v", err)
+	}
+}
+
+func TestMissing(t *testing.T) {
+	tests := map[string]string{
+		`{}`:                                   "a pod subnet from the controller manager",
+		`{"spec":{"podCIDR":"10.244.0.0/24"}}`: "the Node to be Ready",
+		`{"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"Ready","status":"False","message":"no network"}]}}`: "the Node to be Ready: no network",
+		`{"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"Ready","status":"True","message":"fine"}]}}`:        "",
+	}
+	for text, want := range tests {
+		var n node
+		if err := json.Unmarshal([]byte(text), &n); err != nil {
+			t.Fatal(err)
+		}
+		if got := n.missing(); got != want {
+			t.Errorf("missing of %s = %q, want %q", text, got, want)
+		}
 	}
 }
