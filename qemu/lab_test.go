@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -104,12 +106,6 @@ func TestLabLife(t *testing.T) {
 		Machines: []Machine{{MemoryMiB: 128, CPUs: 1, DisksGiB: []int{1}}},
 		Service:  &Service{Command: []string{"/bin/sh", "-c", "echo serving; (sleep 0.1 &) ; exec sleep 1000"}},
 	})
-	power := func(a Action) {
-		t.Helper()
-		if err := leash.Power(t.Context(), "m1", a); err != nil {
-			t.Fatal(err)
-		}
-	}
 	status := func() Status {
 		t.Helper()
 		s, err := leash.Status(t.Context())
@@ -122,21 +118,53 @@ func TestLabLife(t *testing.T) {
 		t.Fatalf("after the start: %+v", s)
 	}
 	await(t, "firmware speaks on the console", time.Minute, consoleSays(leash.Lab, "m1", "SeaBIOS"))
-	power(PowerReset)
-	power(LinkDown)
-	power(PowerOff)
+	await(t, "orphans are reaped", time.Minute, func() error { return noZombies(leash.cmd.Process.Pid) })
+	power(t, leash.Lab, PowerReset, LinkDown, PowerOff)
 	if s := status(); s.Machines[0].Running {
 		t.Fatalf("after power off: %+v", s)
 	}
 	if err := leash.Power(t.Context(), "m1", PowerReset); err == nil || !strings.Contains(err.Error(), "power it on first") {
 		t.Fatalf("reset of a machine that is off: %v", err)
 	}
-	power(PowerCycle)
+	power(t, leash.Lab, PowerCycle)
 	if err := leash.Service(t.Context(), PowerCycle); err != nil {
 		t.Fatal(err)
 	}
+	if s := status(); !s.Machines[0].Running || !s.Service.Running {
+		t.Fatalf("after power cycles: %+v", s)
+	}
+	endReleased(t, leash)
+}
+
+// noZombies looks for children of pid that have ended and were not waited for.
+func noZombies(pid int) error {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		stat, _ := os.ReadFile(path) // it may be gone
+		if strings.Contains(string(stat), fmt.Sprintf(") Z %d ", pid)) {
+			err = errors.Join(err, fmt.Errorf("zombie: %s", stat))
+		}
+	}
+	return err
+}
+
+func power(t *testing.T, lab *Lab, actions ...Action) {
+	t.Helper()
+	for _, action := range actions {
+		if err := lab.Power(t.Context(), "m1", action); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// endReleased lets the lab go, finds it alive, and ends it as another process would.
+func endReleased(t *testing.T, leash *Leash) {
+	t.Helper()
 	if err := leash.Release(); err != nil {
 		t.Fatal(err)
+	}
+	if s, err := leash.Status(t.Context()); err != nil || s.State != StateUp {
+		t.Fatalf("released: %+v, %v", s, err)
 	}
 	if err := leash.Down(t.Context(), false); err != nil {
 		t.Fatal(err)
@@ -209,6 +237,25 @@ func TestEnter(t *testing.T) {
 	}
 	if out := run("ip", "route", "show", "default"); out != "" {
 		t.Errorf("a route out of the lab: %s", out)
+	}
+
+	args, err := leash.Enter("sleep", "1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest := exec.Command(args[0], args[1:]...)
+	if err := guest.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "sleep is a member of the lab", time.Minute, func() error {
+		if out, err := exec.Command("pgrep", "--parent", strconv.Itoa(guest.Process.Pid), "sleep").CombinedOutput(); err != nil {
+			return fmt.Errorf("not yet: %w %s", err, out)
+		}
+		return nil
+	})
+	leash.Cut()
+	if err := guest.Wait(); err == nil {
+		t.Error("a command in the lab outlived it")
 	}
 }
 
