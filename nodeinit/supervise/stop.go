@@ -67,7 +67,7 @@ func (s *Supervisor) stopOne(r *runner) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.status.State != Stopped && r.status.State != Done {
-		s.transition(r, Stopping, nil)
+		s.transition(r, Stopping, "", nil)
 	}
 	r.told = true
 	r.cancel()

@@ -46,6 +46,7 @@ type runner struct {
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the unit is Stopped or Done
 	told   bool          // to stop
+	logged bool          // its first state
 }
 
 // New makes a supervisor without units. It logs each change of state.
@@ -166,10 +167,9 @@ func (s *Supervisor) await(ctx context.Context, r *runner) bool {
 		switch {
 		case ctx.Err() != nil:
 		case len(missing) == 0:
-			s.transition(r, Starting, nil)
-		case r.status.State != Waiting || r.status.WaitingFor != strings.Join(missing, ", "):
-			s.transition(r, Waiting, nil)
-			r.status.WaitingFor = strings.Join(missing, ", ")
+			s.transition(r, Starting, "", nil)
+		default:
+			s.transition(r, Waiting, strings.Join(missing, ", "), nil)
 		}
 		changed := s.changed
 		s.mu.Unlock()
@@ -198,15 +198,14 @@ func (s *Supervisor) ready(r *runner) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.status.State == Starting {
-		s.transition(r, Ready, nil)
+		s.transition(r, Ready, "", nil)
 	}
 }
 
 func (s *Supervisor) backoff(ctx context.Context, r *runner, delay time.Duration, err error) {
 	s.mu.Lock()
 	r.status.Restarts++
-	s.transition(r, Backoff, err)
-	r.status.WaitingFor = fmt.Sprintf("restart in %s", delay)
+	s.transition(r, Backoff, fmt.Sprintf("restart in %s", delay), err)
 	s.mu.Unlock()
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
@@ -219,20 +218,29 @@ func (s *Supervisor) backoff(ctx context.Context, r *runner, delay time.Duration
 func (s *Supervisor) set(r *runner, state State, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.transition(r, state, err)
+	s.transition(r, state, "", err)
 }
 
-// transition is called with mu held.
-func (s *Supervisor) transition(r *runner, state State, err error) {
+// transition is called with mu held. It logs what is new of state, not of what
+// is waited for meanwhile.
+func (s *Supervisor) transition(r *runner, state State, waitingFor string, err error) {
+	isNew := r.status.State != state || !r.logged
+	if !isNew && r.status.WaitingFor == waitingFor {
+		return
+	}
 	if r.status.State != state {
 		r.status.Since = time.Now()
 	}
-	r.status.State, r.status.WaitingFor = state, ""
-	if err != nil {
+	r.status.State, r.status.WaitingFor, r.logged = state, waitingFor, true
+	log := s.log.With("unit", r.unit.Name)
+	switch {
+	case err != nil:
 		r.status.LastError = err.Error()
-		s.log.Error(string(state), "unit", r.unit.Name, "err", err)
-	} else {
-		s.log.Info(string(state), "unit", r.unit.Name)
+		log.Error(string(state), "err", err)
+	case isNew && waitingFor != "":
+		log.Info(string(state), "for", waitingFor)
+	case isNew:
+		log.Info(string(state))
 	}
 	s.broadcast()
 }

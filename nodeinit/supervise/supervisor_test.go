@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"bytes"
 	gocmp "cmp"
 	"context"
 	"errors"
@@ -374,4 +375,36 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestLogTellsStatesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		plain := slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
+				return slog.Attr{}
+			}
+			return a
+		}})
+		story, s := newStory(), New(slog.New(plain))
+		apply(t, s, story.unit("etcd", fake{ReadyIn: time.Second}), story.unit("containerd", fake{ReadyIn: 2 * time.Second}))
+		out.Reset()
+		etcd, containerd := s.runners[0].unit, s.runners[1].unit
+		apply(t, s, etcd, containerd, story.unit("kubelet", fake{EndIn: time.Minute, End: errors.New("no disk")}, "etcd", "containerd"))
+		time.Sleep(65 * time.Second)
+		synctest.Wait()
+		want := `msg=waiting unit=kubelet for="etcd, containerd"
+msg=ready unit=etcd
+msg=ready unit=containerd
+msg=starting unit=kubelet
+msg=ready unit=kubelet
+msg=backoff unit=kubelet err="no disk"
+msg=starting unit=kubelet
+msg=ready unit=kubelet
+`
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		stop(t, s)
+	})
 }
