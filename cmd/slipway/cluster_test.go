@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"text/tabwriter"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -51,7 +54,7 @@ func TestPlansThatCannotBe(t *testing.T) {
 		controlPlanes, workers int
 		want                   string
 	}{
-		"too few machines":      {"prod", 3, 0, "3 machines are needed and 2 are approved"},
+		"too few machines":      {"prod", 3, 0, "too few machines: 3 needed, 2 approved"},
 		"no control plane":      {"prod", 0, 1, "no machine is a control plane"},
 		"an even number":        {"prod", 2, 0, "etcd needs a majority"},
 		"a name that is no DNS": {"Prod!", 1, 0, "not a DNS label"},
@@ -68,27 +71,58 @@ func TestAMissedDeadlineNamesWhoAndWhy(t *testing.T) {
 		{Id: "52-54-00-00-00-02", Hostname: "prod-worker-1", Phase: "joining", WaitingFor: "kubelet"},
 		{Id: "52-54-00-00-00-03", Hostname: "prod-worker-2", WaitingFor: "its first packet"},
 	}}
-	err := missed(t.Context(), c, time.Minute)
+	err := missed(c, time.Minute)
 	const want = "not in time: after 1m0s, prod-worker-1 (52-54-00-00-00-02) is joining and waits for kubelet; " +
 		"prod-worker-2 (52-54-00-00-00-03) is not seen yet and waits for its first packet; see slipway machines timeline MACHINE"
 	if !errors.Is(err, errDeadline) || err.Error() != want {
 		t.Errorf("the error is %v", err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := missed(ctx, c, time.Minute); errors.Is(err, errDeadline) {
-		t.Errorf("after Ctrl-C: %v", err)
-	}
 }
 
 func TestProgressPrintsChangesOnly(t *testing.T) {
 	var out bytes.Buffer
-	p := progress{w: &out, start: time.Now(), last: map[string]string{}}
+	w := waiting{out: &out, start: time.Now(), last: map[string]string{}}
 	for _, phase := range []string{"booting", "booting", "ready", "ready"} {
-		p.show(&bootv1.Cluster{Machines: []*bootv1.Machine{{Id: "1", Hostname: "prod-cp-1", Phase: phase}}})
+		w.show([]*bootv1.Machine{{Id: "1", Hostname: "prod-cp-1", Phase: phase}, {Id: "52-54-00-00-00-02"}})
 	}
-	if lines := strings.Count(out.String(), "\n"); lines != 2 || !strings.Contains(out.String(), "prod-cp-1  ready\n") {
+	if lines := strings.Count(out.String(), "\n"); lines != 3 || !strings.Contains(out.String(), "prod-cp-1  ready\n") {
 		t.Errorf("progress printed\n%s", out.String())
+	}
+}
+
+func TestWaitingEnds(t *testing.T) {
+	restarting := connect.NewError(connect.CodeUnavailable, errors.New("connection refused"))
+	for name, test := range map[string]struct {
+		looks []error // what each look returns; done after the last
+		want  error
+		took  time.Duration
+	}{
+		"at once":                      {nil, nil, 0},
+		"after a while":                {[]error{nil, nil}, nil, 2 * pollInterval},
+		"over a restart":               {[]error{restarting, nil}, nil, 2 * pollInterval},
+		"at a refusal":                 {[]error{nil, errTooFew}, errTooFew, pollInterval},
+		"at the deadline":              {make([]error, 100), errDeadline, time.Minute},
+		"at the deadline, unreachable": {slices.Repeat([]error{restarting}, 100), errDeadline, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				w := waiting{command: t.Context(), timeout: time.Minute}
+				err := w.until(ctx, func() (bool, error) {
+					if len(test.looks) == 0 {
+						return true, nil
+					}
+					next := test.looks[0]
+					test.looks = test.looks[1:]
+					return false, next
+				})
+				if took := time.Since(began); !errors.Is(err, test.want) || took != test.took {
+					t.Errorf("%v after %v, want %v after %v", err, took, test.want, test.took)
+				}
+			})
+		})
 	}
 }
 

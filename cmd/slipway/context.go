@@ -44,7 +44,8 @@ func (r *remote) client() (*client.Client, error) {
 	return c.New()
 }
 
-// machineID reads what a person calls a machine: its ID, or its host name.
+// machineID reads what a person calls a machine: its ID, or its host name, or
+// nothing at all when there is only one.
 func machineID(ctx context.Context, c *client.Client, text string) (string, error) {
 	if id, err := enroll.ParseMachineID(text); err == nil {
 		return id, nil
@@ -53,7 +54,14 @@ func machineID(ctx context.Context, c *client.Client, text string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	for _, m := range answer.Msg.GetMachines() {
+	machines := answer.Msg.GetMachines()
+	if text == "" {
+		if len(machines) != 1 {
+			return "", fmt.Errorf("%w: there are %d machines, so name one: see slipway machines list", errUsage, len(machines))
+		}
+		return machines[0].GetId(), nil
+	}
+	for _, m := range machines {
 		if m.GetHostname() == text {
 			return m.GetId(), nil
 		}

@@ -34,8 +34,9 @@ func clusterCreateCommand(r *remote) *cobra.Command {
 		Long: `Make a cluster.
 
 Without -f, it takes approved machines that no cluster has, in the order of
-their discovery. It prints the plan and asks. The same command again changes
-nothing; with --wait it waits on.`,
+their discovery. It prints the plan and asks. With --wait it first waits until
+there are enough of them, and then until every node is Ready. The same command
+again changes nothing and waits on.`,
 		Example: "  slipway cluster create prod --control-planes 3 --workers 2 --wait\n  slipway cluster create -f prod.yaml",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,20 +44,7 @@ nothing; with --wait it waits on.`,
 			if err != nil {
 				return err
 			}
-			doc, exists, err := f.document(cmd.Context(), c, optional(args))
-			if err != nil {
-				return err
-			}
-			if !exists {
-				if err := f.create(cmd, c, doc); err != nil {
-					return err
-				}
-			}
-			if !f.wait {
-				fmt.Fprintf(cmd.ErrOrStderr(), "See how it goes: slipway cluster status %s\n", doc.Name)
-				return nil
-			}
-			return waitReady(cmd, c, doc.Name, f.timeout)
+			return f.run(cmd, c, optional(args))
 		},
 	}
 	flags := cmd.Flags()
@@ -69,8 +57,31 @@ nothing; with --wait it waits on.`,
 	return cmd
 }
 
+func (f *createFlags) run(cmd *cobra.Command, c *client.Client, name string) error {
+	w := &waiting{Client: c, command: cmd.Context(), timeout: f.timeout, out: cmd.OutOrStdout(), start: time.Now(), last: map[string]string{}}
+	ctx, cancel := cmd.Context(), func() {}
+	if f.wait {
+		ctx, cancel = context.WithTimeout(ctx, f.timeout)
+	}
+	defer cancel()
+	doc, exists, err := f.document(ctx, w, name)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		if err := f.create(cmd, c, doc); err != nil {
+			return err
+		}
+	}
+	if f.wait {
+		return w.forReady(ctx, doc.Name)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "See how it goes: slipway cluster status %s\n", doc.Name)
+	return nil
+}
+
 // document is the cluster that is wanted, and whether it exists already.
-func (f *createFlags) document(ctx context.Context, c *client.Client, name string) (*cluster.Cluster, bool, error) {
+func (f *createFlags) document(ctx context.Context, w *waiting, name string) (*cluster.Cluster, bool, error) {
 	if f.file != "" {
 		doc, err := f.read(name)
 		return doc, false, err
@@ -78,7 +89,7 @@ func (f *createFlags) document(ctx context.Context, c *client.Client, name strin
 	if name == "" {
 		return nil, false, fmt.Errorf("%w: a cluster needs a name, or a document with -f", errUsage)
 	}
-	known, err := c.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
+	known, err := w.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
 	switch {
 	case err == nil:
 		doc, err := cluster.Parse(known.Msg.GetCluster().GetDocument(), name)
@@ -86,7 +97,13 @@ func (f *createFlags) document(ctx context.Context, c *client.Client, name strin
 	case connect.CodeOf(err) != connect.CodeNotFound:
 		return nil, false, err
 	}
-	answer, err := c.Inventory.ListMachines(ctx, connect.NewRequest(&bootv1.ListMachinesRequest{}))
+	if f.wait {
+		doc, err := w.forMachines(ctx, func(machines []*bootv1.Machine) (*cluster.Cluster, error) {
+			return planFrom(name, machines, f.controlPlanes, f.workers)
+		})
+		return doc, false, err
+	}
+	answer, err := w.Inventory.ListMachines(ctx, connect.NewRequest(&bootv1.ListMachinesRequest{}))
 	if err != nil {
 		return nil, false, err
 	}
@@ -109,6 +126,9 @@ func (f *createFlags) read(name string) (*cluster.Cluster, error) {
 	return doc, nil
 }
 
+// errTooFew says that more machines must be approved first.
+var errTooFew = errors.New("too few machines")
+
 // planFrom gives free approved machines their places, in the order they came.
 func planFrom(name string, machines []*bootv1.Machine, controlPlanes, workers int) (*cluster.Cluster, error) {
 	doc := &cluster.Cluster{Name: name}
@@ -124,7 +144,7 @@ func planFrom(name string, machines []*bootv1.Machine, controlPlanes, workers in
 		doc.Machines = append(doc.Machines, cluster.Machine{ID: m.GetId(), Role: role})
 	}
 	if len(doc.Machines) < wanted {
-		return nil, fmt.Errorf("%d machines are needed and %d are approved and free: see slipway machines list, then slipway machines approve MACHINE", wanted, len(doc.Machines))
+		return nil, fmt.Errorf("%w: %d needed, %d approved and free; see slipway machines list, then slipway machines approve MACHINE", errTooFew, wanted, len(doc.Machines))
 	}
 	text, err := cluster.Marshal(doc)
 	if err != nil {

@@ -53,15 +53,15 @@ func machinesListCommand(r *remote) *cobra.Command {
 
 func machinesShowCommand(r *remote) *cobra.Command {
 	return &cobra.Command{
-		Use:   "show MACHINE",
+		Use:   "show [MACHINE]",
 		Short: "Show what is known of a machine, by its ID or host name",
-		Args:  cobra.ExactArgs(1),
+		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := r.client()
 			if err != nil {
 				return err
 			}
-			m, err := getMachine(cmd.Context(), c, args[0])
+			m, err := getMachine(cmd.Context(), c, optional(args))
 			if err != nil {
 				return err
 			}

@@ -14,17 +14,17 @@ import (
 func machinesTimelineCommand(r *remote) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use:   "timeline MACHINE",
+		Use:   "timeline [MACHINE]",
 		Short: "Show a machine's latest boot, phase by phase",
 		Long: `Show a machine's latest boot, phase by phase: when it reached each one, and how
 long that took since the one before. With --all, every event there is.`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := r.client()
 			if err != nil {
 				return err
 			}
-			m, err := getMachine(cmd.Context(), c, args[0])
+			m, err := getMachine(cmd.Context(), c, optional(args))
 			if err != nil {
 				return err
 			}

@@ -9,42 +9,89 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/spf13/cobra"
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/client"
+	"slipway/configs/cluster"
 	"slipway/configs/enroll"
 )
 
 // pollInterval is how often --wait looks.
 const pollInterval = time.Second
 
-// waitReady prints a line for each change until every machine is Ready, or the
-// deadline: then its error names who is missing and what they wait for.
-func waitReady(cmd *cobra.Command, c *client.Client, name string, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-	defer cancel()
-	progress := progress{w: cmd.OutOrStdout(), start: time.Now(), last: map[string]string{}}
+// waiting follows machines until something is true of them. It prints a line
+// for each change on the way.
+type waiting struct {
+	*client.Client
+	command context.Context // ends when a person interrupts, and not at the deadline
+	timeout time.Duration
+	out     io.Writer
+	start   time.Time
+	last    map[string]string // what was printed last, by machine
+}
+
+// forMachines waits until plan finds enough machines.
+func (w *waiting) forMachines(ctx context.Context, plan func([]*bootv1.Machine) (*cluster.Cluster, error)) (doc *cluster.Cluster, err error) {
+	var short error
+	err = w.until(ctx, func() (bool, error) {
+		answer, err := w.Inventory.ListMachines(ctx, connect.NewRequest(&bootv1.ListMachinesRequest{}))
+		if err != nil {
+			return false, err
+		}
+		w.show(answer.Msg.GetMachines())
+		if doc, short = plan(answer.Msg.GetMachines()); errors.Is(short, errTooFew) {
+			return false, nil
+		}
+		return short == nil, short
+	})
+	if errors.Is(err, errDeadline) && short != nil {
+		return nil, fmt.Errorf("%w: after %v, %w", errDeadline, w.timeout, short)
+	}
+	return doc, err
+}
+
+// forReady waits until every machine of a cluster is Ready.
+func (w *waiting) forReady(ctx context.Context, name string) error {
+	var latest *bootv1.Cluster
+	err := w.until(ctx, func() (bool, error) {
+		answer, err := w.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
+		if err != nil {
+			return false, err
+		}
+		latest = answer.Msg.GetCluster()
+		w.show(latest.GetMachines())
+		return len(notReady(latest)) == 0, nil
+	})
+	switch {
+	case errors.Is(err, errDeadline):
+		return missed(latest, w.timeout)
+	case err != nil:
+		return err
+	}
+	_, err = fmt.Fprintf(w.out, "Cluster %s is Ready. Use it: slipway cluster kubeconfig %s --file kubeconfig\n", name, name)
+	return err
+}
+
+// until looks, once a second, until look is done or fails, or ctx ends. A boot
+// service that does not answer for a while is waited for too.
+func (w *waiting) until(ctx context.Context, look func() (bool, error)) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
-	var latest *bootv1.Cluster
 	for {
-		answer, err := c.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
-		switch {
-		case err == nil:
-			latest = answer.Msg.GetCluster()
-			progress.show(latest)
-			if len(notReady(latest)) == 0 {
-				fmt.Fprintf(cmd.OutOrStdout(), "Cluster %s is Ready. Use it: slipway cluster kubeconfig %s --file kubeconfig\n", name, name)
-				return nil
-			}
-		case ctx.Err() == nil && !passing(err):
+		done, err := look()
+		if done || err != nil && !passing(err) {
 			return err
 		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return missed(cmd.Context(), latest, timeout)
+			if w.command.Err() != nil {
+				return errors.New("interrupted; what was begun goes on without this command")
+			}
+			if err != nil {
+				return fmt.Errorf("%w: after %v, %w", errDeadline, w.timeout, err)
+			}
+			return fmt.Errorf("%w: after %v", errDeadline, w.timeout)
 		}
 	}
 }
@@ -60,10 +107,7 @@ func passing(err error) bool {
 }
 
 // missed names who is not Ready.
-func missed(ctx context.Context, c *bootv1.Cluster, timeout time.Duration) error {
-	if ctx.Err() != nil {
-		return errors.New("interrupted; the cluster goes on without this command")
-	}
+func missed(c *bootv1.Cluster, timeout time.Duration) error {
 	var reasons []string
 	for _, m := range notReady(c) {
 		reasons = append(reasons, fmt.Sprintf("%s (%s) is %s and waits for %s", m.GetHostname(), m.GetId(), orUnseen(m.GetPhase()), orNothing(m.GetWaitingFor())))
@@ -97,23 +141,21 @@ func orNothing(waitingFor string) string {
 	return waitingFor
 }
 
-// progress prints a machine's state when it differs from the last one.
-type progress struct {
-	w     io.Writer
-	start time.Time
-	last  map[string]string
-}
-
-func (p *progress) show(c *bootv1.Cluster) {
-	for _, m := range c.GetMachines() {
+// show prints a machine's state when it differs from the last one.
+func (w *waiting) show(machines []*bootv1.Machine) {
+	for _, m := range machines {
 		state := orUnseen(m.GetPhase())
 		if m.GetWaitingFor() != "" {
 			state += ", waits for " + m.GetWaitingFor()
 		}
-		if p.last[m.GetId()] == state {
+		if w.last[m.GetId()] == state {
 			continue
 		}
-		p.last[m.GetId()] = state
-		fmt.Fprintf(p.w, "%6.1fs  %s  %s\n", time.Since(p.start).Seconds(), m.GetHostname(), state)
+		w.last[m.GetId()] = state
+		name := m.GetHostname()
+		if name == "" {
+			name = m.GetId()
+		}
+		fmt.Fprintf(w.out, "%6.1fs  %s  %s\n", time.Since(w.start).Seconds(), name, state)
 	}
 }
