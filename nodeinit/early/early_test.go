@@ -87,7 +87,7 @@ func TestMachineID(t *testing.T) {
 		"", "Not Settable", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
 		"03000200-0400-0500-0006-000700080009",
 	} {
-		if id(bad) == id(bad) {
+		if first, second := id(bad), id(bad); first == second {
 			t.Errorf("%q was taken for a machine's own UUID", bad)
 		}
 	}
