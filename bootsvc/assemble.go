@@ -66,7 +66,7 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 	return parts{
 		where: p.where(),
 		all: []part{
-			{"inventory", func(ctx context.Context, ready func()) error { ready(); return machines.Run(ctx) }},
+			{"store", background(p.state.Run)}, {"inventory", background(machines.Run)},
 			{"api", people.Run}, {"http", web.Run}, {"tftp", loaders.Run}, {"dhcp", ask.Run}, {"radv", routers.Run},
 		},
 	}, nil
@@ -75,6 +75,14 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 // both tells two observers.
 func both(a, b timeline.Observer) timeline.Observer {
 	return func(ctx context.Context, e timeline.Event) { a(ctx, e); b(ctx, e) }
+}
+
+// background is a part that others need not wait for.
+func background(run func(context.Context) error) func(context.Context, func()) error {
+	return func(ctx context.Context, ready func()) error {
+		ready()
+		return run(ctx)
+	}
 }
 
 func (s Service) dhcp(ctx context.Context, p plan, observe timeline.Observer, refusals *refusal.Recorder, metrics *prometheus.Registry) (*dhcp.Server, error) {

@@ -38,7 +38,7 @@ func (s *Store) embed(ctx context.Context, c Config) error {
 		lock.Close()
 		return fmt.Errorf("start the embedded etcd in %s: %w", c.Dir, err)
 	}
-	s.client = v3client.New(member.Server)
+	s.client, s.failed = v3client.New(member.Server), member.Err()
 	s.stop = func() {
 		member.Close()
 		lock.Close()

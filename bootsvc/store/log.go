@@ -16,10 +16,13 @@ func zapTo(log *slog.Logger) *zap.Logger {
 }
 
 // pointless are warnings about listeners and tokens, which a member that
-// listens nowhere does not have.
+// listens nowhere does not have, and about the version of a database that has
+// no entry yet, which etcd looks at again once it has.
 var pointless = []string{
 	"Running http and grpc server on single port. This is not recommended for production.",
 	"simple token is not cryptographically signed",
+	"Failed to detect schema version",
+	"failed to update storage version",
 }
 
 type slogCore struct{ log *slog.Logger }

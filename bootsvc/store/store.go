@@ -42,7 +42,8 @@ type Config struct {
 // Store is an open store. Its methods may be called concurrently.
 type Store struct {
 	client *clientv3.Client
-	stop   func() // stops the embedded member; nil without one
+	stop   func()       // stops the embedded member; nil without one
+	failed <-chan error // the embedded member's end; nil without one
 	seal   cipher.AEAD
 }
 
@@ -91,6 +92,17 @@ func (s *Store) Close() {
 	s.client.Close()
 	if s.stop != nil {
 		s.stop()
+	}
+}
+
+// Run blocks until ctx ends, or the embedded member fails: the disk is full, or
+// broken.
+func (s *Store) Run(ctx context.Context) error {
+	select {
+	case err := <-s.failed:
+		return fmt.Errorf("the embedded etcd ended: %w", err)
+	case <-ctx.Done():
+		return nil
 	}
 }
 

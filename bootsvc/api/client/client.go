@@ -24,8 +24,9 @@ import (
 )
 
 // ServerName is a name that every boot service's certificate has, so that one
-// answers for another and addresses may change.
-const ServerName = "slipway"
+// answers for another and addresses may change. It has dots, and no machine's
+// host name has: a machine's certificate never speaks for the boot service.
+const ServerName = "boot.slipway.internal"
 
 // dialTimeout is how long one server may take to accept a connection.
 const dialTimeout = 5 * time.Second
