@@ -31,6 +31,13 @@ func (l *Lab) explain(ctx context.Context, t *testing.T) {
 		t.Logf("machine %s: timeline:\n%s", m.Name, timeline)
 		t.Logf("machine %s: end of the console:\n%s", m.Name, lastLines(l.ConsolePath(m.Name)))
 	}
+	if _, err := os.Stat(filepath.Join(l.Dir(), "kubeconfig")); err == nil { // the story had come that far
+		pods, err := l.output(ctx, nil, []string{l.bin, "lab", "kubectl", "get", "nodes,pods,events", "-A", "--request-timeout=10s"})
+		if err != nil {
+			pods += err.Error()
+		}
+		t.Logf("cluster:\n%s", pods)
+	}
 	t.Logf("boot service: end of the log:\n%s", lastLines(filepath.Join(l.Dir(), "service.log")))
 	if err := l.keepLogs(t.ArtifactDir()); err != nil {
 		t.Logf("keep the logs: %v", err)

@@ -120,6 +120,7 @@ func prepare(t *testing.T, o options) (lab *Lab, image string) {
 	if err != nil {
 		t.Fatalf("measure this computer: %v", err)
 	}
+	factor = max(factor, 1) // a faster computer gains nothing from less patience
 	t.Logf("guests run under %s, times are scaled by %.2f", host.Accel, factor)
 	return &Lab{bin: bin, factor: factor, state: t.TempDir(), said: new(bytes.Buffer), ended: make(chan struct{})}, image
 }
