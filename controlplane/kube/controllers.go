@@ -50,6 +50,10 @@ func loopbackArgs(name, port string) []string {
 		"--bind-address=127.0.0.1",
 		"--secure-port=" + port,
 		"--leader-elect",
+		// The defaults are 15 s and 10 s: a machine that is busy for so long
+		// would lose its controllers besides.
+		"--leader-elect-lease-duration=30s",
+		"--leader-elect-renew-deadline=20s",
 		"--leader-elect-retry-period=1s", // also how often it asks for an API that is not there yet
 		"--profiling=false",
 		"--tls-min-version=VersionTLS13",
