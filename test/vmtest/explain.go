@@ -12,12 +12,11 @@ import (
 	"slipway/qemu"
 )
 
-// tailLines is how much of a log is printed; all of it is kept in the test's artifacts.
+// tailLines is how much of a log is printed; all of it is kept in .build/consoles.
 const tailLines = 60
 
 // explain prints what a reader needs who was not there: each machine's last words and its
-// timeline, and those of the boot service. The complete logs go to the test's artifact
-// directory (go test -artifacts keeps it).
+// timeline, and those of the boot service. The complete logs are kept in .build/consoles.
 func (l *Lab) explain(ctx context.Context, t *testing.T) {
 	status, err := l.Status(ctx)
 	if err != nil {
@@ -39,10 +38,11 @@ func (l *Lab) explain(ctx context.Context, t *testing.T) {
 		t.Logf("cluster:\n%s", pods)
 	}
 	t.Logf("boot service: end of the log:\n%s", lastLines(filepath.Join(l.Dir(), "service.log")))
-	if err := l.keepLogs(t.ArtifactDir()); err != nil {
+	kept := filepath.Join(l.kept, strings.ReplaceAll(t.Name(), "/", "-"))
+	if err := l.keepLogs(kept); err != nil {
 		t.Logf("keep the logs: %v", err)
 	}
-	t.Logf("complete logs: %s", t.ArtifactDir())
+	t.Logf("complete logs: %s", kept)
 }
 
 func lastLines(path string) string {
@@ -56,7 +56,7 @@ func lastLines(path string) string {
 
 // keepLogs copies consoles and logs to dir.
 func (l *Lab) keepLogs(dir string) error {
-	var errs []error
+	errs := []error{os.MkdirAll(dir, 0o755)}
 	for _, pattern := range []string{"*.console", "*.log"} {
 		paths, err := filepath.Glob(filepath.Join(l.Dir(), pattern))
 		errs = append(errs, err)

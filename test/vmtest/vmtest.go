@@ -1,6 +1,7 @@
 // Package vmtest is the language of stories told by real machines: it starts a lab with the
 // built slipway program and image, waits for things that have a name, and when a story fails
-// prints what every machine said last and how far it came.
+// prints what every machine said last and how far it came. All logs of failed stories are kept
+// in .build/consoles.
 //
 //	lab := vmtest.New(t, vmtest.Machines(vmtest.BIOS("m1")))
 //	lab.AwaitConsole(t, "m1", "slipway init", 30*time.Second)
@@ -34,6 +35,7 @@ type Lab struct {
 	bin    string
 	factor float64
 	state  string        // $XDG_STATE_HOME of the lab
+	kept   string        // where the logs of failed stories go
 	up     *exec.Cmd     // slipway lab up --foreground
 	said   *bytes.Buffer // by it; complete when ended is closed
 	ended  chan struct{}
@@ -122,7 +124,14 @@ func prepare(t *testing.T, o options) (lab *Lab, image string) {
 	}
 	factor = max(factor, 1) // a faster computer gains nothing from less patience
 	t.Logf("guests run under %s, times are scaled by %.2f", host.Accel, factor)
-	return &Lab{bin: bin, factor: factor, state: t.TempDir(), said: new(bytes.Buffer), ended: make(chan struct{})}, image
+	root, err := repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Lab{
+		bin: bin, factor: factor, state: t.TempDir(), kept: filepath.Join(root, ".build", "consoles"),
+		said: new(bytes.Buffer), ended: make(chan struct{}),
+	}, image
 }
 
 func unavailable(t *testing.T, err error) {
