@@ -1,8 +1,9 @@
 package kube
 
 import (
+	"strconv"
+
 	"slipway/configs/machine"
-	"slipway/controlplane/etcd"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
 )
@@ -13,7 +14,7 @@ const (
 )
 
 func controllerManager(cfg *machine.Config) supervise.Unit {
-	args := append(loopbackArgs(controllerManagerName, "10257"),
+	args := append(loopbackArgs(cfg, controllerManagerName, "10257"),
 		"--cluster-name="+cfg.Cluster.Name,
 		"--allocate-node-cidrs",
 		"--cluster-cidr="+cfg.Cluster.PodSubnet.String(),
@@ -33,13 +34,15 @@ func controllerManager(cfg *machine.Config) supervise.Unit {
 	return controller(controllerManagerName, "10257", args)
 }
 
-func scheduler() supervise.Unit {
-	return controller(schedulerName, "10259", loopbackArgs(schedulerName, "10259"))
+func scheduler(cfg *machine.Config) supervise.Unit {
+	return controller(schedulerName, "10259", loopbackArgs(cfg, schedulerName, "10259"))
 }
 
 // loopbackArgs are the flags of a controller that serves its health and
-// metrics on loopback, and asks the API server who may see them.
-func loopbackArgs(name, port string) []string {
+// metrics on loopback, and asks the API server who may see them. Several elect
+// the one that acts. A lone one does not: after a crash it would only wait for
+// its own old lease to end, and a busy machine would cost it the new one.
+func loopbackArgs(cfg *machine.Config, name, port string) []string {
 	args := []string{
 		"--kubeconfig=" + Kubeconfig(name),
 		"--authentication-kubeconfig=" + Kubeconfig(name),
@@ -49,23 +52,18 @@ func loopbackArgs(name, port string) []string {
 		"--requestheader-client-ca-file=" + frontProxyCAFile,
 		"--bind-address=127.0.0.1",
 		"--secure-port=" + port,
-		"--leader-elect",
-		// The defaults are 15 s and 10 s: a machine that is busy for so long
-		// would lose its controllers besides.
-		"--leader-elect-lease-duration=30s",
-		"--leader-elect-renew-deadline=20s",
-		"--leader-elect-retry-period=1s", // also how often it asks for an API that is not there yet
+		"--leader-elect=" + strconv.FormatBool(len(cfg.Cluster.ControlPlanes) > 1),
 		"--profiling=false",
 		"--tls-min-version=VersionTLS13",
 	}
 	return append(args, pair("--tls-cert-file", "--tls-private-key-file", pkiDir+"/"+name)...)
 }
 
-// controller starts beside the API server, not after it: reading a program of
-// this size and setting it up takes as long as that, on another processor.
-// Until the API server is ready it fails to get its lease, and asks again.
+// controller starts after the API server. Started beside it, the controller
+// manager gets to work as soon as the API answers, finds it not yet healthy
+// for ten seconds, and ends.
 func controller(name, port string, args []string) supervise.Unit {
-	return supervise.Unit{Name: name, After: []string{etcd.Name}, Service: &proc.Process{
+	return supervise.Unit{Name: name, After: []string{APIServer}, Service: &proc.Process{
 		Name:        name,
 		Path:        "/usr/bin/" + name,
 		Args:        args,

@@ -43,7 +43,7 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 	return []supervise.Unit{
 		apiServer(cfg, id),
 		controllerManager(cfg),
-		scheduler(),
+		scheduler(cfg),
 		coreDNS(),
 	}
 }
