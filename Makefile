@@ -42,8 +42,11 @@ test: deps image lint ## everything: lint, unit and host tests, then the stories
 	$(GO) test $$($(GO) list ./... | grep -v '^slipway/test/vm$$')
 	$(GO) test -count=1 -v -timeout 60m ./test/vm
 
-bench: deps image ## figures with their budgets; fails when one is passed
-	@test/bench.sh
+release: build ## the image as it is published, compressed for size: .build/release
+	$(BUILD)/bin/slipway image build --profile release --out $(BUILD)/release
+
+bench: deps image release ## figures with their budgets; fails when one is passed
+	$(GO) run ./test/bench
 
 generate: ## the API's Go code from its .proto files
 	@test/generate.sh
@@ -51,4 +54,4 @@ generate: ## the API's Go code from its .proto files
 clean: ## remove what was built; the download caches stay
 	rm -rf $(BUILD)
 
-.PHONY: help deps build image demo lint check test bench generate clean
+.PHONY: help deps build image demo lint check test release bench generate clean

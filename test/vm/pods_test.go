@@ -92,4 +92,3 @@ func nodeName(t *testing.T, lab *vmtest.Lab) string {
 	t.Helper()
 	return lab.Kubectl(t, "get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
 }
-

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// bench knows what is measured and with what.
+type bench struct {
+	slipway string // the program
+	image   string // the release image's directory
+}
+
+const lab = "bench"
+
+// Peers, measured on a computer of this kind.
+var (
+	kubeadmReady = peer{"kubeadm-init-to-Ready", 46} // kubeadm v1.37.1 in the same machine, images preloaded, containerd running
+	talosImage   = peer{"Talos-initramfs", 56}       // as published; 9 to 10 images are pulled besides
+)
+
+// payload is what a machine downloads.
+func (b bench) payload(context.Context) ([]figure, error) {
+	total := 0.0
+	for _, name := range []string{"kernel", "initramfs"} {
+		info, err := os.Stat(filepath.Join(b.image, name))
+		if err != nil {
+			return nil, fmt.Errorf("measure the image: %w", err)
+		}
+		total += float64(info.Size()) / 1e6
+	}
+	return []figure{{name: "image.payload", value: total, unit: "MB", budget: 100, peer: talosImage}}, nil
+}
+
+// rebuild is how long a change in init takes to be in an image that boots. The change is one
+// that the compiler sees: a file of a source tree laid over this one.
+func (b bench) rebuild(ctx context.Context) ([]figure, error) {
+	tree, err := os.MkdirTemp("", "slipway-bench")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(tree)
+	changed := filepath.Join(tree, "changed.go")
+	text := fmt.Sprintf("package main\n\nfunc init() { println(%q) }\n", time.Now().String())
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {absolute("cmd/init/changed.go"): changed}})
+	if err != nil {
+		return nil, err
+	}
+	for path, data := range map[string][]byte{changed: []byte(text), filepath.Join(tree, "overlay.json"): overlay} {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			return nil, fmt.Errorf("write the change: %w", err)
+		}
+	}
+	begin := time.Now()
+	cmd := exec.CommandContext(ctx, b.slipway, "image", "build", "--out", filepath.Join(tree, "image"))
+	cmd.Env = append(os.Environ(), strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+filepath.Join(tree, "overlay.json")))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("rebuild the image: %w\n%s", err, out)
+	}
+	return []figure{{name: "image.rebuild", value: time.Since(begin).Seconds(), unit: "s", budget: 10}}, nil
+}
+
+func absolute(path string) string {
+	dir, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	return dir
+}
+
+// serve is the boot service by itself, in a lab's network: from its start to the line that says
+// that every port answers, and its memory then.
+func (b bench) serve(ctx context.Context) ([]figure, error) {
+	if err := b.run(ctx, "lab", "up", lab, "--service=false", "--off"); err != nil {
+		return nil, err
+	}
+	defer b.down()
+	data, err := os.MkdirTemp("", "slipway-bench")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(data)
+	cmd := exec.CommandContext(ctx, b.slipway, "lab", "exec", lab, "--", b.slipway, "serve",
+		"--data-dir", data, "--image", b.image, "--interface", "br0", "--range", "10.77.0.100-10.77.0.200")
+	said, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the boot service: %w", err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }() // measured, not wanted any more
+	line, err := bufio.NewReader(said).ReadString('\n')
+	took := time.Since(begin)
+	if err != nil {
+		return nil, fmt.Errorf("wait for the boot service: %w: %s", err, line)
+	}
+	memory, err := resident(cmd.Process.Pid)
+	if err != nil {
+		return nil, err
+	}
+	return []figure{
+		{name: "serve.start", value: took.Seconds(), unit: "s", budget: 2},
+		{name: "serve.memory", value: memory / 1e6, unit: "MB", budget: 150},
+	}, nil
+}
+
+// resident is a process's resident memory in bytes.
+func resident(pid int) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read memory: %w", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 64)
+			return kib * 1024, err
+		}
+	}
+	return 0, fmt.Errorf("read memory of process %d: it has ended", pid)
+}
+
+// boot is a blank machine's way from power-on to Ready, and what it then uses.
+func (b bench) boot(ctx context.Context) ([]figure, error) {
+	begin := time.Now()
+	if err := b.run(ctx, "lab", "up", lab, "--image", b.image, "--memory", "2048"); err != nil {
+		return nil, err
+	}
+	defer b.down()
+	if err := b.inside(ctx, "cluster", "create", lab, "--yes", "--wait", "--timeout", "10m"); err != nil {
+		return nil, err
+	}
+	figures := []figure{{name: "boot.ready", value: time.Since(begin).Seconds(), unit: "s", budget: 90, peer: kubeadmReady}}
+	phases, err := b.phases(ctx)
+	figures = append(figures, phases...)
+	if err != nil {
+		return figures, err
+	}
+	memory, err := b.memory(ctx)
+	figures = append(figures, memory...)
+	if err != nil {
+		return figures, err
+	}
+	pulls, err := b.output(ctx, "lab", "kubectl", lab, "--", "get", "events", "-A", "--field-selector", "reason=Pulling", "-o", "name")
+	if err != nil {
+		return figures, err
+	}
+	return append(figures, figure{name: "pulls", value: float64(len(strings.Fields(pulls))), unit: "count"}), nil
+}
+
+// phases are the steps of the boot, each with the time since the one before.
+func (b bench) phases(ctx context.Context) ([]figure, error) {
+	var machine struct {
+		Timeline []struct {
+			Name string    `json:"name"`
+			Time time.Time `json:"time"`
+		} `json:"timeline"`
+	}
+	if err := b.read(ctx, &machine, "machines", "show", firstMachine); err != nil {
+		return nil, err
+	}
+	var figures []figure
+	seen := map[string]bool{}
+	last := time.Time{}
+	for _, event := range machine.Timeline {
+		if seen[event.Name] {
+			continue
+		}
+		seen[event.Name] = true
+		if !last.IsZero() {
+			figures = append(figures, figure{name: "boot.phase." + event.Name, value: event.Time.Sub(last).Seconds(), unit: "s"})
+		}
+		last = event.Time
+	}
+	return figures, nil
+}
+
+// firstMachine is the MAC address that the lab gives its first machine.
+const firstMachine = "52-54-00-77-00-01"
+
+// memory is what the node uses in all, and each of its units.
+func (b bench) memory(ctx context.Context) ([]figure, error) {
+	var status struct {
+		Total     uint64 `json:"memory_total,string"`
+		Available uint64 `json:"memory_available,string"`
+		Units     []struct {
+			Name   string `json:"name"`
+			Memory uint64 `json:"memory,string"`
+		} `json:"units"`
+	}
+	if err := b.read(ctx, &status, "node", "status", firstMachine); err != nil {
+		return nil, err
+	}
+	figures := []figure{{name: "node.memory", value: float64(status.Total-status.Available) / 1e6, unit: "MB"}}
+	for _, unit := range status.Units {
+		if unit.Memory > 0 {
+			figures = append(figures, figure{name: "node.memory." + unit.Name, value: float64(unit.Memory) / 1e6, unit: "MB"})
+		}
+	}
+	return figures, nil
+}
+
+// read runs a slipway command in the lab and decodes the JSON it prints.
+func (b bench) read(ctx context.Context, into any, args ...string) error {
+	out, err := b.output(ctx, append([]string{"lab", "exec", lab, "--", b.slipway}, append(args, "-o", "json")...)...)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(out), into); err != nil {
+		return fmt.Errorf("read what %s printed: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+func (b bench) inside(ctx context.Context, args ...string) error {
+	return b.run(ctx, append([]string{"lab", "exec", lab, "--", b.slipway}, args...)...)
+}
+
+func (b bench) run(ctx context.Context, args ...string) error {
+	_, err := b.output(ctx, args...)
+	return err
+}
+
+func (b bench) output(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, b.slipway, args...)
+	var complaint bytes.Buffer
+	cmd.Stderr = &complaint
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("slipway %s: %w\n%s%s", strings.Join(args, " "), err, out, &complaint)
+	}
+	return string(out), nil
+}
+
+// down ends the lab; one that is not up needs no ending.
+func (b bench) down() {
+	_ = exec.Command(b.slipway, "lab", "down", lab).Run()
+}
