@@ -89,9 +89,15 @@ func TestBIOS(t *testing.T) {
 	s := start(t, nil, loadersFrom(t), map[string][]byte{"/image/kernel": noise(1 << 20), "/image/initramfs": noise(1 << 20)}, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
+	// QEMU's cards have iPXE in their ROM. So that our BIOS loader runs too,
+	// it is loaded as a second stage, and asks for everything again.
+	s.mu.Lock()
+	s.scripts = []string{"#!ipxe\nchain tftp://10.99.0.1/undionly.kpxe\n"}
+	s.mu.Unlock()
 	console := s.power(ctx, t, "-device", "virtio-net-pci,netdev=n,mac="+hardware(guest), "-boot", "n")
 	eventually(ctx, t, "the kernel to be fetched", s.fetched(hardware(guest), "http: /image/kernel sent, 1048576 bytes"))
-	wants(t, s.timeline(hardware(guest)), "DISCOVER from BIOS iPXE: OFFER", "http://10.99.0.1/boot.ipxe", "REQUEST from BIOS iPXE: ACK", "http: /boot.ipxe sent", "http: /image/kernel sent")
+	wants(t, s.timeline(hardware(guest)), "DISCOVER from BIOS iPXE: OFFER", "http://10.99.0.1/boot.ipxe", "REQUEST from BIOS iPXE: ACK", "http: /boot.ipxe sent",
+		`tftp: "undionly.kpxe" sent`, "DISCOVER from BIOS iPXE: OFFER", "http: /boot.ipxe sent", "http: /image/kernel sent")
 	if got := s.uuid(hardware(guest)); got != uuid {
 		t.Errorf("its UUID is %q, want %q", got, uuid)
 	}

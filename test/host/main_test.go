@@ -55,9 +55,11 @@ type service struct {
 	registry *prometheus.Registry
 	table    *lease.Table
 	store    *memory
-	mu       sync.Mutex
-	events   []timeline.Event
-	log      bytes.Buffer
+	// scripts are served before the real one, each once.
+	scripts []string
+	mu      sync.Mutex
+	events  []timeline.Event
+	log     bytes.Buffer
 }
 
 // start runs DHCP, TFTP and HTTP on a new bridge until the test ends. With
@@ -92,7 +94,7 @@ func start(t testing.TB, configure func(*dhcp.Config, *lease.Pool), loaders, fil
 		MAC: d.MAC, Observe: s.observe, Refusals: refusals, Metrics: s.registry, Log: log, Now: time.Now,
 	})
 	h, err := httpd.New(netip.AddrPortFrom(server, 80), onDisk(t, files), httpd.Seams{
-		Script: script, MAC: d.MAC, Observe: s.observe, Refusals: refusals, Metrics: s.registry, Log: log, Now: time.Now,
+		Script: s.script, MAC: d.MAC, Observe: s.observe, Refusals: refusals, Metrics: s.registry, Log: log, Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -128,12 +130,19 @@ func (s *service) run(t testing.TB, runs ...func(context.Context, func()) error)
 	})
 }
 
-func script(_ context.Context, mac net.HardwareAddr) ([]byte, error) {
-	s := ipxe.Script{HTTP: "http://" + server.String(), API: "https://" + server.String() + ":8443", CA: "00ff"}
-	if mac != nil {
-		s.Machine = mac.String()
+func (s *service) script(_ context.Context, mac net.HardwareAddr) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.scripts) > 0 {
+		first := s.scripts[0]
+		s.scripts = s.scripts[1:]
+		return []byte(first), nil
 	}
-	return s.Render()
+	script := ipxe.Script{HTTP: "http://" + server.String(), API: "https://" + server.String() + ":8443", CA: "00ff"}
+	if mac != nil {
+		script.Machine = mac.String()
+	}
+	return script.Render()
 }
 
 func (s *service) observe(_ context.Context, e timeline.Event) {
