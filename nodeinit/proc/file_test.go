@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -95,6 +96,45 @@ func TestProbes(t *testing.T) {
 		})
 	}
 }
+
+// TestSessionKeepsItsConnection: one handshake, until the server goes away.
+func TestSessionKeepsItsConnection(t *testing.T) {
+	var handshakes, asked atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) < 3 {
+			http.Error(w, "not yet", http.StatusServiceUnavailable)
+		}
+	}))
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			handshakes.Add(1)
+		}
+	}
+	server.StartTLS()
+	defer server.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	probe, end := HTTPSProbe{URL: server.URL, CAFile: ca}.session()
+	defer end()
+	if err := probe(t.Context()); err == nil || !strings.Contains(err.Error(), "read CA") {
+		t.Errorf("before there is a CA: %v", err)
+	}
+	writePEM(t, ca, server.Certificate().Raw)
+	for i := range 5 {
+		if err := probe(t.Context()); (err == nil) != (i >= 2) {
+			t.Errorf("probe %d: %v", i, err)
+		}
+	}
+	if n := handshakes.Load(); n != 1 {
+		t.Errorf("%d handshakes", n)
+	}
+	server.CloseClientConnections()
+	if err := probe(t.Context()); err != nil {
+		if err := probe(t.Context()); err != nil {
+			t.Errorf("after the connection was lost: %v", err)
+		}
+	}
+}
+
 func writePEM(t *testing.T, path string, der []byte) {
 	t.Helper()
 	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})

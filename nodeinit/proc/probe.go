@@ -19,6 +19,14 @@ type Probe interface {
 	String() string
 }
 
+// repeatedly is a probe that is to be asked many times, and what ends that.
+func repeatedly(p Probe) (probe func(context.Context) error, end func()) {
+	if s, ok := p.(HTTPSProbe); ok {
+		return s.session()
+	}
+	return p.Probe, func() {}
+}
+
 // HTTPProbe succeeds when a GET of URL answers 200.
 type HTTPProbe struct{ URL string }
 
@@ -45,11 +53,38 @@ func (p HTTPProbe) Probe(ctx context.Context) error {
 
 // Probe reads the files and sends the request.
 func (p HTTPSProbe) Probe(ctx context.Context) error {
-	config, err := p.tls()
-	if err != nil {
+	probe, end := p.session()
+	defer end()
+	return probe(ctx)
+}
+
+// session is Probe for many times: as long as the server answers, whatever it
+// answers, the connection stays. A program that is starting on a small machine
+// has better things to do than ten handshakes a second.
+func (p HTTPSProbe) session() (probe func(context.Context) error, end func()) {
+	var transport *http.Transport // nil: read the files, connect
+	end = func() {
+		if transport != nil {
+			transport.CloseIdleConnections()
+			transport = nil
+		}
+	}
+	probe = func(ctx context.Context) error {
+		if transport == nil {
+			config, err := p.tls()
+			if err != nil {
+				return err
+			}
+			transport = &http.Transport{TLSClientConfig: config}
+		}
+		err := get(ctx, p.URL, transport)
+		var answer answerError
+		if err != nil && !errors.As(err, &answer) {
+			end()
+		}
 		return err
 	}
-	return get(ctx, p.URL, &http.Transport{DisableKeepAlives: true, TLSClientConfig: config})
+	return probe, end
 }
 
 func (p HTTPSProbe) tls() (*tls.Config, error) {
@@ -72,7 +107,8 @@ func (p HTTPSProbe) tls() (*tls.Config, error) {
 	return config, nil
 }
 
-// get never follows a proxy: a probe asks this machine.
+// get never follows a proxy: a probe asks this machine. An answer that is not
+// 200 is an answerError.
 func get(ctx context.Context, url string, transport *http.Transport) error {
 	transport.Proxy = nil
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -84,12 +120,23 @@ func get(ctx context.Context, url string, transport *http.Transport) error {
 		return short(err)
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(answer.Body, 200))
-		return fmt.Errorf("%s: %q", answer.Status, text)
+	text, err := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the answer: %w", err)
+	case answer.StatusCode != http.StatusOK:
+		return answerError{answer.Status, text[:min(len(text), 200)]}
 	}
 	return nil
 }
+
+// answerError is an answer of a server that is there, and not ready.
+type answerError struct {
+	status string
+	text   []byte
+}
+
+func (e answerError) Error() string { return fmt.Sprintf("%s: %q", e.status, e.text) }
 
 // short drops the address that the probe's name already says.
 func short(err error) error {
