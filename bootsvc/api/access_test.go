@@ -135,3 +135,15 @@ func TestCleanKeepsTerminalsSafe(t *testing.T) {
 		t.Errorf("%d bytes are left", len(got))
 	}
 }
+
+func TestBrokenHandshakesAreNamed(t *testing.T) {
+	for line, want := range map[string][2]string{
+		"http: TLS handshake error from 10.0.0.7:40000: EOF":                                {"10.0.0.7", "EOF"},
+		"http: TLS handshake error from 10.0.0.7:40000: remote error: tls: bad certificate": {"10.0.0.7", "remote error: tls: bad certificate"},
+		"http: Accept error: too many open files":                                           {"unknown", "http: Accept error: too many open files"},
+	} {
+		if source, problem := handshake(line); source != want[0] || problem != want[1] {
+			t.Errorf("%s: %s, %s", line, source, problem)
+		}
+	}
+}

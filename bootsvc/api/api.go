@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -137,6 +138,21 @@ func (broken) Enabled(context.Context, slog.Level) bool { return true }
 func (b broken) WithAttrs([]slog.Attr) slog.Handler     { return b }
 func (b broken) WithGroup(string) slog.Handler          { return b }
 func (b broken) Handle(_ context.Context, r slog.Record) error {
-	b.refusals.Refuse(service, "unknown", "broken connection", "error", r.Message)
+	source, problem := handshake(r.Message)
+	if problem != "EOF" { // somebody looked whether the port is open
+		b.refusals.Refuse(service, source, "broken connection", "error", problem)
+	}
 	return nil
+}
+
+// handshake takes net/http's line apart:
+// "http: TLS handshake error from 10.0.0.7:40000: EOF".
+func handshake(line string) (source, problem string) {
+	_, rest, found := strings.Cut(line, "handshake error from ")
+	address, problem, split := strings.Cut(rest, ": ")
+	remote, err := netip.ParseAddrPort(address)
+	if !found || !split || err != nil {
+		return "unknown", line
+	}
+	return remote.Addr().String(), problem
 }

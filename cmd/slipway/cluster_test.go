@@ -166,3 +166,21 @@ func tableText(events []*bootv1.Event, all bool) string {
 	w.Flush()
 	return out.String()
 }
+
+func TestFormats(t *testing.T) {
+	m := &bootv1.Machine{Id: "52-54-00-00-00-01", WaitingFor: "nothing", Facts: &bootv1.Facts{Cpus: 2}}
+	for format, want := range map[string][]string{
+		"json": {`"id": "52-54-00-00-00-01"`, `"waiting_for": "nothing"`, `"hostname": ""`},
+		"yaml": {"id: 52-54-00-00-00-01\n", "waiting_for: nothing\n", "cpus: 2\n"},
+	} {
+		var out bytes.Buffer
+		if err := show(&out, format, m, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range want {
+			if !strings.Contains(out.String(), part) {
+				t.Errorf("%s: %q is not in\n%s", format, part, out.String())
+			}
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -28,7 +30,7 @@ func show(w io.Writer, format string, m proto.Message, table func(io.Writer)) er
 		table(columns)
 		return columns.Flush()
 	}
-	text, err := protojson.MarshalOptions{Multiline: true, Indent: "  ", UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
+	text, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
@@ -36,8 +38,14 @@ func show(w io.Writer, format string, m proto.Message, table func(io.Writer)) er
 		if text, err = yaml.JSONToYAML(text); err != nil {
 			return fmt.Errorf("encode answer: %w", err)
 		}
+		_, err = w.Write(text)
+		return err
 	}
-	_, err = fmt.Fprintln(w, strings.TrimRight(string(text), "\n"))
+	var out bytes.Buffer
+	if err := json.Indent(&out, text, "", "  "); err != nil { // protojson's own spaces differ from build to build
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	_, err = fmt.Fprintln(w, out.String())
 	return err
 }
 

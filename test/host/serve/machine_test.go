@@ -78,16 +78,9 @@ func (p *part) play(ctx context.Context, cue *bufio.Scanner) error {
 	if answer, err = p.enrol(ctx, request); err != nil || answer.GetState() != bootv1.EnrollResponse_APPROVED {
 		return fmt.Errorf("the enrolment after the approval: %v, %w", answer.GetState(), err)
 	}
-	cert, err := tls.X509KeyPair(answer.GetCertificate(), p.key)
-	if err != nil {
+	if err := p.join(ctx, answer.GetCertificate()); err != nil {
 		return err
 	}
-	p.self = bootv1connect.NewMachineServiceClient(p.web(&cert), p.Server)
-	fmt.Println("approved")
-	if err := p.join(ctx); err != nil {
-		return err
-	}
-	fmt.Println("ready")
 	cue.Scan() // it stands there until it is told to go on: by then its key is an old one
 	_, err = p.self.Report(ctx, connect.NewRequest(&bootv1.ReportRequest{Phase: "failed"}))
 	fmt.Println("report", connect.CodeOf(err))
@@ -97,7 +90,13 @@ func (p *part) play(ctx context.Context, cue *bufio.Scanner) error {
 }
 
 // join takes a machine with a certificate to Ready.
-func (p *part) join(ctx context.Context) error {
+func (p *part) join(ctx context.Context, certificate []byte) error {
+	cert, err := tls.X509KeyPair(certificate, p.key)
+	if err != nil {
+		return err
+	}
+	p.self = bootv1connect.NewMachineServiceClient(p.web(&cert), p.Server)
+	fmt.Println("approved")
 	answer, err := p.self.FetchConfig(ctx, connect.NewRequest(&bootv1.FetchConfigRequest{}))
 	if err != nil {
 		return err
@@ -123,6 +122,7 @@ func (p *part) join(ctx context.Context) error {
 			return err
 		}
 	}
+	fmt.Println("ready")
 	return nil
 }
 
