@@ -71,8 +71,8 @@ func launch(dir string, p plan, hold []string) (*Leash, error) {
 	leash := &Leash{Lab: &Lab{dir: dir}, conn: conn, ended: make(chan struct{})}
 	who := holder{UserNamespace: true, Since: time.Now()}
 	leash.cmd, err = startHolder(dir, hold, []*os.File{theirs, lock}, syscall.CLONE_NEWUSER)
-	if errors.Is(err, syscall.EPERM) && os.Geteuid() == 0 {
-		who.UserNamespace = false // root needs none
+	if err != nil && os.Geteuid() == 0 {
+		who.UserNamespace = false // there may be none, and root needs none
 		leash.cmd, err = startHolder(dir, hold, []*os.File{theirs, lock}, 0)
 	}
 	if err != nil {
