@@ -121,6 +121,24 @@ func TestEmptyCgroupAsksThenKills(t *testing.T) {
 	}
 }
 
+func TestDeaf(t *testing.T) {
+	for _, test := range []struct {
+		name, status string
+		want         bool
+	}{
+		{"sleep, a container's first", "Name:\tsleep\nNSpid:\t831\t1\nSigCgt:\t0000000000000000\n", true},
+		{"with a handler", "NSpid:\t831\t1\nSigCgt:\t0000000000004000\n", false},
+		{"with other handlers", "NSpid:\t831\t1\nSigCgt:\t00000000000020a1\n", true},
+		{"not the first", "NSpid:\t832\t7\nSigCgt:\t0000000000000000\n", false},
+		{"in the host's namespace", "NSpid:\t1\nSigCgt:\t0000000000000000\n", false},
+		{"gone", "", false},
+	} {
+		if got := deaf(test.status); got != test.want {
+			t.Errorf("%s: %t", test.name, got)
+		}
+	}
+}
+
 func TestPrograms(t *testing.T) {
 	proc := t.TempDir()
 	for pid, line := range map[string]string{"1": "/usr/bin/slipway-init\x00", "2": "", "71": "/usr/bin/etcd\x00--name\x00", "self": "x"} {

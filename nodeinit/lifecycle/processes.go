@@ -19,7 +19,11 @@ const pollInterval = 50 * time.Millisecond
 // when ctx is done. A cgroup that is not there is empty.
 func emptyCgroup(ctx context.Context, root string) error {
 	for _, pid := range members(root) {
-		syscall.Kill(pid, syscall.SIGTERM) // it may just have ended
+		signal := syscall.SIGTERM
+		if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && deaf(string(status)) {
+			signal = syscall.SIGKILL
+		}
+		syscall.Kill(pid, signal) // it may just have ended
 	}
 	err := until(ctx, func() bool { return len(members(root)) == 0 })
 	if err == nil {
@@ -28,6 +32,25 @@ func emptyCgroup(ctx context.Context, root string) error {
 	left := len(members(root))
 	kill := os.WriteFile(filepath.Join(root, "cgroup.kill"), []byte("1"), 0)
 	return errors.Join(fmt.Errorf("%d processes in %s did not end: killed", left, root), kill)
+}
+
+// deaf reads /proc/PID/status (proc(5)) and reports whether SIGTERM is lost on
+// the process: the first of a PID namespace gets only signals that it has
+// handlers for (pid_namespaces(7)), and a container's "sleep" has none. To wait
+// for it would be in vain.
+func deaf(status string) bool {
+	first, caught := false, uint64(0)
+	for line := range strings.Lines(status) {
+		key, value, _ := strings.Cut(line, ":")
+		fields := strings.Fields(value)
+		switch {
+		case key == "NSpid" && len(fields) > 1:
+			first = fields[len(fields)-1] == "1"
+		case key == "SigCgt" && len(fields) == 1:
+			caught, _ = strconv.ParseUint(fields[0], 16, 64)
+		}
+	}
+	return first && caught&(1<<(syscall.SIGTERM-1)) == 0
 }
 
 // members lists the processes in a cgroup and below.
