@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 
 	"connectrpc.com/connect"
@@ -109,9 +110,9 @@ func factsTo(f configs.Facts) *bootv1.Facts {
 	return facts
 }
 
-func machineTo(m inventory.Machine) *bootv1.Machine {
+func machineTo(m inventory.Machine, now time.Time) *bootv1.Machine {
 	machine := &bootv1.Machine{
-		Id: m.ID, Phase: string(m.Phase), WaitingFor: m.WaitingFor, Words: m.Words(), Facts: factsTo(m.Facts),
+		Id: m.ID, Phase: string(m.Phase), WaitingFor: m.Waits(now), Words: m.Words(), Facts: factsTo(m.Facts),
 		Cluster: m.Cluster, Hostname: m.Hostname, Role: string(m.Role),
 	}
 	if m.Address.IsValid() {
@@ -135,10 +136,10 @@ func eventsTo(entries []inventory.Entry) []*bootv1.Event {
 	return events
 }
 
-func clusterTo(c assign.Cluster) *bootv1.Cluster {
+func clusterTo(c assign.Cluster, now time.Time) *bootv1.Cluster {
 	cluster := &bootv1.Cluster{Name: c.Document.Name, Endpoint: c.Endpoint, Document: c.YAML}
 	for _, m := range c.Machines {
-		cluster.Machines = append(cluster.Machines, machineTo(m))
+		cluster.Machines = append(cluster.Machines, machineTo(m, now))
 	}
 	return cluster
 }

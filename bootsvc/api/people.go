@@ -20,7 +20,7 @@ func (h *inventoryHandler) ListMachines(ctx context.Context, _ *connect.Request[
 	}
 	answer := &bootv1.ListMachinesResponse{}
 	for _, m := range machines {
-		answer.Machines = append(answer.Machines, machineTo(m))
+		answer.Machines = append(answer.Machines, machineTo(m, h.Now()))
 	}
 	return connect.NewResponse(answer), nil
 }
@@ -39,7 +39,7 @@ func (h *inventoryHandler) GetMachine(ctx context.Context, request *connect.Requ
 	if err != nil {
 		return nil, h.failed(ctx, "timeline refused", err)
 	}
-	answer := machineTo(m)
+	answer := machineTo(m, h.Now())
 	answer.Timeline = eventsTo(line.Latest())
 	return connect.NewResponse(&bootv1.GetMachineResponse{Machine: answer}), nil
 }
@@ -56,7 +56,7 @@ func (h *inventoryHandler) Approve(ctx context.Context, request *connect.Request
 		return nil, h.failed(ctx, "approval refused", err)
 	}
 	h.Log.Info("machine approved", "unit", service, "machine", id, "person", person)
-	return connect.NewResponse(&bootv1.ApproveResponse{Machine: machineTo(m)}), nil
+	return connect.NewResponse(&bootv1.ApproveResponse{Machine: machineTo(m, h.Now())}), nil
 }
 
 // clusterHandler makes and shows clusters.
@@ -69,7 +69,7 @@ func (h *clusterHandler) CreateCluster(ctx context.Context, request *connect.Req
 		return nil, h.failed(ctx, "cluster refused", err)
 	}
 	h.Log.Info("cluster created", "unit", service, "cluster", c.Document.Name, "person", callerOf(ctx).name)
-	return connect.NewResponse(&bootv1.CreateClusterResponse{Cluster: clusterTo(c)}), nil
+	return connect.NewResponse(&bootv1.CreateClusterResponse{Cluster: clusterTo(c, h.Now())}), nil
 }
 
 // GetCluster shows a cluster and its machines.
@@ -78,7 +78,7 @@ func (h *clusterHandler) GetCluster(ctx context.Context, request *connect.Reques
 	if err != nil {
 		return nil, h.failed(ctx, "unknown cluster", err)
 	}
-	return connect.NewResponse(&bootv1.GetClusterResponse{Cluster: clusterTo(c)}), nil
+	return connect.NewResponse(&bootv1.GetClusterResponse{Cluster: clusterTo(c, h.Now())}), nil
 }
 
 // Kubeconfig issues a day's admin credentials for a cluster.

@@ -123,19 +123,24 @@ func (v *Inventory) Change(ctx context.Context, id string, change func(*Machine)
 	if err := v.admit(ctx, id); err != nil {
 		return Machine{}, err
 	}
-	var machine Machine
-	err := v.store.Atomically(ctx, func(tx *store.Tx) error {
+	var before, after Machine
+	err := v.store.Atomically(ctx, func(tx *store.Tx) (err error) {
+		if before, err = loadOr(v.machines, tx, id, Machine{}); err != nil {
+			return err
+		}
 		if err := v.ChangeIn(tx, id, change); err != nil {
 			return err
 		}
-		var err error
-		machine, err = v.machines.Load(tx, id)
+		after, err = v.machines.Load(tx, id)
 		return err
 	})
 	if err != nil {
 		return Machine{}, fmt.Errorf("change machine %s: %w", id, err)
 	}
-	return machine, nil
+	if after.Phase != before.Phase {
+		v.log.Info("machine is "+string(after.Phase), "machine", id, "phase", after.Phase, "waits", after.WaitingFor, "words", after.Words())
+	}
+	return after, nil
 }
 
 // ChangeIn is Change as a part of a greater transaction.

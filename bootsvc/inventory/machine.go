@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -115,6 +116,22 @@ func (m Machine) Enter(phase enroll.Phase) Machine {
 		enroll.Joining:    "its services to start",
 	}[phase]
 	return m
+}
+
+// silence is how long a machine that has its config may say nothing: it
+// reports every half a minute.
+const silence = 2 * time.Minute
+
+// Waits is what the machine waits for at a time. A machine that is not heard
+// from any more cannot say so itself.
+func (m Machine) Waits(now time.Time) string {
+	switch m.Phase {
+	case enroll.Joining, enroll.Ready, enroll.Failed:
+		if quiet := now.Sub(m.LastSeen); quiet > silence {
+			return fmt.Sprintf("a sign of life: nothing was heard for %v; look at its console", quiet.Round(time.Second))
+		}
+	}
+	return m.WaitingFor
 }
 
 func later(a, b time.Time) time.Time {

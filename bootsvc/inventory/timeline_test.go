@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +169,50 @@ func TestEveryPhaseButTheLastSaysWhatItWaitsFor(t *testing.T) {
 	if waiting := (Machine{}).Enter(enroll.Ready).WaitingFor; waiting != "" {
 		t.Errorf("ready waits for %q", waiting)
 	}
+}
+
+func TestASilentMachineWaitsForASignOfLife(t *testing.T) {
+	for _, test := range []struct {
+		phase enroll.Phase
+		quiet time.Duration
+		want  string
+	}{
+		{enroll.Ready, time.Minute, ""},
+		{enroll.Ready, 3 * time.Minute, "nothing was heard for 3m0s"},
+		{enroll.Joining, 3 * time.Minute, "nothing was heard"},
+		{enroll.Approved, time.Hour, "a cluster to claim it"},
+	} {
+		m := Machine{LastSeen: powerOn}.Enter(test.phase)
+		if got := m.Waits(powerOn.Add(test.quiet)); !strings.Contains(got, test.want) || test.want == "" && got != "" {
+			t.Errorf("%s, quiet for %v: waits for %q, want %q", test.phase, test.quiet, got, test.want)
+		}
+	}
+}
+
+// FuzzTimeline adds any events in any order: each byte is one, its low bits
+// what happened and its high bits how long after the one before, or before it.
+func FuzzTimeline(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3, 4, 0x15, 0xf3})
+	f.Fuzz(func(t *testing.T, events []byte) {
+		kinds := []string{"dhcp/firmware", "dhcp/loader", "dhcp/system", "tftp", "http", "kernel", "ready", "dhcp"}
+		var line Timeline
+		now := 0.0
+		for _, b := range events {
+			now += float64(int8(b)>>3) * 10
+			line, _ = line.Add(at(now, kinds[b&7]))
+		}
+		if len(line.Boots) > maxBoots {
+			t.Errorf("%d boots", len(line.Boots))
+		}
+		for _, boot := range line.Boots {
+			if len(boot.Entries) == 0 || len(boot.Entries) > maxEntries {
+				t.Errorf("a boot of %d entries", len(boot.Entries))
+			}
+			if !slices.IsSortedFunc(boot.Entries, func(a, b Entry) int { return a.At.Compare(b.At) }) {
+				t.Errorf("entries out of order: %v", boots(line))
+			}
+		}
+	})
 }
 
 func TestApproveRetiresTheKeyBefore(t *testing.T) {
