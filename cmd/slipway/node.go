@@ -112,15 +112,24 @@ func unitTable(w io.Writer, units []*nodev1.Unit) {
 	}
 }
 
-// reason says what a unit waits for and what became of it last.
+// reason says, in one short line, what a unit waits for and what became of it
+// last. Of a unit that is well it says nothing.
 func reason(u *nodev1.Unit) string {
+	if u.GetState() == "ready" || u.GetState() == "done" {
+		return ""
+	}
 	var parts []string
 	for _, part := range []string{u.GetWaitingFor(), u.GetLastError()} {
-		if part != "" {
+		if part = strings.Join(strings.Fields(part), " "); part != "" {
 			parts = append(parts, part)
 		}
 	}
-	return strings.Join(parts, "; ")
+	text := []rune(strings.Join(parts, "; "))
+	const most = 100
+	if len(text) > most {
+		return string(text[:most]) + "..."
+	}
+	return string(text)
 }
 
 // node opens a node's API.

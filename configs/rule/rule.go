@@ -17,10 +17,11 @@ import (
 )
 
 var (
-	dnsLabel   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-	labelPart  = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`)
-	validLabel = "1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends"
+	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	labelPart = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`)
 )
+
+const validLabel = "1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends"
 
 // Name checks an RFC 1123 label of at most max bytes.
 func Name(ps *document.Problems, path, name string, max int) {

@@ -81,7 +81,7 @@ type agent struct {
 	initStart time.Duration // when PID 1 started, since the kernel did
 
 	// network is ready once changed was told a lease.
-	network     func(waiting func(string), changed func(netconf.Lease)) supervise.Service
+	network     func(waiting func(what, next string), changed func(netconf.Lease)) supervise.Service
 	setHostname func(hostname string, addr netip.Addr) error
 }
 
@@ -92,7 +92,7 @@ func system(args Args, c *console, clock clock) *agent {
 		args: args, store: store{filepath.Join(runtime, "state")}, runtime: runtime,
 		socket: filepath.Join(runtime, "init.sock"), listen: ":8444",
 		files: os.DirFS("/"), console: c, clock: clock, again: 5 * time.Second,
-		network: func(waiting func(string), changed func(netconf.Lease)) supervise.Service {
+		network: func(waiting func(what, next string), changed func(netconf.Lease)) supervise.Service {
 			return &netconf.Network{Config: netconf.Config{
 				Boot: args.MAC(), Root: "/", Sys: "/sys", Log: c.log, Waiting: waiting, Changed: changed,
 			}}
@@ -107,14 +107,12 @@ func system(args Args, c *console, clock clock) *agent {
 func (a *agent) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	leases := make(chan netconf.Lease, 1)
-	network := a.network(
-		func(what string) { a.console.wait(what, "takes what comes first") },
-		func(l netconf.Lease) {
-			select {
-			case leases <- l:
-			default: // the address stays, so the first lease says it all
-			}
-		})
+	network := a.network(a.console.wait, func(l netconf.Lease) {
+		select {
+		case leases <- l:
+		default: // the address stays, so the first lease says it all
+		}
+	})
 	group.Go(func() error { return network.Run(ctx, func() {}) })
 	group.Go(func() error {
 		select {

@@ -373,7 +373,7 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func fakeNetwork(_ func(string), changed func(netconf.Lease)) supervise.Service {
+func fakeNetwork(_ func(what, next string), changed func(netconf.Lease)) supervise.Service {
 	return supervise.Func(func(ctx context.Context, ready func()) error {
 		changed(netconf.Lease{
 			Link: "eth0", Address: netip.MustParsePrefix("127.0.0.1/8"), DNS: []netip.Addr{netip.MustParseAddr("10.0.0.1")},

@@ -19,12 +19,17 @@ type console struct {
 
 	mu      sync.Mutex
 	waiting string    // empty: for nothing
+	detail  string    // why it is not there yet, as last said
 	since   time.Time // of waiting
 	said    time.Time // when waiting was last on the screen
 }
 
-// repeatAfter is how often a wait that goes on is told again.
-const repeatAfter = 30 * time.Second
+// A wait that goes on is told again after repeatAfter; with another reason
+// already after renewAfter.
+const (
+	repeatAfter = 30 * time.Second
+	renewAfter  = 5 * time.Second
+)
 
 func (c *console) say(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
@@ -32,23 +37,31 @@ func (c *console) say(format string, args ...any) {
 	fmt.Fprintf(c.out, "[%9.3f] agent: %s\n", c.sinceBoot().Seconds(), text)
 }
 
-// wait says what the agent waits for from now on and what it does next.
-// Saying the same again keeps the time since when.
-func (c *console) wait(what, next string) {
+// wait says what the agent waits for from now on and what it does next; empty
+// for nothing. Saying the same again keeps the time since when.
+func (c *console) wait(what, next string) { c.waitBecause(what, "", next) }
+
+// waitBecause is wait with the reason why it still waits.
+func (c *console) waitBecause(what, detail, next string) {
 	c.mu.Lock()
 	now := time.Now()
 	if what != c.waiting {
 		c.waiting, c.since, c.said = what, now, time.Time{}
 	}
-	tell := what != "" && now.Sub(c.said) >= repeatAfter
+	quiet := now.Sub(c.said)
+	tell := what != "" && (quiet >= repeatAfter || detail != c.detail && quiet >= renewAfter)
 	if tell {
-		c.said = now
+		c.detail, c.said = detail, now
 	}
 	since := now.Sub(c.since).Round(time.Second)
 	c.mu.Unlock()
-	if tell {
-		c.say("waiting for %s, for %s so far; %s", what, since, next)
+	if !tell {
+		return
 	}
+	if detail != "" {
+		detail = " (" + detail + ")"
+	}
+	c.say("waiting for %s%s, for %s so far; %s", what, detail, since, next)
 }
 
 // attempts is how something is tried until it works: each attempt has a
@@ -107,5 +120,5 @@ func (c *console) tell(what string, pause time.Duration, err error) {
 		c.wait(pending.what, fmt.Sprintf("asks again every %s", pause))
 		return
 	}
-	c.wait(fmt.Sprintf("%s (%v)", what, err), fmt.Sprintf("tries again in %s", pause))
+	c.waitBecause(what, err.Error(), fmt.Sprintf("tries again in %s", pause))
 }

@@ -46,6 +46,27 @@ func TestUntil(t *testing.T) {
 	})
 }
 
+// TestWaitBecause: another reason is told soon, but not each of many.
+func TestWaitBecause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := &screen{}
+		c := quiet(out)
+		for _, step := range []struct {
+			after  time.Duration
+			detail string
+		}{{0, "refused"}, {time.Second, "timeout"}, {4 * time.Second, "wrong CA"}, {time.Second, "wrong CA"}, {29 * time.Second, "wrong CA"}} {
+			time.Sleep(step.after)
+			c.waitBecause("the server", step.detail, "tries again")
+		}
+		want := "[    0.000] agent: waiting for the server (refused), for 0s so far; tries again\n" +
+			"[    5.000] agent: waiting for the server (wrong CA), for 5s so far; tries again\n" +
+			"[   35.000] agent: waiting for the server (wrong CA), for 35s so far; tries again\n"
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
 // TestUntilDeadline: an attempt that hangs is given up.
 func TestUntilDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -21,12 +21,19 @@ type choice struct {
 	up      []string // set these up
 	ask     []link   // ask for a lease on these
 	waiting string   // what the network waits for meanwhile
+	next    string   // what it does if that does not come
 }
+
+// What is done about a wait: nextOthers after bootPatience.
+const (
+	nextOthers = "asks on the other interfaces after 45s"
+	nextAgain  = "asks again until there is one"
+)
 
 // choose decides, from the interfaces there are, on which to ask for a lease.
 // The one the machine booted from is asked alone until anyway is set.
 func choose(links []link, boot net.HardwareAddr, anyway bool) choice {
-	var c choice
+	c := choice{next: nextAgain}
 	var candidates []link
 	booted := false
 	for _, l := range links {
@@ -42,6 +49,9 @@ func choose(links []link, boot net.HardwareAddr, anyway bool) choice {
 		} else if !booted {
 			candidates = append(candidates, l)
 		}
+	}
+	if boot != nil && !anyway {
+		c.next = nextOthers
 	}
 	if boot != nil && !booted && !anyway {
 		c.waiting = fmt.Sprintf("the network interface %s, from which the machine booted", boot)

@@ -2,6 +2,7 @@ package netconf
 
 import (
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,6 +17,9 @@ func mac(s string) net.HardwareAddr {
 }
 
 func TestChoose(t *testing.T) {
+	if !strings.HasSuffix(nextOthers, bootPatience.String()) {
+		t.Errorf("%q, but bootPatience is %s", nextOthers, bootPatience)
+	}
 	boot := mac("52:54:00:00:00:02")
 	eth0 := link{name: "eth0", mac: mac("52:54:00:00:00:01"), physical: true, up: true, carrier: true}
 	eth1 := link{name: "eth1", mac: boot, physical: true, up: true, carrier: true}
@@ -62,6 +66,9 @@ func TestChoose(t *testing.T) {
 			}
 			if got.waiting != tt.waiting {
 				t.Errorf("waiting for %q, want %q", got.waiting, tt.waiting)
+			}
+			if others := tt.boot != nil && !tt.anyway; (got.next == nextOthers) != others {
+				t.Errorf("next it %s", got.next)
 			}
 		})
 	}

@@ -50,7 +50,7 @@ func againstDnsmasq(t *testing.T) {
 	var waits []string
 	n := &Network{Config{
 		Boot: boot, Root: root, Sys: "/sys", Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Waiting: func(what string) { waits = append(waits, what) },
+		Waiting: func(what, _ string) { waits = append(waits, what) },
 		Changed: func(l Lease) { leases <- l },
 	}}
 	running, stop := context.WithCancel(ctx)

@@ -27,9 +27,9 @@ type Config struct {
 	// Sys is where sysfs is mounted: "/sys".
 	Sys string
 	Log *slog.Logger
-	// Waiting is told what the network waits for, each time that changes;
-	// empty when for nothing.
-	Waiting func(what string)
+	// Waiting is told what the network waits for and what it does next, each
+	// time it looks; nothing when it waits no more.
+	Waiting func(what, next string)
 	// Changed is told each lease that was put in force, before ready is called.
 	Changed func(Lease)
 }
@@ -52,7 +52,7 @@ func (n *Network) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	n.Waiting("")
+	n.Waiting("", "")
 	ready()
 	return n.keep(ctx, held)
 }
@@ -87,7 +87,7 @@ func (n *Network) acquire(ctx context.Context) (Lease, error) {
 			return Lease{}, err
 		}
 		pick := choose(found, n.Boot, time.Since(start) > bootPatience)
-		n.Waiting(pick.waiting)
+		n.Waiting(pick.waiting, pick.next)
 		if err := linksUp(pick.up); err != nil {
 			return Lease{}, err
 		}
