@@ -80,6 +80,7 @@ var settings = []action{
 	sysctl("vm.overcommit_memory", "1"),
 	sysctl("vm.panic_on_oom", "0"),
 
+	sysctl("kernel.printk", "4 4 1 7"), // warnings to the console; all of it stays in dmesg
 	sysctl("kernel.modprobe", Self), // called as: Self -q -- NAME
 	sysctl("kernel.core_pattern", "/dev/null"),
 	sysctl("kernel.pid_max", "4194304"),
