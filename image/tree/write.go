@@ -69,8 +69,12 @@ func writeCPIOEntry(out *cpio.Writer, name string, e Entry) error {
 		return out.WriteHeader(h)
 	case fs.ModeSymlink:
 		h.Mode |= cpio.TypeSymlink
-		h.Linkname, h.Size = e.Link, int64(len(e.Link))
-		return out.WriteHeader(h)
+		h.Size = int64(len(e.Link)) // the target is the entry's content
+		if err := out.WriteHeader(h); err != nil {
+			return err
+		}
+		_, err := io.WriteString(out, e.Link)
+		return err
 	}
 	content, size, err := e.Open()
 	if err != nil {
