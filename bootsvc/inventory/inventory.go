@@ -23,13 +23,10 @@ import (
 
 // The bounds of what strangers on the network can make it keep.
 const (
-	MaxMachines = 10_000
-	maxQueue    = 4096 // events that wait to be written
-	maxDetail   = 200  // bytes of an event's detail
+	MaxMachines = 10_000 // beyond it, the strangers silent for longest are forgotten
+	maxQueue    = 4096   // events that wait to be written
+	maxDetail   = 200    // bytes of an event's detail
 )
-
-// ErrFull says that no further machine is taken in.
-var ErrFull = fmt.Errorf("the inventory holds %d machines, its limit", MaxMachines)
 
 // Inventory is the set of machines. Its methods may be called concurrently.
 type Inventory struct {
@@ -39,6 +36,7 @@ type Inventory struct {
 	log       *slog.Logger
 	queue     chan observed
 	dropped   prometheus.Counter
+	limit     int // machines; MaxMachines
 }
 
 type observed struct {
@@ -54,6 +52,7 @@ func New(s *store.Store, log *slog.Logger, reg prometheus.Registerer) *Inventory
 		timelines: store.NewTable[Timeline](s, "timelines"),
 		log:       log.With("unit", "inventory"),
 		queue:     make(chan observed, maxQueue),
+		limit:     MaxMachines,
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "slipway_events_dropped_total",
 			Help: "Boot events that came faster than they could be written.",
@@ -174,18 +173,6 @@ func (v *Inventory) add(tx *store.Tx, machine Machine, events []Event) (Machine,
 		machine = machine.Next(event, newBoot)
 	}
 	return machine, v.timelines.Save(tx, machine.ID, line)
-}
-
-// admit refuses strangers when the inventory is full.
-func (v *Inventory) admit(ctx context.Context, id string) error {
-	if _, err := v.machines.Get(ctx, id); !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	count, err := v.machines.Count(ctx)
-	if err == nil && count >= MaxMachines {
-		return ErrFull
-	}
-	return err
 }
 
 // Get returns a machine; an unknown one is store.ErrNotFound.

@@ -3,6 +3,7 @@ package inventory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -125,5 +126,62 @@ func TestMachinesAreListedAsTheyWereDiscovered(t *testing.T) {
 	}
 	if got := strings.Join(order, " "); got != "9 1 5" {
 		t.Errorf("the order is %s", got)
+	}
+}
+
+func TestAFloodOfStrangersPushesOutStrangersOnly(t *testing.T) {
+	v := open(t)
+	v.limit = 8
+	for i, known := range []func(*Machine){
+		func(m *Machine) { m.Cluster = "prod" },
+		func(m *Machine) { m.Enrolment.Approved.Hash = "a" },
+		func(m *Machine) { m.Enrolment.Pending.Hash = "b" },
+	} {
+		_, err := v.Change(t.Context(), fmt.Sprintf("52-54-00-00-01-%02d", i), func(m *Machine) ([]Event, error) {
+			known(m)
+			return nil, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 50 {
+		if err := v.Record(t.Context(), fmt.Sprintf("52-54-00-00-00-%02d", i), at(float64(i), "dhcp/firmware")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	machines, err := v.List(t.Context())
+	if err != nil || len(machines) > v.limit {
+		t.Fatalf("%d machines, %v", len(machines), err)
+	}
+	var known int
+	for _, m := range machines {
+		if !m.stranger() {
+			known++
+		}
+	}
+	if known != 3 || machines[len(machines)-1].ID != "52-54-00-00-00-49" {
+		t.Errorf("%d known machines are left; the newest is %s", known, machines[len(machines)-1].ID)
+	}
+	if count, err := v.timelines.Count(t.Context()); err != nil || count > int64(v.limit) {
+		t.Errorf("%d timelines are left, %v", count, err)
+	}
+}
+
+func TestAFullInventoryRefuses(t *testing.T) {
+	v := open(t)
+	v.limit = 1
+	_, err := v.Change(t.Context(), id, func(m *Machine) ([]Event, error) {
+		m.Cluster = "prod"
+		return nil, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Record(t.Context(), "52-54-00-00-00-02", at(0, "dhcp/firmware")); !errors.Is(err, ErrFull) {
+		t.Errorf("one too many: %v", err)
+	}
+	if err := v.Record(t.Context(), id, at(0, "dhcp/firmware")); err != nil {
+		t.Errorf("a machine that is there already: %v", err)
 	}
 }
