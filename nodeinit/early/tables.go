@@ -81,7 +81,7 @@ var settings = []action{
 	sysctl("vm.panic_on_oom", "0"),
 
 	sysctl("kernel.printk", "4 4 1 7"), // warnings to the console; all of it stays in dmesg
-	sysctl("kernel.modprobe", Self), // called as: Self -q -- NAME
+	sysctl("kernel.modprobe", Self),    // called as: Self -q -- NAME
 	sysctl("kernel.core_pattern", "/dev/null"),
 	sysctl("kernel.pid_max", "4194304"),
 	sysctl("kernel.kptr_restrict", "1"),
