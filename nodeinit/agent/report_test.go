@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,12 +19,12 @@ import (
 // reports is a boot service that takes reports, when it is up.
 type reports struct {
 	bootv1connect.MachineServiceClient
-	down bool
+	down atomic.Bool
 	got  []*bootv1.ReportRequest
 }
 
 func (r *reports) Report(_ context.Context, request *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error) {
-	if r.down {
+	if r.down.Load() {
 		return nil, connect.NewError(connect.CodeUnavailable, errors.New("connection refused"))
 	}
 	r.got = append(r.got, request.Msg)
@@ -44,7 +45,8 @@ func startReporter(t *testing.T, server *reports, s store) (*reporter, func()) {
 // still say how long ago they were.
 func TestReporterCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := &reports{down: true}
+		server := &reports{}
+		server.down.Store(true)
 		r, stop := startReporter(t, server, store{t.TempDir()})
 		defer stop()
 		r.event(event{name: "kernel"})
@@ -52,7 +54,7 @@ func TestReporterCatchesUp(t *testing.T) {
 		time.Sleep(time.Minute)
 		r.event(event{name: "etcd", at: time.Minute})
 		r.event(event{name: "etcd", at: time.Minute}) // once per name
-		server.down = false
+		server.down.Store(false)
 		time.Sleep(reporting.most)
 		synctest.Wait()
 		if len(server.got) == 0 {
