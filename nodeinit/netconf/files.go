@@ -43,6 +43,18 @@ func resolvConf(l Lease) string {
 	return b.String()
 }
 
+// nameservers reads back what writeResolvConf wrote.
+func nameservers(root string) (list []netip.Addr) {
+	data, _ := os.ReadFile(filepath.Join(root, "etc/resolv.conf"))
+	for line := range strings.Lines(string(data)) {
+		text, ok := strings.CutPrefix(strings.TrimSpace(line), "nameserver ")
+		if addr, err := netip.ParseAddr(text); ok && err == nil {
+			list = append(list, addr)
+		}
+	}
+	return list
+}
+
 // isDomain keeps what a server sent from becoming lines of its own.
 func isDomain(s string) bool {
 	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") == ""

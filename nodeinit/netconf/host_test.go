@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -99,7 +100,7 @@ func checkRestart(ctx context.Context, t *testing.T, n *Network, want Lease) {
 	if len(got) == 0 {
 		t.Fatal("the network never came up")
 	}
-	if l := <-got; l.Link != want.Link || l.Address != want.Address {
+	if l := <-got; l.Link != want.Link || l.Address != want.Address || !slices.Equal(l.DNS, want.DNS) {
 		t.Errorf("without a server the network is %+v", l)
 	}
 }

@@ -95,6 +95,7 @@ func (n *Network) acquire(ctx context.Context) (Lease, error) {
 			return lease, n.enforce(lease)
 		}
 		if lease, ok := heldAlready(pick.ask); ok && ctx.Err() == nil {
+			lease.DNS = nameservers(n.Root)
 			n.Log.Warn("no DHCP server answers; the address is kept", "link", lease.Link, "address", lease.Address.String())
 			n.Changed(lease)
 			return lease, nil
