@@ -1,0 +1,167 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"slipway/nodeinit/api/nodev1"
+	"slipway/nodeinit/api/nodev1/nodev1connect"
+	"slipway/nodeinit/netconf"
+	"slipway/nodeinit/supervise"
+)
+
+// pid1 is a PID 1 by hand: it takes a config and shows the units it is given.
+type pid1 struct {
+	nodev1connect.UnimplementedNodeServiceHandler
+	applied chan *nodev1.ApplyRequest
+	units   chan *nodev1.Unit
+}
+
+func newPID1(t *testing.T, socket string) *pid1 {
+	t.Helper()
+	p := &pid1{applied: make(chan *nodev1.ApplyRequest, 8), units: make(chan *nodev1.Unit)}
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(nodev1connect.NewInitServiceHandler(p))
+	mux.Handle(nodev1connect.NewNodeServiceHandler(p))
+	server := &http.Server{Handler: mux}
+	go server.Serve(listener)
+	t.Cleanup(func() { _ = server.Close() })
+	return p
+}
+
+func (p *pid1) Apply(_ context.Context, r *connect.Request[nodev1.ApplyRequest]) (*connect.Response[nodev1.ApplyResponse], error) {
+	p.applied <- r.Msg
+	return connect.NewResponse(&nodev1.ApplyResponse{}), nil
+}
+
+func (p *pid1) WatchUnits(ctx context.Context, _ *connect.Request[nodev1.WatchUnitsRequest], out *connect.ServerStream[nodev1.Unit]) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case u := <-p.units:
+			if err := out.Send(u); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (p *pid1) Status(context.Context, *connect.Request[nodev1.StatusRequest]) (*connect.Response[nodev1.StatusResponse], error) {
+	return connect.NewResponse(&nodev1.StatusResponse{Hostname: "demo-cp-1"}), nil
+}
+
+func (p *pid1) Logs(_ context.Context, r *connect.Request[nodev1.LogsRequest], out *connect.ServerStream[nodev1.LogLine]) error {
+	return out.Send(&nodev1.LogLine{Text: "a line of " + r.Msg.Unit})
+}
+
+// screen is a console that a test can read.
+type screen struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// node is an agent under test with the machine around it.
+type node struct {
+	*agent
+	screen *screen
+	pid1   *pid1
+	hosts  chan string
+	clock  chan time.Time
+}
+
+// newNode makes a machine that was booted by b.
+func newNode(t *testing.T, b *bootService) *node {
+	t.Helper()
+	dir := t.TempDir()
+	n := &node{screen: &screen{}, hosts: make(chan string, 8), clock: make(chan time.Time, 8)}
+	n.pid1 = newPID1(t, filepath.Join(dir, "init.sock"))
+	server, err := url.Parse("https://" + b.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.agent = &agent{
+		args:    Args{Server: server, CA: sha256.Sum256(b.ca.cert.Raw), Machine: "52-54-00-12-34-56"},
+		store:   store{filepath.Join(dir, "state")},
+		runtime: dir, socket: filepath.Join(dir, "init.sock"), listen: freePort(t),
+		files:   fstest.MapFS{"proc/cpuinfo": {Data: []byte("processor\t: 0\n")}},
+		console: &console{out: n.screen, log: slog.New(slog.DiscardHandler), sinceBoot: sinceBoot},
+		again:   time.Millisecond, initStart: 1234 * time.Millisecond,
+		clock: clock{sinceBoot: sinceBoot, set: func(now time.Time) error {
+			n.clock <- now
+			return nil
+		}},
+		network:     fakeNetwork,
+		setHostname: func(name string, _ netip.Addr) error { n.hosts <- name; return nil },
+	}
+	return n
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func fakeNetwork(_ func(what, next string), changed func(netconf.Lease)) supervise.Service {
+	return supervise.Func(func(ctx context.Context, ready func()) error {
+		changed(netconf.Lease{
+			Link: "eth0", Address: netip.MustParsePrefix("127.0.0.1/8"), DNS: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+		})
+		ready()
+		<-ctx.Done()
+		return nil
+	})
+}
+
+// start runs the agent; the returned function stops it and waits for its end.
+func (n *node) start(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- n.run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("the agent stopped with %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
