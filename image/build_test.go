@@ -233,7 +233,7 @@ func TestProgramsSayTheirVersion(t *testing.T) {
 		{"kubectl version --client -o json", `"buildDate": "2026-09-23T17:06:22Z"`},
 		{"etcd --version", "etcd Version: 3.7.3\n"},
 		{"coredns -version", "CoreDNS-1.15.0\n"},
-		{"containerd --version", "containerd github.com/containerd/containerd/v2 v2.4.2 "},
+		{"containerd --version", "containerd github.com/containerd/containerd/v2 v2.4.2\n"},
 		{"ctr --version", "v2.4.2"},
 		{"runc --version", "runc version 1.5.2\n"},
 		{"runc --version", "libseccomp: 2."},

@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -37,7 +38,7 @@ var programs = map[string]func() int{
 	"kube-apiserver":          func() int { return cli.Run(apiserver.NewAPIServerCommand()) },
 	"kube-controller-manager": func() int { return cli.Run(controllermanager.NewControllerManagerCommand()) },
 	"kube-scheduler":          func() int { return cli.Run(scheduler.NewSchedulerCommand()) },
-	"kube-proxy":              func() int { return cli.Run(proxy.NewProxyCommand()) },
+	"kube-proxy":              func() int { hideFlag("version"); return cli.Run(proxy.NewProxyCommand()) },
 	"kubelet":                 func() int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
 	"kubectl":                 kubectl,
 	"etcd":                    func() int { etcdmain.Main(os.Args); return 0 },
@@ -55,6 +56,19 @@ func main() {
 		os.Exit(2)
 	}
 	os.Exit(run())
+}
+
+// hideFlag takes a flag out of the process-wide set. CoreDNS registers its
+// -version there when it is linked, and kube-proxy, which adds that set to its
+// own flags, would take it for its --version.
+func hideFlag(name string) {
+	all := flag.CommandLine
+	flag.CommandLine = flag.NewFlagSet(os.Args[0], flag.ExitOnError)
+	all.VisitAll(func(f *flag.Flag) {
+		if f.Name != name {
+			flag.CommandLine.Var(f.Value, f.Name, f.Usage)
+		}
+	})
 }
 
 func kubectl() int {
