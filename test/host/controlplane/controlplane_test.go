@@ -102,7 +102,6 @@ func start(t *testing.T, cfg *machine.Config) {
 		t.Fatalf("not all units are ready: %v\n%s", err, statusPage(supervisor.Status()))
 	}
 	logUse(t, supervisor.Status())
-	time.Sleep(4*time.Second); os.WriteFile("/dev/shm/kcm.log", logs["kube-controller-manager"].Bytes(), 0o644); os.WriteFile("/dev/shm/api.log", logs["kube-apiserver"].Bytes(), 0o644)
 }
 
 var errAllReady = fmt.Errorf("all units are ready")
