@@ -180,9 +180,11 @@ func (p *Process) awaitReady(ctx context.Context) error {
 	defer tick.Stop()
 	defer p.setWaiting("")
 	p.setWaiting(p.Ready.String())
+	probe, end := repeatedly(p.Ready)
+	defer end()
 	for {
 		once, cancel := context.WithTimeout(ctx, probeTimeout)
-		err := p.Ready.Probe(once)
+		err := probe(once)
 		cancel()
 		if err == nil {
 			return nil
