@@ -55,8 +55,11 @@ func plan(config *machine.Config, identity machine.Identity) ([]proc.File, []sup
 	if err != nil {
 		return nil, nil, err
 	}
-	units := append(controlplane.Units(config, identity), worker.Units(config, identity)...)
-	return append(files, more...), units, nil
+	return append(files, more...), planUnits(config, identity), nil
+}
+
+func planUnits(config *machine.Config, identity machine.Identity) []supervise.Unit {
+	return append(controlplane.Units(config, identity), worker.Units(config, identity)...)
 }
 
 // once makes a function a service that is the same each time the base units
