@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 
 func (r buildRequest) builder() *Builder {
 	return &Builder{Source: r.Source, Recipe: r.Recipe, Out: r.Out, Cache: r.Cache, AptDir: "/etc/apt", Keyring: debian.DefaultKeyring,
-		Profile: Dev, Version: "v0.0.0-test", Client: http.DefaultClient, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+		Profile: Dev, Version: "dev", Client: http.DefaultClient, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 }
 
 // sourceTree returns the root of this source tree and its cache directory.
@@ -105,10 +105,13 @@ func TestBuildIsReproducible(t *testing.T) {
 		zone, user string
 		uid        int
 	}{{"Pacific/Auckland", "alice", 1000}, {"America/Lima", "bob", 2000}}
+	base := t.TempDir()
+	for _, p := range places {
+		copySource(t, root, filepath.Join(base, p.user, "src"))
+	}
 	var manifests [2]*Manifest
 	for i, p := range places {
-		dir := filepath.Join(t.TempDir(), p.user)
-		copySource(t, root, filepath.Join(dir, "src"))
+		dir := filepath.Join(base, p.user)
 		req := buildRequest{Source: filepath.Join(dir, "src"), Out: filepath.Join(dir, "out"), Cache: filepath.Join(dir, "cache"),
 			Recipe: filepath.Join(dir, "src/configs/examples/image.yaml")}
 		if err := errors.Join(os.MkdirAll(req.Cache, 0o755), os.Symlink(filepath.Join(cache, "debian"), filepath.Join(req.Cache, "debian"))); err != nil {

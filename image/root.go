@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -59,15 +60,17 @@ func (b *Builder) root(ctx context.Context, r *recipe.Recipe, lock debian.Lock, 
 	return root, nil
 }
 
-// rootKey hashes what decides the root image: recipe, lock, programs, the
-// profile, and the builder's own source.
+// rootKey hashes what decides the root image: the recipe without init and kernel
+// arguments, lock, programs, profile, and the builder's own source.
 func (b *Builder) rootKey(ctx context.Context, r *recipe.Recipe, lock debian.Lock, built programs) (string, error) {
 	h := sha256.New()
 	tool, err := squashVersion(ctx)
 	if err != nil {
 		return "", err
 	}
-	document, err := os.ReadFile(b.Recipe)
+	inside := *r
+	inside.Init, inside.Kernel.Arguments = recipe.Program{}, nil
+	document, err := json.Marshal(inside)
 	if err != nil {
 		return "", err
 	}

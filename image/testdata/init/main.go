@@ -8,9 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
-	"github.com/u-root/u-root/pkg/kmodule"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,17 +54,50 @@ func loadModules(dir string) error {
 		return err
 	}
 	for name := range strings.FieldsSeq(string(order)) {
-		f, err := os.Open(filepath.Join(dir, name))
-		if err != nil {
+		if err := load(filepath.Join(dir, name)); err != nil {
 			return err
-		}
-		err = unix.FinitModule(int(f.Fd()), "", 0)
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("load module %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// load loads one module file; one that is loaded already is no error.
+func load(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && err != unix.EEXIST {
+		return fmt.Errorf("load module %s: %w", file, err)
+	}
+	return nil
+}
+
+// probe loads a module and what modules.dep says it needs, last first.
+func probe(name string) error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err
+	}
+	dir := "/lib/modules/" + unix.ByteSliceToString(u.Release[:])
+	table, err := os.ReadFile(dir + "/modules.dep")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(table)) {
+		files := strings.Fields(strings.Replace(line, ":", " ", 1))
+		if filepath.Base(files[0]) != name+".ko" {
+			continue
+		}
+		for _, file := range slices.Backward(files) {
+			if err := load(filepath.Join(dir, file)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("modules.dep lists no module %s", name)
 }
 
 // mountRoot mounts an image file by way of the first loop device.
@@ -98,7 +131,7 @@ func runPrograms() error {
 		return err
 	}
 	for _, name := range []string{"nf_tables", "virtio_net", "nvme", "xfs"} {
-		if err := kmodule.Probe(name, ""); err != nil {
+		if err := probe(name); err != nil {
 			return fmt.Errorf("load module %s from the root image: %w", name, err)
 		}
 	}
