@@ -30,7 +30,7 @@ func writeInitramfs(w io.Writer, init string, root *rootImage) error {
 	if err != nil {
 		return err
 	}
-	packed, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1))
+	packed, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return err
 	}
