@@ -126,7 +126,7 @@ func (b *Builder) write(r *recipe.Recipe, lock debian.Lock, programs programs, r
 	b.Log.Info("writing artifacts", "phase", "artifacts", "dir", b.Out)
 	out := artifacts{dir: b.Out}
 	out.copy("kernel", root.path("kernel"), 0o644)
-	out.create("initramfs", func(w io.Writer) error { return writeInitramfs(w, programs[r.Init.Import], root) })
+	out.create("initramfs", func(w io.Writer) error { return writeInitramfs(w, programs[r.Init.Import], root, b.Profile) })
 	for _, l := range r.Loaders {
 		name := "loaders/" + filepath.Base(l.File)
 		out.copy(name, root.path(name), 0o644)

@@ -1,11 +1,13 @@
 package image
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // writeSample writes two artifacts and their manifest.
@@ -68,6 +70,24 @@ func TestVerifyRefuses(t *testing.T) {
 				t.Errorf("error is %v, want one with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+func TestPrune(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Now()
+	for name, age := range map[string]time.Duration{"old": 2 * time.Hour, "new": 0} {
+		path := filepath.Join(dir, name, "sub")
+		err := errors.Join(os.MkdirAll(path, 0o755), os.Chtimes(filepath.Dir(path), now.Add(-age), now.Add(-age)))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(prune(dir, now.Add(-time.Hour)), prune(filepath.Join(dir, "absent"), now)); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 || filepath.Base(left[0]) != "new" {
+		t.Errorf("left are %v", left)
 	}
 }
 

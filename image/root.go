@@ -40,7 +40,11 @@ func (b *Builder) root(ctx context.Context, r *recipe.Recipe, lock debian.Lock, 
 	root := &rootImage{dir: filepath.Join(b.Cache, "root", key)}
 	if _, err := os.Stat(root.path("root.squashfs")); err == nil {
 		b.Log.Info("root image is cached", "phase", "root")
-		return root, nil
+		now := time.Now()
+		return root, os.Chtimes(root.dir, now, now) // keeps it from being pruned
+	}
+	if err := prune(filepath.Dir(root.dir), time.Now().Add(-keepRoots)); err != nil {
+		return nil, fmt.Errorf("prune old root images: %w", err)
 	}
 	tmp, err := b.tempDir()
 	if err != nil {
@@ -58,6 +62,26 @@ func (b *Builder) root(ctx context.Context, r *recipe.Recipe, lock debian.Lock, 
 		return nil, err
 	}
 	return root, nil
+}
+
+// keepRoots is how long an unused root image stays in the cache.
+const keepRoots = 7 * 24 * time.Hour
+
+// prune removes what was last used before a time.
+func prune(dir string, before time.Time) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && info.ModTime().Before(before) {
+			err = os.RemoveAll(filepath.Join(dir, e.Name()))
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // rootKey hashes what decides the root image: the recipe without init and kernel
