@@ -31,7 +31,7 @@ type Builder struct {
 	AptDir  string   // /etc/apt
 	Keyring string   // OpenPGP keys of the archive
 	Profile Profile
-	Version string // written into the image and the manifest
+	Version string // written into init and the manifest; the root image is the same for all
 	Client  *http.Client
 	Log     *slog.Logger
 }

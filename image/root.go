@@ -98,7 +98,7 @@ func (b *Builder) rootKey(ctx context.Context, r *recipe.Recipe, lock debian.Loc
 	if err != nil {
 		return "", err
 	}
-	fmt.Fprintln(h, tool, squashArguments("", b.Profile), b.Version)
+	fmt.Fprintln(h, tool, squashArguments("", b.Profile))
 	fmt.Fprintf(h, "%s\n%s\n", document, lock.Encode())
 	for _, name := range slices.Sorted(maps.Keys(built)) {
 		if name == r.Init.Import {
@@ -221,14 +221,14 @@ func (a *assembly) addImageFile(ctx context.Context, files *tree.Tree, f recipe.
 	return nil
 }
 
-// addFiles adds what the recipe writes out itself, and the version.
+// addFiles adds what the recipe writes out itself.
 func (a *assembly) addFiles(context.Context) error {
 	for _, f := range a.recipe.Files {
 		if err := a.addFile(f); err != nil {
 			return err
 		}
 	}
-	return a.root.AddFile("usr/share/slipway/version", 0o644, []byte(a.Version+"\n"))
+	return nil
 }
 
 func (a *assembly) addFile(f recipe.File) error {
