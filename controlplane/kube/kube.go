@@ -57,7 +57,7 @@ func Files(cfg *machine.Config, id machine.Identity, now time.Time) ([]proc.File
 		return nil, err
 	}
 	files = append(files, minted...)
-	kubeconfigs, err := kubeconfigs(cfg)
+	kubeconfigs, err := kubeconfigs(cfg, id)
 	if err != nil {
 		return nil, err
 	}

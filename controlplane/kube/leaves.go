@@ -18,16 +18,21 @@ import (
 type client struct {
 	name   string
 	user   string
+	groups []string
 	serves bool
 }
 
 // The users that begin with system: get their rights from the API server's own
 // roles, the others from package addons.
-var clients = []client{
-	{name: controllerManagerName, user: "system:kube-controller-manager", serves: true},
-	{name: schedulerName, user: "system:kube-scheduler", serves: true},
-	{name: coreDNSName, user: "slipway:coredns"},
-	{name: "kube-proxy", user: "system:kube-proxy"},
+// The kubelet's is its first; it renews it through the API.
+func clients(id machine.Identity) []client {
+	return []client{
+		{name: controllerManagerName, user: "system:kube-controller-manager", serves: true},
+		{name: schedulerName, user: "system:kube-scheduler", serves: true},
+		{name: coreDNSName, user: "slipway:coredns"},
+		{name: "kube-proxy", user: "system:kube-proxy"},
+		{name: "kubelet", user: "system:node:" + id.Hostname, groups: []string{"system:nodes"}},
+	}
 }
 
 // AddonsCert is the certificate of the unit addons, without .crt and .key. It
@@ -40,7 +45,7 @@ var addonsRequest = pki.Request{CommonName: "slipway:addons", Organizations: []s
 func (c client) path() string { return pkiDir + "/" + c.name }
 
 func (c client) request() pki.Request {
-	r := pki.Request{CommonName: c.user, Client: true}
+	r := pki.Request{CommonName: c.user, Organizations: c.groups, Client: true}
 	if c.serves {
 		r.Server, r.IPs, r.DNSNames = true, leaf.IPs(loopback), []string{"localhost"}
 	}
@@ -57,7 +62,7 @@ func leaves(cfg *machine.Config, id machine.Identity) []leaf.Leaf {
 		{Path: etcdClientCert, CA: leaf.CA(keys.EtcdCA, keys.EtcdCAKey), Request: pki.Request{CommonName: "kube-apiserver", Client: true}},
 		{Path: proxyClientCert, CA: leaf.CA(keys.FrontProxyCA, keys.FrontProxyKey), Request: pki.Request{CommonName: frontProxyUser, Client: true}},
 	}
-	for _, c := range clients {
+	for _, c := range clients(id) {
 		list = append(list, leaf.Leaf{Path: c.path(), CA: ca, Request: c.request()})
 	}
 	return append(list, leaf.Leaf{Path: AddonsCert, CA: ca, Request: addonsRequest})
@@ -82,9 +87,9 @@ func servingRequest(cfg *machine.Config, id machine.Identity) pki.Request {
 
 // kubeconfigs tell the components where the API is and where their
 // certificates lie: as paths, so that a renewed one is picked up.
-func kubeconfigs(cfg *machine.Config) ([]proc.File, error) {
+func kubeconfigs(cfg *machine.Config, id machine.Identity) ([]proc.File, error) {
 	var files []proc.File
-	for _, c := range clients {
+	for _, c := range clients(id) {
 		text, err := kubeconfig.Config{
 			Cluster: cfg.Cluster.Name, Server: LocalServer, CAFile: CAFile,
 			User: c.user, CertFile: c.path() + ".crt", KeyFile: c.path() + ".key",

@@ -18,12 +18,33 @@ const (
 	kubeletConfig       = "/etc/kubernetes/kubelet.yaml"
 	bootstrapKubeconfig = "/etc/kubernetes/kubelet-bootstrap.kubeconfig"
 
-	// The kubelet writes these itself when it has joined, and renews the
-	// certificate in place. The file holds certificate and key.
-	kubeletKubeconfig  = "/var/lib/kubelet/kubeconfig"
-	kubeletCertDir     = "/var/lib/kubelet/pki"
-	kubeletCertificate = kubeletCertDir + "/kubelet-client-current.pem"
+	// kubeletCertDir is where the kubelet keeps client certificates that it
+	// asked for itself.
+	kubeletCertDir = "/var/lib/kubelet/pki"
 )
+
+// login is how a node's kubelet logs in to the API server.
+type login struct {
+	kubeconfig        string
+	certFile, keyFile string // PEM; may be one file
+	bootstraps        bool   // the kubelet makes the files, by TLS bootstrap
+}
+
+// loginOf says where the kubelet's credentials are. A worker's kubelet asks for
+// them with the bootstrap token, writes them and renews them in place. A
+// control-plane machine holds the CA: package controlplane mints the first
+// certificate there, as it does for every component, so that the first node
+// need not wait for a controller manager to sign it.
+func loginOf(cfg *machine.Config) login {
+	if cfg.Role == machine.ControlPlane {
+		return login{
+			kubeconfig: "/etc/kubernetes/kubelet.kubeconfig",
+			certFile:   "/etc/kubernetes/pki/kubelet.crt", keyFile: "/etc/kubernetes/pki/kubelet.key",
+		}
+	}
+	current := kubeletCertDir + "/kubelet-client-current.pem"
+	return login{kubeconfig: "/var/lib/kubelet/kubeconfig", certFile: current, keyFile: current, bootstraps: true}
+}
 
 // kubelet comes after the API server where that is on the same machine: its
 // first request would fail, and it waits seconds until the next.
@@ -32,13 +53,16 @@ func kubelet(cfg *machine.Config, id machine.Identity) supervise.Unit {
 	if cfg.Role == machine.ControlPlane {
 		after = append(after, "kube-apiserver")
 	}
+	login := loginOf(cfg)
 	args := []string{
 		"--config=" + kubeletConfig,
-		"--bootstrap-kubeconfig=" + bootstrapKubeconfig,
-		"--kubeconfig=" + kubeletKubeconfig,
+		"--kubeconfig=" + login.kubeconfig,
 		"--cert-dir=" + kubeletCertDir,
 		"--hostname-override=" + id.Hostname,
 		"--node-ip=" + id.Address.String(),
+	}
+	if login.bootstraps {
+		args = append(args, "--bootstrap-kubeconfig="+bootstrapKubeconfig)
 	}
 	if labels := labelFlag(cfg.Kubelet.Labels); labels != "" {
 		args = append(args, "--node-labels="+labels)
@@ -74,8 +98,8 @@ func kubeletFiles(cfg *machine.Config, _ machine.Identity) ([]proc.File, error) 
 		"Reserved": reserved(cfg.Role),
 		"Taints":   taints,
 	})
-	if err != nil {
-		return nil, err
+	if err != nil || !loginOf(cfg).bootstraps {
+		return []proc.File{config}, err
 	}
 	bootstrap, err := kubeconfig.Config{
 		Cluster: cfg.Cluster.Name, Server: apiServer(cfg), CAFile: caFile,

@@ -39,9 +39,10 @@ func kubeProxyFiles(cfg *machine.Config, id machine.Identity) ([]proc.File, erro
 	if err != nil || cfg.Role == machine.ControlPlane {
 		return []proc.File{config}, err
 	}
+	login := loginOf(cfg)
 	access, err := kubeconfig.Config{
 		Cluster: cfg.Cluster.Name, Server: apiServer(cfg), CAFile: caFile,
-		User: "node", CertFile: kubeletCertificate, KeyFile: kubeletCertificate,
+		User: "node", CertFile: login.certFile, KeyFile: login.keyFile,
 	}.Encode()
 	return []proc.File{config, {Path: kubeProxyKubeconfig, Mode: 0o600, Data: access}}, err
 }

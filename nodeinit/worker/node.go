@@ -27,11 +27,12 @@ const (
 // nodeObject is the unit that follows the node's own Node object. It is ready
 // once the Node is Ready for the first time.
 func nodeObject(cfg *machine.Config, id machine.Identity) supervise.Unit {
+	login := loginOf(cfg)
 	return supervise.Unit{Name: nodeName, After: []string{kubeletName}, Service: &follower{
 		Hostname: id.Hostname,
 		Access: apiclient.Access{
 			Server: apiServer(cfg), CAFile: caFile,
-			CertFile: kubeletCertificate, KeyFile: kubeletCertificate,
+			CertFile: login.certFile, KeyFile: login.keyFile,
 		},
 		Registered: Registered,
 		CNIDir:     cniDir,
