@@ -11,6 +11,10 @@ PACKAGES := qemu-system-x86 ovmf ipxe ipxe-qemu seabios iproute2 util-linux \
 	protobuf-compiler libprotobuf-dev \
 	curl busybox udhcpc isc-dhcp-client tftp-hpa dnsmasq-base
 
+# One way to compile for builds, vet and tests: each package is compiled once.
+export CGO_ENABLED := 0
+export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
+
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X slipway/configs/version.Version=$(VERSION)
 
@@ -24,7 +28,7 @@ deps: ## install what the host lacks (apt, as root or through sudo)
 
 build: ## the slipway command: .build/bin/slipway
 	@mkdir -p $(BUILD)/bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/bin/slipway ./cmd/slipway
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BUILD)/bin/slipway ./cmd/slipway
 
 image: build ## kernel, initramfs and loaders: .build/image
 	$(BUILD)/bin/slipway image build --out $(BUILD)/image

@@ -56,7 +56,7 @@ func versionsAreRight(t *testing.T, lab *vmtest.Lab) {
 		t.Errorf("kubectl version does not show v1.37.1 for client and server:\n%s", out)
 	}
 	out := lab.Kubectl(t, "get", "nodes", "-o", "jsonpath={.items[0].status.nodeInfo.kubeletVersion} {.items[0].status.nodeInfo.containerRuntimeVersion}")
-	if out != "v1.37.1 containerd://v2.4.2" {
+	if out != "v1.37.1 containerd://2.4.2" {
 		t.Errorf("the node says %q", out)
 	}
 }
@@ -71,7 +71,7 @@ func serviceAnswers(t *testing.T, lab *vmtest.Lab) {
 	address := lab.Kubectl(t, "get", "service", "hello", "-o", "jsonpath={.spec.clusterIP}")
 	for _, url := range []string{"http://" + address + "/", "http://hello.default.svc.cluster.local/", "http://hello/"} {
 		lab.Await(t, url+" answers", podPatience, func() error {
-			out, err := lab.TryKubectl("exec", "client", "--", "busybox", "wget", "-q", "-T", "5", "-O", "-", url)
+			out, err := lab.TryKubectl("exec", "client", "--", "busybox", "timeout", "10", "busybox", "wget", "-q", "-O", "-", url)
 			if err == nil && !strings.Contains(out, "hello from the slipway") {
 				err = fmt.Errorf("it answers %q", out)
 			}

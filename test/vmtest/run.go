@@ -35,7 +35,7 @@ func (l *Lab) TryKubectl(args ...string) (string, error) {
 
 // TryKubectlStdin is TryKubectl with standard input, for `apply -f -`.
 func (l *Lab) TryKubectlStdin(stdin string, args ...string) (string, error) {
-	return l.output(context.Background(), strings.NewReader(stdin), append([]string{l.bin, "lab", "kubectl"}, args...))
+	return l.output(context.Background(), strings.NewReader(stdin), append([]string{l.bin, "lab", "kubectl", "default", "--"}, args...))
 }
 
 // CLI is TryCLI that must work.
