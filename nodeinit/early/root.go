@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/u-root/u-root/pkg/mount/loop"
 	"golang.org/x/sys/unix"
 )
 
@@ -98,37 +99,15 @@ func loadFile(path string) error {
 }
 
 // mountImage mounts a squashfs file through a loop device (loop(4)), read-only.
-// The device goes when the mount does.
 func mountImage(image, target string) error {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	device, err := loop.New(image, "squashfs", "")
 	if err != nil {
-		return fmt.Errorf("open loop devices: %w", err)
-	}
-	defer control.Close()
-	number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-	if err != nil {
-		return fmt.Errorf("find a free loop device: %w", err)
-	}
-	path := fmt.Sprintf("/dev/loop%d", number)
-	device, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return fmt.Errorf("open loop device: %w", err)
-	}
-	defer device.Close()
-	file, err := os.Open(image)
-	if err != nil {
-		return fmt.Errorf("open root image: %w", err)
-	}
-	defer file.Close()
-	config := unix.LoopConfig{Fd: uint32(file.Fd())}
-	config.Info.Flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
-	if err := unix.IoctlLoopConfigure(int(device.Fd()), &config); err != nil {
-		return fmt.Errorf("attach %s to %s: %w", image, path, err)
+		return fmt.Errorf("attach %s to a loop device: %w", image, err)
 	}
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount(path, target, "squashfs", unix.MS_RDONLY|unix.MS_NODEV, ""); err != nil {
+	if _, err := device.Mount(target, unix.MS_RDONLY|unix.MS_NODEV); err != nil {
 		return fmt.Errorf("mount root image %s: %w", image, err)
 	}
 	return nil

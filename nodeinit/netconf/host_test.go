@@ -34,7 +34,8 @@ func TestAgainstDnsmasq(t *testing.T) {
 	if out, err := exec.Command("unshare", "-Urnm", "true").CombinedOutput(); err != nil {
 		t.Skipf("no namespaces here: %v: %s", err, out)
 	}
-	cmd := exec.Command("unshare", "-Urnm", os.Args[0], "-test.run=^TestAgainstDnsmasq$", "-test.v")
+	// The server ends with the namespace of processes, however the test ends.
+	cmd := exec.Command("unshare", "-Urnmpf", "--mount-proc", "--kill-child", os.Args[0], "-test.run=^TestAgainstDnsmasq$", "-test.v")
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("in its own network: %v\n%s", err, out)

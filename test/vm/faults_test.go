@@ -24,14 +24,16 @@ func killedComponentsReturn(t *testing.T, lab *vmtest.Lab) {
 			t.Errorf("unit %s is not a running process: %+v", name, before[name])
 			continue
 		}
-		kill(t, lab, before[name].PID)
-		lab.Await(t, name+" is back", recoverPatience, func() error {
+		lab.Await(t, name+" is killed and back", recoverPatience, func() error {
 			now, err := units(lab, node)
 			if err != nil {
 				return err
 			}
 			u := now[name]
-			if u.State != "ready" || u.PID == before[name].PID || u.Restarts <= before[name].Restarts {
+			if u.PID == before[name].PID {
+				return kill(lab, u.PID)
+			}
+			if u.State != "ready" || u.Restarts <= before[name].Restarts {
 				return fmt.Errorf("%s is %s, process %d, %d restarts, last error %q", name, u.State, u.PID, u.Restarts, u.LastError)
 			}
 			return nil
@@ -50,13 +52,12 @@ func restarts(t *testing.T, lab *vmtest.Lab, node string) map[string]unit {
 	return now
 }
 
-// kill sends SIGKILL to a process of the node, through a pod that may. The connection may
-// break with the process, so the outcome is judged by what comes after.
-func kill(t *testing.T, lab *vmtest.Lab, pid int) {
-	t.Helper()
-	if out, err := lab.TryKubectl("-n", "everything", "exec", "hand", "--", "busybox", "kill", "-9", strconv.Itoa(pid)); err != nil {
-		t.Logf("kill %d: %v %s", pid, err, out)
-	}
+// kill sends SIGKILL to a process of the node, through a pod that may. It always returns an
+// error: even a kill that worked may break the connection it came by, and the kubelet may not
+// know its pods yet, so the outcome is judged by what comes after.
+func kill(lab *vmtest.Lab, pid int) error {
+	_, err := lab.TryKubectl("-n", "everything", "exec", "hand", "--", "busybox", "kill", "-9", strconv.Itoa(pid))
+	return fmt.Errorf("process %d runs yet; killing it: %v", pid, err)
 }
 
 // rebootComesBack reboots the machine by its API. It runs from RAM, so that it comes back as a

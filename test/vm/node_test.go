@@ -27,11 +27,12 @@ type unit struct {
 	LastError string `json:"last_error"`
 }
 
-// createCluster makes a cluster of the lab's one machine and waits until its node is Ready.
-func createCluster(t *testing.T, lab *vmtest.Lab) {
+// createCluster makes a cluster of one control plane, and waits until every node is Ready.
+func createCluster(t *testing.T, lab *vmtest.Lab, flags ...string) {
 	t.Helper()
 	limit := lab.Timeout(bootPatience)
-	out, err := lab.TryWithin(limit+time.Minute, lab.Slipway("cluster", "create", "prod", "--yes", "--wait", "--timeout", limit.String())...)
+	args := append([]string{"cluster", "create", "prod", "--yes", "--wait", "--timeout", limit.String()}, flags...)
+	out, err := lab.TryWithin(limit+time.Minute, lab.Slipway(args...)...)
 	if err != nil {
 		t.Fatalf("create the cluster: %v\n%s", err, out)
 	}
