@@ -246,7 +246,7 @@ func (l *Lab) Await(t *testing.T, what string, within time.Duration, check func(
 		left := time.Until(end)
 		limit = min(limit, left-min(reserve, left/4)) // leave time to say why
 	}
-	deadline, again := time.After(limit), time.NewTicker(250*time.Millisecond)
+	deadline, again := time.After(limit), time.NewTicker(500*time.Millisecond)
 	defer again.Stop()
 	for {
 		err := check()
