@@ -49,7 +49,7 @@ func main() {
 func run(ctx context.Context) error {
 	b := bench{slipway: ".build/bin/slipway", image: ".build/release"}
 	var figures []figure
-	for _, measure := range []func(context.Context) ([]figure, error){b.payload, b.rebuild, b.serve, b.boot} {
+	for _, measure := range []func(context.Context) ([]figure, error){b.payload, b.rebuild, b.serve, b.boot, b.cold} {
 		more, err := measure(ctx)
 		figures = append(figures, more...)
 		if err != nil {

@@ -63,6 +63,26 @@ func (b bench) rebuild(ctx context.Context) ([]figure, error) {
 	return []figure{{name: "image.rebuild", value: time.Since(begin).Seconds(), unit: "s", budget: 10}}, nil
 }
 
+// cold is the whole build by a compiler that has compiled nothing yet, on a computer that has
+// only downloaded: modules and packages are there.
+func (b bench) cold(ctx context.Context) ([]figure, error) {
+	dir, err := os.MkdirTemp("", "slipway-bench")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.CopyFS(filepath.Join(dir, "cache", "debian"), os.DirFS(".cache/debian")); err != nil {
+		return nil, fmt.Errorf("copy the downloaded packages: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, b.slipway, "image", "build", "--cache", filepath.Join(dir, "cache"), "--out", filepath.Join(dir, "image"))
+	cmd.Env = append(os.Environ(), "GOCACHE="+filepath.Join(dir, "go"))
+	begin := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the image: %w\n%s", err, out)
+	}
+	return []figure{{name: "image.cold", value: time.Since(begin).Seconds(), unit: "s", budget: 600}}, nil
+}
+
 // serve is the boot service by itself, in a lab's network: from its start to the line that says
 // that every port answers, and its memory then.
 func (b bench) serve(ctx context.Context) ([]figure, error) {

@@ -64,7 +64,7 @@ func kill(lab *vmtest.Lab, pid int) error {
 // new node of the same cluster, with the same credentials for people.
 func rebootComesBack(t *testing.T, lab *vmtest.Lab) {
 	first := strings.TrimSpace(lab.Kubectl(t, "get", "nodes", "-o", "jsonpath={.items[0].status.nodeInfo.bootID}"))
-	lab.CLI(t, "node", "reboot", lab.MachineID(t, "m1"))
+	lab.CLI(t, "node", "reboot", lab.MachineID(t, "m1"), "--yes")
 	lab.Await(t, "the node is Ready again, booted anew", bootPatience, func() error {
 		if err := nodeReady(lab); err != nil {
 			return err
