@@ -7,7 +7,7 @@
 //
 // It is not a router advertisement daemon. It speaks to nobody who did not
 // ask, to one machine at a time, and only to one that has just asked for an
-// IPv4 address as a loader. Package bootsvc runs it.
+// IPv4 address as firmware or a loader. Package bootsvc runs it.
 //
 // There is no library in it beyond x/net's sockets: a message is 16 bytes.
 package radv
@@ -37,7 +37,7 @@ type Server struct {
 	answers prometheus.Counter
 
 	mu    sync.Mutex
-	asked map[string]time.Time // by MAC address, when a loader asked for an address
+	asked map[string]time.Time // by MAC address, when it asked for an address
 }
 
 const (
@@ -57,9 +57,10 @@ func New(link string, metrics prometheus.Registerer, log *slog.Logger, now func(
 	return s
 }
 
-// Observe is a timeline.Observer: it remembers which loaders ask for addresses.
+// Observe is a timeline.Observer: it remembers which machines ask for addresses
+// before they run an operating system.
 func (s *Server) Observe(_ context.Context, e timeline.Event) {
-	if e.Asker != timeline.Loader {
+	if e.Asker == timeline.System {
 		return
 	}
 	s.mu.Lock()
@@ -71,8 +72,8 @@ func (s *Server) Observe(_ context.Context, e timeline.Event) {
 	}
 }
 
-// booting tells whether a MAC address is a loader's that asked for an IPv4
-// address a moment ago.
+// booting tells whether a MAC address is a machine's that asked for an IPv4
+// address a moment ago, and runs no operating system yet.
 func (s *Server) booting(mac net.HardwareAddr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,7 +15,7 @@ kubectl() { "$slipway" lab kubectl $lab -- "$@"; }
 "$slipway" lab down $lab >/dev/null 2>&1 || true
 
 say "Power on: the boot service and one blank machine, in a network with no way out"
-run "$slipway" lab up $lab --machines 1
+run "$slipway" lab up $lab --machine m1,pxe=plain # its network card has to be given a loader
 
 say "One cluster out of it"
 run "$slipway" lab exec $lab -- "$slipway" cluster create demo --control-planes 1 --yes --wait
