@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -77,4 +78,16 @@ func FuzzParseRules(f *testing.F) {
 			t.Errorf("%s approves a machine of which nothing is known: %q", by, text)
 		}
 	})
+}
+
+func TestExampleRules(t *testing.T) {
+	const file = "../../configs/examples/rules.yaml"
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, err := ParseRules(data, file)
+	if err != nil || len(rules.Rules) != 2 {
+		t.Errorf("%+v, %v", rules, err)
+	}
 }
