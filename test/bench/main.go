@@ -5,7 +5,8 @@
 //	name value unit budget peer peer-value ratio
 //
 // It exits 1 when a budget is passed. It works on the built program and the
-// release image: make bench. Times are those of this computer, whole processes,
+// release image: make bench. Arguments choose among payload, rebuild, serve, boot
+// and cold. Times are those of this computer, whole processes,
 // and say nothing about real firmware.
 package main
 
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -23,7 +25,7 @@ type figure struct {
 	name   string
 	value  float64
 	unit   string
-	budget float64 // 0: none
+	budget *float64 // nil: none
 	peer   peer
 }
 
@@ -33,24 +35,33 @@ type peer struct {
 	value float64
 }
 
+// upTo is a budget.
+func upTo(most float64) *float64 { return &most }
+
 // over tells whether the figure passes its budget.
-func (f figure) over() bool { return f.budget > 0 && f.value > f.budget }
+func (f figure) over() bool { return f.budget != nil && f.value > *f.budget }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx); err != nil {
+	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
+func run(ctx context.Context, chosen []string) error {
 	b := bench{slipway: ".build/bin/slipway", image: ".build/release"}
 	var figures []figure
-	for _, measure := range []func(context.Context) ([]figure, error){b.payload, b.rebuild, b.serve, b.boot, b.cold} {
-		more, err := measure(ctx)
+	for _, m := range []struct {
+		name string
+		take func(context.Context) ([]figure, error)
+	}{{"payload", b.payload}, {"rebuild", b.rebuild}, {"serve", b.serve}, {"boot", b.boot}, {"cold", b.cold}} {
+		if len(chosen) > 0 && !slices.Contains(chosen, m.name) {
+			continue
+		}
+		more, err := m.take(ctx)
 		figures = append(figures, more...)
 		if err != nil {
 			return errors.Join(err, show(figures))
@@ -67,8 +78,8 @@ func show(figures []figure) error {
 	fmt.Fprintln(w, "name\tvalue\tunit\tbudget\tpeer\tpeer-value\tratio")
 	for _, f := range figures {
 		budget, name, value, ratio := "-", "-", "-", "-"
-		if f.budget > 0 {
-			budget = fmt.Sprintf("%g", f.budget)
+		if f.budget != nil {
+			budget = fmt.Sprintf("%g", *f.budget)
 		}
 		if f.peer.name != "" {
 			name, value, ratio = f.peer.name, fmt.Sprintf("%g", f.peer.value), fmt.Sprintf("%.2f", f.value/f.peer.value)
@@ -83,7 +94,7 @@ func passed(figures []figure) error {
 	var errs []error
 	for _, f := range figures {
 		if f.over() {
-			errs = append(errs, fmt.Errorf("%s is %.2f %s, over its budget of %g", f.name, f.value, f.unit, f.budget))
+			errs = append(errs, fmt.Errorf("%s is %.2f %s, over its budget of %g", f.name, f.value, f.unit, *f.budget))
 		}
 	}
 	return errors.Join(errs...)
