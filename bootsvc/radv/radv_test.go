@@ -44,12 +44,17 @@ func TestSolicitor(t *testing.T) {
 	}
 }
 
-func TestOnlyFreshLoadersAreAnswered(t *testing.T) {
+func TestOnlyMachinesThatBootAreAnswered(t *testing.T) {
 	now := time.Unix(1000, 0)
 	s := New("lo", prometheus.NewRegistry(), slog.New(slog.DiscardHandler), func() time.Time { return now })
 	s.Observe(t.Context(), timeline.Event{MAC: card, Name: "dhcp", Asker: timeline.System})
 	if s.booting(card) {
-		t.Error("an operating system counts as a loader")
+		t.Error("an operating system counts as booting")
+	}
+	firmware := net.HardwareAddr{0x52, 0x54, 0, 0x77, 0, 2}
+	s.Observe(t.Context(), timeline.Event{MAC: firmware, Name: "dhcp", Asker: timeline.Firmware})
+	if !s.booting(firmware) {
+		t.Error("firmware that has just asked does not count")
 	}
 	s.Observe(t.Context(), timeline.Event{MAC: card, Name: "dhcp", Asker: timeline.Loader})
 	if !s.booting(card) {
