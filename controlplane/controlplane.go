@@ -20,7 +20,7 @@ import (
 
 // Units returns the control plane's units; none for a worker.
 func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
-	if cfg.Role != machine.ControlPlane || cfg.ControlPlaneKeys == nil { // Files says what is wrong
+	if cfg.Role != machine.ControlPlane || cfg.ControlPlaneKeys == nil || cfg.Etcd == nil { // Files says what is wrong
 		return nil
 	}
 	units := etcd.Units(cfg, id)
@@ -34,8 +34,8 @@ func Files(cfg *machine.Config, id machine.Identity, now time.Time) ([]proc.File
 	if cfg.Role != machine.ControlPlane {
 		return nil, nil
 	}
-	if cfg.ControlPlaneKeys == nil {
-		return nil, errors.New("make control plane files: the machine config has no controlPlaneKeys")
+	if cfg.ControlPlaneKeys == nil || cfg.Etcd == nil {
+		return nil, errors.New("make control plane files: the machine config has no controlPlaneKeys or no etcd")
 	}
 	files, err := etcd.Files(cfg, id, now)
 	if err != nil {

@@ -28,10 +28,12 @@ func newCA(t *testing.T, name string) (cert string, key secret.String) {
 func config(t *testing.T) (*machine.Config, machine.Identity) {
 	t.Helper()
 	keys := &machine.ControlPlaneKeys{
-		ServiceAccount: secret.New("account key\n"), EncryptionKey: secret.New("c2VjcmV0"), Bootstrap: true,
+		ServiceAccount: secret.New("account key\n"), EncryptionKeys: []machine.EncryptionKey{{Name: "key-1", Secret: secret.New("c2VjcmV0")}},
 	}
 	cfg := &machine.Config{
 		Hostname: "prod-cp-1", Role: machine.ControlPlane, ControlPlaneKeys: keys,
+		Etcd: &machine.Etcd{Generation: 1, Bootstrap: &machine.EtcdBootstrap{Token: secret.New("t")},
+			Members: []machine.EtcdMember{{Name: "prod-cp-1", Address: netip.MustParseAddr("192.0.2.10")}}},
 		Cluster: machine.Cluster{
 			Name: "prod", Endpoint: "https://api.example.com:6443",
 			ControlPlanes: []netip.Addr{netip.MustParseAddr("192.0.2.10")},
@@ -40,7 +42,7 @@ func config(t *testing.T) (*machine.Config, machine.Identity) {
 		},
 	}
 	cfg.Cluster.CA, keys.CAKey = newCA(t, "kubernetes")
-	keys.EtcdCA, keys.EtcdCAKey = newCA(t, "etcd")
+	cfg.Etcd.CA, cfg.Etcd.CAKey = newCA(t, "etcd")
 	keys.FrontProxyCA, keys.FrontProxyKey = newCA(t, "front-proxy")
 	id := machine.Identity{
 		Hostname: "prod-cp-1", Address: netip.MustParseAddr("192.0.2.10"), Link: "eth0",
@@ -113,7 +115,7 @@ func TestKeysAreNotForOthers(t *testing.T) {
 func TestSeveralControlPlanes(t *testing.T) {
 	cfg, id := config(t)
 	cfg.Cluster.ControlPlanes = append(cfg.Cluster.ControlPlanes, netip.MustParseAddr("192.0.2.11"))
-	cfg.ControlPlaneKeys.Bootstrap = false
+	cfg.Etcd.Bootstrap = nil
 	page := proctest.Page(Units(cfg, id), nil)
 	for _, flag := range []string{"--goaway-chance=", "--leader-elect=true", "--heartbeat-interval=500", "--election-timeout=5000", "--initial-cluster-state=existing"} {
 		if !strings.Contains(page, flag) {
@@ -137,7 +139,7 @@ func TestErrors(t *testing.T) {
 	tests := map[string]func(*machine.Config){
 		"no controlPlaneKeys": func(c *machine.Config) { c.ControlPlaneKeys = nil },
 		"bootstrap token":     func(c *machine.Config) { c.Cluster.BootstrapToken = secret.New("abcdef") },
-		"etcd/server.crt":     func(c *machine.Config) { c.ControlPlaneKeys.EtcdCAKey = secret.New("") },
+		"etcd/server.crt":     func(c *machine.Config) { c.Etcd.CAKey = secret.New("") },
 		"front-proxy-client":  func(c *machine.Config) { c.ControlPlaneKeys.FrontProxyCA = "" },
 		"pki/apiserver.crt":   func(c *machine.Config) { c.Cluster.CA = "" },
 	}

@@ -27,6 +27,7 @@ const (
 	Admin    Role = "slipway:admin"
 	Operator Role = "slipway:operator"
 	Reader   Role = "slipway:reader"
+	Backup   Role = "slipway:etcd-backup"
 	Machine  Role = "slipway:machine"
 )
 
@@ -36,17 +37,29 @@ func Access() map[string][]Role {
 	return map[string][]Role{
 		bootv1connect.EnrollServiceEnrollProcedure: {Anyone},
 
-		bootv1connect.MachineServiceFetchConfigProcedure: {Machine},
-		bootv1connect.MachineServiceAckConfigProcedure:   {Machine},
-		bootv1connect.MachineServiceReportProcedure:      {Machine},
+		bootv1connect.MachineServiceFetchConfigProcedure:      {Machine},
+		bootv1connect.MachineServiceAckConfigProcedure:        {Machine},
+		bootv1connect.MachineServiceReportProcedure:           {Machine},
+		bootv1connect.MachineServiceRedeemBootstrapProcedure:  {Machine},
+		bootv1connect.MachineServiceFetchSnapshotProcedure:    {Machine},
+		bootv1connect.MachineServiceRenewCertificateProcedure: {Machine},
 
 		bootv1connect.InventoryServiceListMachinesProcedure: {Reader, Operator, Admin},
 		bootv1connect.InventoryServiceGetMachineProcedure:   {Reader, Operator, Admin},
 		bootv1connect.InventoryServiceApproveProcedure:      {Operator, Admin},
 
-		bootv1connect.ClusterServiceGetClusterProcedure:    {Reader, Operator, Admin},
-		bootv1connect.ClusterServiceCreateClusterProcedure: {Admin},
-		bootv1connect.ClusterServiceKubeconfigProcedure:    {Admin},
+		bootv1connect.ClusterServiceGetClusterProcedure:     {Reader, Backup, Operator, Admin},
+		bootv1connect.ClusterServiceCreateClusterProcedure:  {Admin},
+		bootv1connect.ClusterServiceKubeconfigProcedure:     {Admin},
+		bootv1connect.ClusterServiceUpdateClusterProcedure:  {Admin},
+		bootv1connect.ClusterServiceTakeSnapshotProcedure:   {Backup, Operator, Admin},
+		bootv1connect.ClusterServiceListSnapshotsProcedure:  {Reader, Backup, Operator, Admin},
+		bootv1connect.ClusterServiceReadSnapshotProcedure:   {Backup, Admin},
+		bootv1connect.ClusterServiceUploadSnapshotProcedure: {Admin},
+		bootv1connect.ClusterServiceRestoreClusterProcedure: {Admin},
+		bootv1connect.ClusterServicePlanRecoveryProcedure:   {Operator, Admin},
+		bootv1connect.ClusterServiceRecoverClusterProcedure: {Admin},
+		bootv1connect.ClusterServiceRotateProcedure:         {Admin},
 	}
 }
 

@@ -124,9 +124,9 @@ func (s *Server) Handler() http.Handler {
 		connect.WithInterceptors(s.access()),
 	)
 	mux.Handle(bootv1connect.NewEnrollServiceHandler(newEnrollHandler(s), options))
-	mux.Handle(bootv1connect.NewMachineServiceHandler(&machineHandler{s}, options))
+	mux.Handle(bootv1connect.NewMachineServiceHandler(&machineHandler{Server: s}, options))
 	mux.Handle(bootv1connect.NewInventoryServiceHandler(&inventoryHandler{s}, options))
-	mux.Handle(bootv1connect.NewClusterServiceHandler(&clusterHandler{s}, options))
+	mux.Handle(bootv1connect.NewClusterServiceHandler(&clusterHandler{Server: s}, options))
 	mux.Handle("GET /metrics", s.readersOnly(s.Metrics))
 	return s.withCaller(mux)
 }

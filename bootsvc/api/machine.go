@@ -9,13 +9,17 @@ import (
 	"connectrpc.com/connect"
 
 	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/api/bootv1/bootv1connect"
 	"slipway/bootsvc/assign"
 	"slipway/bootsvc/inventory"
 	"slipway/configs/enroll"
 )
 
 // machineHandler is for machines: the caller's name is the machine's ID.
-type machineHandler struct{ *Server }
+type machineHandler struct {
+	*Server
+	bootv1connect.UnimplementedMachineServiceHandler
+}
 
 const (
 	// fetchWait is how long FetchConfig blocks at most.

@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect"
 
 	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/api/bootv1/bootv1connect"
 	"slipway/configs/enroll"
 )
 
@@ -60,7 +61,10 @@ func (h *inventoryHandler) Approve(ctx context.Context, request *connect.Request
 }
 
 // clusterHandler makes and shows clusters.
-type clusterHandler struct{ *Server }
+type clusterHandler struct {
+	*Server
+	bootv1connect.UnimplementedClusterServiceHandler
+}
 
 // CreateCluster stores a cluster and claims its machines.
 func (h *clusterHandler) CreateCluster(ctx context.Context, request *connect.Request[bootv1.CreateClusterRequest]) (*connect.Response[bootv1.CreateClusterResponse], error) {

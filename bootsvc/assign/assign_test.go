@@ -90,7 +90,7 @@ func TestACookbookCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plane.Hostname != "prod-cp-1" || !plane.ControlPlaneKeys.Bootstrap || plane.Cluster.ControlPlanes[0].String() != "10.0.0.1" {
+	if plane.Hostname != "prod-cp-1" || plane.Etcd.Bootstrap == nil || plane.Cluster.ControlPlanes[0].String() != "10.0.0.1" {
 		t.Errorf("the control plane's config is %+v", plane)
 	}
 	if got := strings.Join(plane.Kubelet.Taints, " "); got != controlPlaneTaint {
@@ -138,7 +138,7 @@ func TestAConfigIsDeliveredUntilItIsAcknowledged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !config.ControlPlaneKeys.Bootstrap {
+	if config.Etcd.Bootstrap == nil {
 		t.Error("a lone control plane in RAM must make its etcd anew")
 	}
 }
@@ -159,7 +159,7 @@ func TestOnlyTheFirstOfThreeBootstrapsAndOnlyOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			shown += fmt.Sprint(config.ControlPlaneKeys.Bootstrap, " ")
+			shown += fmt.Sprint(config.Etcd.Bootstrap != nil, " ")
 		}
 		return shown
 	}
@@ -174,7 +174,7 @@ func TestOnlyTheFirstOfThreeBootstrapsAndOnlyOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if config.ControlPlaneKeys.Bootstrap {
+	if config.Etcd.Bootstrap != nil {
 		t.Error("the first control plane would start a second etcd cluster")
 	}
 }

@@ -128,21 +128,23 @@ func (c Cluster) configFor(m inventory.Machine, keys Keys, machineCA string) *ma
 		Install:    machine.Install{Disk: "none"},
 		Kubelet:    machine.Kubelet{Labels: place.Labels, Taints: slices.Clone(place.Taints)},
 		Cluster: machine.Cluster{
-			Name:           c.Document.Name,
-			Endpoint:       c.Endpoint,
-			PodSubnet:      c.Document.Network.PodSubnet,
-			ServiceSubnet:  c.Document.Network.ServiceSubnet,
-			DNSDomain:      c.Document.Network.DNSDomain,
-			CA:             string(keys.CA.CertPEM),
-			MachineCA:      machineCA,
-			BootstrapToken: secret.New(keys.BootstrapToken),
+			Name:                c.Document.Name,
+			Endpoint:            c.Endpoint,
+			PodSubnet:           c.Document.Network.PodSubnet,
+			ServiceSubnet:       c.Document.Network.ServiceSubnet,
+			DNSDomain:           c.Document.Network.DNSDomain,
+			CA:                  string(keys.CA.CertPEM),
+			MachineCA:           machineCA,
+			BootstrapToken:      secret.New(keys.BootstrapToken),
+			CertificateLifetime: c.Document.CertificateLifetime,
 		},
 	}
 	for _, plane := range c.controlPlanes() {
 		config.Cluster.ControlPlanes = append(config.Cluster.ControlPlanes, plane.Address)
 	}
 	if place.Role == machine.ControlPlane {
-		config.ControlPlaneKeys = keys.forControlPlane(c.bootstraps(m))
+		config.ControlPlaneKeys = keys.forControlPlane()
+		config.Etcd = c.etcd(m, keys)
 		if !*c.Document.ScheduleOnControlPlanes && !slices.Contains(config.Kubelet.Taints, controlPlaneTaint) {
 			config.Kubelet.Taints = append(config.Kubelet.Taints, controlPlaneTaint)
 		}
@@ -157,15 +159,23 @@ func (c Cluster) bootstraps(m inventory.Machine) bool {
 	return planes[0].ID == m.ID && (len(planes) == 1 || !m.Enrolment.Bootstrapped)
 }
 
-func (k Keys) forControlPlane(bootstrap bool) *machine.ControlPlaneKeys {
+func (k Keys) forControlPlane() *machine.ControlPlaneKeys {
 	return &machine.ControlPlaneKeys{
 		CAKey:          secret.New(string(k.CA.KeyPEM)),
-		EtcdCA:         string(k.EtcdCA.CertPEM),
-		EtcdCAKey:      secret.New(string(k.EtcdCA.KeyPEM)),
 		FrontProxyCA:   string(k.FrontProxyCA.CertPEM),
 		FrontProxyKey:  secret.New(string(k.FrontProxyCA.KeyPEM)),
 		ServiceAccount: secret.New(string(k.ServiceAccount)),
-		EncryptionKey:  secret.New(k.EncryptionKey),
-		Bootstrap:      bootstrap,
+		EncryptionKeys: []machine.EncryptionKey{{Name: "key-1", Secret: secret.New(k.EncryptionKey)}},
 	}
+}
+
+func (c Cluster) etcd(m inventory.Machine, keys Keys) *machine.Etcd {
+	e := &machine.Etcd{CA: string(keys.EtcdCA.CertPEM), CAKey: secret.New(string(keys.EtcdCA.KeyPEM)), Generation: 1}
+	for _, plane := range c.controlPlanes() {
+		e.Members = append(e.Members, machine.EtcdMember{Name: plane.Hostname, Address: plane.Address})
+	}
+	if c.bootstraps(m) {
+		e.Bootstrap = &machine.EtcdBootstrap{Token: secret.New(keys.BootstrapToken)}
+	}
+	return e
 }

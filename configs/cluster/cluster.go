@@ -5,8 +5,10 @@ package cluster
 
 import (
 	"net/netip"
+	"time"
 
 	"slipway/configs/machine"
+	"slipway/configs/secret"
 )
 
 // Kind heads every cluster document, beside machine.APIVersion.
@@ -30,8 +32,14 @@ type Cluster struct {
 	Name string `yaml:"name" jsonschema:"required"`
 	// Endpoint is the API's address for people, https://host:port. Left
 	// out, it is the first control-plane machine's address, port 6443.
-	Endpoint string  `yaml:"endpoint,omitempty"`
-	Network  Network `yaml:"network"`
+	Endpoint string `yaml:"endpoint,omitempty"`
+	// VirtualIP is an unused address of the control planes' network. One
+	// healthy control plane holds it, and Endpoint, left out, is there.
+	VirtualIP netip.Addr `yaml:"virtualIP,omitempty"`
+	Network   Network    `yaml:"network"`
+	Etcd      Etcd       `yaml:"etcd,omitempty"`
+	// CertificateLifetime, left out, is a year. At least ten minutes.
+	CertificateLifetime time.Duration `yaml:"certificateLifetime,omitempty"`
 	// ScheduleOnControlPlanes lets workloads run on control-plane machines.
 	// Left out, it is true exactly when there is no worker.
 	ScheduleOnControlPlanes *bool     `yaml:"scheduleOnControlPlanes,omitempty"`
@@ -45,12 +53,38 @@ type Network struct {
 	DNSDomain     string       `yaml:"dnsDomain,omitempty"`
 }
 
+// Etcd says where the cluster keeps its state: on the control planes; or, if
+// machines have the role etcd, on those; or in an etcd that someone else runs.
+type Etcd struct {
+	External  *External `yaml:"external,omitempty"`
+	Snapshots Snapshots `yaml:"snapshots,omitempty"`
+	// AllowSlowDisk lets machines be members whose disks are too slow for it.
+	AllowSlowDisk bool `yaml:"allowSlowDisk,omitempty"`
+}
+
+// External is an etcd that someone else runs.
+type External struct {
+	Endpoints []string      `yaml:"endpoints" jsonschema:"required"` // https://host:port
+	CA        string        `yaml:"ca" jsonschema:"required"`        // of its servers, PEM
+	Cert      string        `yaml:"cert" jsonschema:"required"`      // the API servers' client certificate, PEM
+	Key       secret.String `yaml:"key" jsonschema:"required"`       // PEM
+}
+
+// Snapshots says when the boot service takes snapshots of etcd by itself.
+type Snapshots struct {
+	// Every, left out, is six hours; negative: never. At least a minute.
+	Every time.Duration `yaml:"every,omitempty"`
+	// Keep is how many of them are kept; left out, 28.
+	Keep int `yaml:"keep,omitempty"`
+}
+
 // Machine gives one machine its place in the cluster.
 type Machine struct {
 	// ID is the machine's name in the inventory: the MAC address it boots
 	// from, 52-54-00-12-34-56 (colons are taken too).
 	ID string `yaml:"id" jsonschema:"required"`
 	// Role, left out, is control-plane for the first machine and worker for the others.
+	// The third is etcd.
 	Role machine.Role `yaml:"role,omitempty"`
 	// Hostname, left out, is <cluster>-cp-<n> or <cluster>-worker-<n>.
 	Hostname string            `yaml:"hostname,omitempty"`

@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"slipway/configs/cluster"
 	"slipway/configs/machine"
+	"slipway/configs/secret"
 )
 
 var update = flag.Bool("update", false, "write the goldens")
@@ -44,7 +46,7 @@ func roundTrip(t *testing.T, c *cluster.Cluster) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, data)
 	}
-	if diff := cmp.Diff(c, again, prefixes); diff != "" {
+	if diff := cmp.Diff(c, again, comparers); diff != "" {
 		t.Errorf("marshalled and parsed again (-want +got):\n%s", diff)
 	}
 }
@@ -57,13 +59,15 @@ func TestShortestIsComplete(t *testing.T) {
 	yes := true
 	want := &cluster.Cluster{
 		APIVersion: "slipway/v1", Kind: "Cluster", Name: "demo",
+		Etcd:                cluster.Etcd{Snapshots: cluster.Snapshots{Every: 6 * time.Hour, Keep: 28}},
+		CertificateLifetime: 365 * 24 * time.Hour,
 		Network: cluster.Network{
 			PodSubnet: cluster.DefaultPodSubnet, ServiceSubnet: cluster.DefaultServiceSubnet, DNSDomain: "cluster.local",
 		},
 		ScheduleOnControlPlanes: &yes,
 		Machines:                []cluster.Machine{{ID: "52-54-00-ab-cd-56", Role: machine.ControlPlane, Hostname: "demo-cp-1"}},
 	}
-	if diff := cmp.Diff(want, c, prefixes); diff != "" {
+	if diff := cmp.Diff(want, c, comparers); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -121,4 +125,8 @@ func FuzzClusterParse(f *testing.F) {
 }
 
 // prefixes compares subnets by value: their types hide their fields.
-var prefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+var comparers = cmp.Options{
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b secret.String) bool { return a == b }),
+}

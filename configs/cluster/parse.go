@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -44,6 +45,10 @@ func (c *Cluster) fill() {
 		c.Kind = Kind
 	}
 	c.Network.fill()
+	c.Etcd.Snapshots.fill()
+	if c.CertificateLifetime == 0 {
+		c.CertificateLifetime = machine.DefaultCertificateLifetime
+	}
 	fillMachines(c.Name, c.Machines)
 	if c.ScheduleOnControlPlanes == nil {
 		schedule := c.count(machine.Worker) == 0
@@ -63,9 +68,24 @@ func (n *Network) fill() {
 	}
 }
 
+// Defaults of the snapshots that are taken by themselves.
+const (
+	DefaultSnapshotEvery = 6 * time.Hour
+	DefaultSnapshotKeep  = 28
+)
+
+func (s *Snapshots) fill() {
+	if s.Every == 0 {
+		s.Every = DefaultSnapshotEvery
+	}
+	if s.Keep == 0 {
+		s.Keep = DefaultSnapshotKeep
+	}
+}
+
 func fillMachines(cluster string, machines []Machine) {
 	count := map[machine.Role]int{}
-	short := map[machine.Role]string{machine.ControlPlane: "cp", machine.Worker: "worker"}
+	short := map[machine.Role]string{machine.ControlPlane: "cp", machine.Worker: "worker", machine.EtcdOnly: "etcd"}
 	for i := range machines {
 		m := &machines[i]
 		if id, err := enroll.ParseMachineID(m.ID); err == nil {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"slipway/configs/document"
 	"slipway/configs/enroll"
@@ -22,12 +23,20 @@ func (c *Cluster) problems() document.Problems {
 	rule.Domain(&ps, "network.dnsDomain", c.Network.DNSDomain)
 	c.checkEndpoint(&ps)
 	c.checkQuorum(&ps)
+	c.checkEtcd(&ps)
+	rule.CertificateLifetime(&ps, "certificateLifetime", c.CertificateLifetime)
 	c.checkRoom(&ps)
 	checkMachines(&ps, c.Machines)
 	return ps
 }
 
 func (c *Cluster) checkEndpoint(ps *document.Problems) {
+	if c.VirtualIP.IsValid() {
+		rule.Outside(ps, "virtualIP", c.VirtualIP, c.Network.PodSubnet, c.Network.ServiceSubnet)
+		if !c.VirtualIP.Is4() {
+			ps.Add("virtualIP", fmt.Sprintf("%s is not IPv4", c.VirtualIP), "an IPv4 address")
+		}
+	}
 	if c.Endpoint == "" {
 		return
 	}
@@ -37,23 +46,59 @@ func (c *Cluster) checkEndpoint(ps *document.Problems) {
 	}
 }
 
-// checkQuorum wants an odd number of control planes: etcd agrees by majority,
-// so an even member adds a way to fail and tolerates nothing more; beyond
-// seven every write waits for too many (etcd.io/docs, FAQ).
+// checkQuorum wants a number of members that etcd can work with: it agrees by
+// majority, and beyond seven every write waits for too many (etcd.io/docs, FAQ).
+// An even number is allowed, on the way from one odd number to the next.
 func (c *Cluster) checkQuorum(ps *document.Problems) {
-	if len(c.Machines) == 0 {
+	planes, dedicated := c.count(machine.ControlPlane), c.count(machine.EtcdOnly)
+	switch {
+	case len(c.Machines) == 0:
 		ps.Add("machines", "there is none", "a list with at least one machine: - id: 52-54-00-12-34-56")
+	case planes == 0:
+		ps.Add("machines", "no machine is a control plane", "1, 3, 5 or 7 machines with role control-plane")
+	case max(planes, dedicated) > 7:
+		n := max(planes, dedicated)
+		ps.Add("machines", fmt.Sprintf("%d members: etcd's writes would wait for %d of them", n, n/2+1), "1, 3, 5 or 7 machines with one role")
+	}
+}
+
+// Even says how many members of etcd there are, and whether one fewer would
+// survive as many failures.
+func (c *Cluster) Even() (members int, even bool) {
+	members = len(c.EtcdMachines())
+	return members, members > 0 && members%2 == 0
+}
+
+// EtcdMachines are the machines that run a member of etcd; none if it is external.
+func (c *Cluster) EtcdMachines() (members []Machine) {
+	role := machine.ControlPlane
+	if c.count(machine.EtcdOnly) > 0 {
+		role = machine.EtcdOnly
+	}
+	for _, m := range c.Machines {
+		if m.Role == role && c.Etcd.External == nil {
+			members = append(members, m)
+		}
+	}
+	return members
+}
+
+func (c *Cluster) checkEtcd(ps *document.Problems) {
+	if s := c.Etcd.Snapshots; s.Every > 0 && s.Every < time.Minute {
+		ps.Add("etcd.snapshots.every", fmt.Sprintf("%s is too often", s.Every), "1m or more; negative for never")
+	}
+	if c.Etcd.Snapshots.Keep < 1 {
+		ps.Add("etcd.snapshots.keep", fmt.Sprintf("%d would keep none", c.Etcd.Snapshots.Keep), "1 or more")
+	}
+	e := c.Etcd.External
+	if e == nil {
 		return
 	}
-	const valid = "1, 3, 5 or 7 machines with role control-plane"
-	switch n := c.count(machine.ControlPlane); {
-	case n == 0:
-		ps.Add("machines", "no machine is a control plane", valid)
-	case n > 7:
-		ps.Add("machines", fmt.Sprintf("%d control planes: etcd's writes would wait for %d of them", n, n/2+1), valid)
-	case n%2 == 0:
-		ps.Add("machines", fmt.Sprintf("%d control planes survive the loss of %d, as %d would: etcd needs a majority", n, (n-1)/2, n-1), valid)
+	if c.count(machine.EtcdOnly) > 0 {
+		ps.Add("etcd.external", "machines have the role etcd too", "either external or machines with role etcd")
 	}
+	machine.CheckAuthorities(ps, "etcd.external.ca", e.CA)
+	machine.CheckExternal(ps, "etcd.external", machine.EtcdExternal{Endpoints: e.Endpoints, Cert: e.Cert, Key: e.Key})
 }
 
 // checkRoom wants a /24 of the pod subnet for each machine.

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
@@ -30,6 +31,9 @@ func (r *reader) read(node ast.Node, path string, depth int, target reflect.Valu
 		return
 	}
 	switch t := target.Addr().Interface().(type) {
+	case *time.Duration:
+		r.readDuration(node, path, t)
+		return
 	case encoding.TextUnmarshaler:
 		r.readText(node, path, t, target.Type())
 		return
@@ -60,6 +64,8 @@ func (r *reader) readKind(node ast.Node, path string, depth int, target reflect.
 		} else {
 			r.wrongType(node, path, "true or false")
 		}
+	case reflect.Int:
+		r.readInt(node, path, target)
 	case reflect.String:
 		if text, ok := r.text(node, path); ok {
 			target.SetString(text)
@@ -67,6 +73,31 @@ func (r *reader) readKind(node ast.Node, path string, depth int, target reflect.
 	default:
 		panic("document: cannot read a " + target.Type().String() + " at " + path)
 	}
+}
+
+// readInt takes whole numbers.
+func (r *reader) readInt(node ast.Node, path string, target reflect.Value) {
+	if n, ok := node.(*ast.IntegerNode); ok {
+		if value, err := strconv.ParseInt(n.Token.Value, 10, target.Type().Bits()); err == nil {
+			target.SetInt(value)
+			return
+		}
+	}
+	r.wrongType(node, path, "a whole number")
+}
+
+// readDuration takes what time.ParseDuration does.
+func (r *reader) readDuration(node ast.Node, path string, target *time.Duration) {
+	text, ok := r.text(node, path)
+	if !ok {
+		return
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		r.source.add(node.GetToken(), path, fmt.Sprintf("%q is not a duration", text), "a number and a unit, such as 90s, 15m or 6h")
+		return
+	}
+	*target = d
 }
 
 // mark remembers where path stands, and reports what has no place in a document.

@@ -6,6 +6,8 @@ package machine
 
 import (
 	"net/netip"
+	"slices"
+	"time"
 
 	"slipway/configs/secret"
 )
@@ -16,6 +18,10 @@ const (
 	Kind       = "MachineConfig"
 )
 
+// DefaultCertificateLifetime is how long components' certificates last when
+// nothing else is said.
+const DefaultCertificateLifetime = 365 * 24 * time.Hour
+
 // Role says what a node is for.
 type Role string
 
@@ -23,6 +29,7 @@ type Role string
 const (
 	ControlPlane Role = "control-plane" // etcd, the control plane, and workloads if schedulable
 	Worker       Role = "worker"        // workloads only
+	EtcdOnly     Role = "etcd"          // a member of etcd, and nothing of Kubernetes
 )
 
 // Config is a machine config. Parse returns one that is valid and complete.
@@ -37,6 +44,9 @@ type Config struct {
 	Install Install `yaml:"install,omitempty"`
 	Kubelet Kubelet `yaml:"kubelet,omitempty"`
 	Cluster Cluster `yaml:"cluster" jsonschema:"required"`
+
+	// Etcd is set exactly when Role is control-plane or etcd.
+	Etcd *Etcd `yaml:"etcd,omitempty"`
 
 	// ControlPlaneKeys holds what only control-plane machines may know.
 	// It is set exactly when Role is control-plane.
@@ -61,12 +71,18 @@ type Cluster struct {
 	Name string `yaml:"name" jsonschema:"required"`
 	// Endpoint is the API server's address for people, https://host:port.
 	Endpoint string `yaml:"endpoint" jsonschema:"required"`
+	// VirtualIP is an address that one healthy control plane holds; none: zero.
+	VirtualIP netip.Addr `yaml:"virtualIP,omitempty"`
+	// CertificateLifetime is how long the certificates last that machines make
+	// for their components. They are renewed when a third of it is left.
+	CertificateLifetime time.Duration `yaml:"certificateLifetime,omitempty"`
 	// ControlPlanes are the addresses of the control-plane machines.
 	ControlPlanes []netip.Addr `yaml:"controlPlanes" jsonschema:"required"`
 	PodSubnet     netip.Prefix `yaml:"podSubnet" jsonschema:"required"`
 	ServiceSubnet netip.Prefix `yaml:"serviceSubnet" jsonschema:"required"`
 	DNSDomain     string       `yaml:"dnsDomain" jsonschema:"required"`
-	// CA is the Kubernetes CA certificate, PEM.
+	// CA is the Kubernetes CA certificate, PEM. During a rotation there are
+	// two, and both are trusted; that is so for every CA here.
 	CA string `yaml:"ca" jsonschema:"required"`
 	// MachineCA is the boot service's CA certificate, PEM. It signed the
 	// machine's own certificate, which the kubelet serves with.
@@ -76,18 +92,69 @@ type Cluster struct {
 	BootstrapToken secret.String `yaml:"bootstrapToken" jsonschema:"required"`
 }
 
-// ControlPlaneKeys are the cluster's signing keys. All PEM except EncryptionKey.
+// ControlPlaneKeys are the cluster's signing keys, PEM. Each is the key of one
+// of the certificates beside it: the one that signs.
 type ControlPlaneKeys struct {
 	CAKey          secret.String `yaml:"caKey" jsonschema:"required"`
-	EtcdCA         string        `yaml:"etcdCA" jsonschema:"required"`
-	EtcdCAKey      secret.String `yaml:"etcdCAKey" jsonschema:"required"`
 	FrontProxyCA   string        `yaml:"frontProxyCA" jsonschema:"required"`
 	FrontProxyKey  secret.String `yaml:"frontProxyCAKey" jsonschema:"required"`
 	ServiceAccount secret.String `yaml:"serviceAccountKey" jsonschema:"required"`
-	// EncryptionKey encrypts Secrets in etcd: 32 bytes, base64 (secretbox).
-	EncryptionKey secret.String `yaml:"encryptionKey" jsonschema:"required"`
-	// Bootstrap is true for the one machine that starts a new etcd cluster.
-	Bootstrap bool `yaml:"bootstrap,omitempty"`
+	// EncryptionKeys encrypt Secrets in etcd. The first writes, all read.
+	EncryptionKeys []EncryptionKey `yaml:"encryptionKeys" jsonschema:"required"`
+	// RewriteSecrets has all Secrets written anew, with the first key.
+	RewriteSecrets bool `yaml:"rewriteSecrets,omitempty"`
+}
+
+// EncryptionKey is a key for Secrets at rest (secretbox).
+type EncryptionKey struct {
+	Name   string        `yaml:"name" jsonschema:"required"`   // an RFC 1123 label; etcd's values name it
+	Secret secret.String `yaml:"secret" jsonschema:"required"` // 32 bytes, base64
+}
+
+// Etcd says where the cluster's state is kept, and this machine's part in that.
+type Etcd struct {
+	// CA is what members and clients of etcd are checked against, PEM.
+	CA string `yaml:"ca" jsonschema:"required"`
+	// CAKey signs this machine's certificates. Empty if the etcd is external.
+	CAKey secret.String `yaml:"caKey,omitempty"`
+	// Generation counts the times that etcd was started anew: at first, and at
+	// every restore and recovery. Data of an earlier one is not used. From 1.
+	Generation int `yaml:"generation,omitempty"`
+	// Members are the machines that are to run a member; none if it is external.
+	Members []EtcdMember `yaml:"members,omitempty"`
+	// Bootstrap is set for the one machine that starts this generation.
+	Bootstrap *EtcdBootstrap `yaml:"bootstrap,omitempty"`
+	External  *EtcdExternal  `yaml:"external,omitempty"`
+	// AllowSlowDisk lets a machine be a member whose disk is too slow for it.
+	AllowSlowDisk bool `yaml:"allowSlowDisk,omitempty"`
+}
+
+// EtcdMember is a machine that runs a member of etcd, called by its hostname.
+type EtcdMember struct {
+	Name    string     `yaml:"name" jsonschema:"required"`
+	Address netip.Addr `yaml:"address" jsonschema:"required"`
+}
+
+// EtcdBootstrap is the leave to start etcd anew, once.
+type EtcdBootstrap struct {
+	// Token is redeemed with the boot service, which takes it once.
+	Token secret.String `yaml:"token" jsonschema:"required"`
+	// Snapshot is the SHA-256, hex, of the snapshot to start from: a restore.
+	Snapshot string `yaml:"snapshot,omitempty"`
+	// Recover has the machine go on with the data it has, as the only member.
+	Recover bool `yaml:"recover,omitempty"`
+}
+
+// EtcdExternal is an etcd that someone else runs.
+type EtcdExternal struct {
+	Endpoints []string      `yaml:"endpoints" jsonschema:"required"` // https://host:port
+	Cert      string        `yaml:"cert" jsonschema:"required"`      // the API servers' client certificate, PEM
+	Key       secret.String `yaml:"key" jsonschema:"required"`       // PEM
+}
+
+// IsMember says whether the machine runs a member of etcd.
+func (c *Config) IsMember() bool {
+	return c.Etcd != nil && slices.ContainsFunc(c.Etcd.Members, func(m EtcdMember) bool { return m.Name == c.Hostname })
 }
 
 // Identity is what a node knows of itself once its network is up.

@@ -69,8 +69,8 @@ func TestSecretsStayHidden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	printed := fmt.Sprintf("%v %+v %#v", *c, c.ControlPlaneKeys, c.Cluster)
-	for _, s := range []string{"PRIVATE", c.Cluster.BootstrapToken.Reveal(), c.ControlPlaneKeys.EncryptionKey.Reveal()} {
+	printed := fmt.Sprintf("%v %+v %#v", *c, c.ControlPlaneKeys, c.Etcd)
+	for _, s := range []string{"PRIVATE", c.Cluster.BootstrapToken.Reveal(), c.ControlPlaneKeys.EncryptionKeys[0].Secret.Reveal(), c.Etcd.Bootstrap.Token.Reveal()} {
 		if strings.Contains(printed, s) {
 			t.Errorf("printing a config shows %q", s)
 		}

@@ -37,4 +37,7 @@ func (c *Config) fill() {
 	if c.Install.Disk == "" {
 		c.Install.Disk = "none"
 	}
+	if c.Cluster.CertificateLifetime == 0 {
+		c.Cluster.CertificateLifetime = DefaultCertificateLifetime
+	}
 }

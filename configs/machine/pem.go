@@ -7,20 +7,21 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"slices"
 
 	"slipway/configs/document"
 	"slipway/configs/secret"
 )
 
-// certificate checks one CA certificate in PEM.
-func certificate(ps *document.Problems, path, text string) {
-	cert, err := parseCertificate(text)
+// authorities checks the certificates of a CA in PEM: one, or two during a rotation.
+func authorities(ps *document.Problems, path, text string) {
+	certs, err := parseCertificates(text)
 	switch {
 	case text == "":
 		ps.Add(path, "missing", "a CA certificate in PEM")
 	case err != nil:
-		ps.Add(path, "this is not a certificate", "one CA certificate in PEM")
-	case !cert.IsCA:
+		ps.Add(path, "this is not a certificate", "one CA certificate in PEM, or two during a rotation")
+	case slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return !c.IsCA }):
 		ps.Add(path, "this certificate is not a CA's", "a CA certificate in PEM")
 	}
 }
@@ -32,19 +33,19 @@ func privateKey(ps *document.Problems, path string, key secret.String) {
 	}
 }
 
-// pair checks that key is the one of the certificate.
-func pair(ps *document.Problems, path, cert string, key secret.String) {
+// pair checks that key is the one of one of the certificates.
+func pair(ps *document.Problems, path, certs string, key secret.String) {
 	signer, err := parseKey(key.Reveal())
 	if err != nil {
 		privateKey(ps, path, key)
 		return
 	}
-	parsed, err := parseCertificate(cert)
+	parsed, err := parseCertificates(certs)
 	if err != nil {
-		return // the certificate's own problem
+		return // the certificates' own problem
 	}
 	public, err := x509.MarshalPKIXPublicKey(signer.Public())
-	if err != nil || !bytes.Equal(public, parsed.RawSubjectPublicKeyInfo) {
+	if err != nil || !slices.ContainsFunc(parsed, func(c *x509.Certificate) bool { return bytes.Equal(public, c.RawSubjectPublicKeyInfo) }) {
 		ps.Add(path, "this key is not the certificate's", "the private key that belongs to the certificate")
 	}
 }
@@ -56,12 +57,25 @@ func encryptionKey(ps *document.Problems, path string, key secret.String) {
 	}
 }
 
-func parseCertificate(text string) (*x509.Certificate, error) {
-	block, rest := pem.Decode([]byte(text))
-	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, errors.New("not one certificate")
+// maxCertificates is how many a CA may have: the old one and the new.
+const maxCertificates = 2
+
+func parseCertificates(text string) (certs []*x509.Certificate, err error) {
+	for rest := []byte(text); len(bytes.TrimSpace(rest)) > 0; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" || len(certs) == maxCertificates {
+			return nil, errors.New("not one or two certificates")
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
 	}
-	return x509.ParseCertificate(block.Bytes)
+	if len(certs) == 0 {
+		return nil, errors.New("no certificate")
+	}
+	return certs, nil
 }
 
 func parseKey(text string) (crypto.Signer, error) {

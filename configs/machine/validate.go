@@ -3,6 +3,7 @@ package machine
 import (
 	"fmt"
 	"regexp"
+	"slices"
 
 	"slipway/configs/document"
 	"slipway/configs/rule"
@@ -14,11 +15,11 @@ var bootstrapToken = regexp.MustCompile(`^[a-z0-9]{6}\.[a-z0-9]{16}$`)
 // CheckRole adds a problem unless role is one of the roles.
 func CheckRole(ps *document.Problems, path string, role Role) {
 	switch role {
-	case ControlPlane, Worker:
+	case ControlPlane, Worker, EtcdOnly:
 	case "":
-		ps.Add(path, "missing", "control-plane, worker")
+		ps.Add(path, "missing", "control-plane, worker, etcd")
 	default:
-		ps.Add(path, fmt.Sprintf("%q is not a role", role), "control-plane, worker")
+		ps.Add(path, fmt.Sprintf("%q is not a role", role), "control-plane, worker, etcd")
 	}
 }
 
@@ -35,6 +36,7 @@ func (c *Config) problems() document.Problems {
 	rule.Taints(&ps, "kubelet.taints", c.Kubelet.Taints)
 	c.Cluster.check(&ps)
 	c.checkKeys(&ps)
+	c.checkEtcd(&ps)
 	return ps
 }
 
@@ -44,8 +46,10 @@ func (c *Cluster) check(ps *document.Problems) {
 	rule.Subnets(ps, "cluster", c.PodSubnet, c.ServiceSubnet)
 	rule.Domain(ps, "cluster.dnsDomain", c.DNSDomain)
 	c.checkControlPlanes(ps)
-	certificate(ps, "cluster.ca", c.CA)
-	certificate(ps, "cluster.machineCA", c.MachineCA)
+	authorities(ps, "cluster.ca", c.CA)
+	authorities(ps, "cluster.machineCA", c.MachineCA)
+	c.checkVirtualIP(ps)
+	rule.CertificateLifetime(ps, "cluster.certificateLifetime", c.CertificateLifetime)
 	if !bootstrapToken.MatchString(c.BootstrapToken.Reveal()) {
 		ps.Add("cluster.bootstrapToken", "this is not a bootstrap token", "six and sixteen of a-z and 0-9, joined by a dot")
 	}
@@ -69,21 +73,47 @@ func (c *Cluster) checkControlPlanes(ps *document.Problems) {
 	}
 }
 
+func (c *Cluster) checkVirtualIP(ps *document.Problems) {
+	switch {
+	case !c.VirtualIP.IsValid():
+	case !c.VirtualIP.Is4():
+		ps.Add("cluster.virtualIP", fmt.Sprintf("%s is not IPv4", c.VirtualIP), "an IPv4 address")
+	case slices.Contains(c.ControlPlanes, c.VirtualIP):
+		ps.Add("cluster.virtualIP", fmt.Sprintf("%s is a control plane's own address", c.VirtualIP), "an address that no machine has")
+	default:
+		rule.Outside(ps, "cluster.virtualIP", c.VirtualIP, c.PodSubnet, c.ServiceSubnet)
+	}
+}
+
 func (c *Config) checkKeys(ps *document.Problems) {
 	keys := c.ControlPlaneKeys
 	switch {
 	case c.Role == ControlPlane && keys == nil:
 		ps.Add("controlPlaneKeys", "missing, though the role is control-plane", "the cluster's signing keys")
-	case c.Role == Worker && keys != nil:
-		ps.Add("controlPlaneKeys", "a worker may not have them", "leave them out, or role: control-plane")
+	case c.Role != ControlPlane && keys != nil:
+		ps.Add("controlPlaneKeys", "only a control plane may have them", "leave them out, or role: control-plane")
 	case keys != nil:
 		const at = "controlPlaneKeys."
 		pair(ps, at+"caKey", c.Cluster.CA, keys.CAKey)
-		certificate(ps, at+"etcdCA", keys.EtcdCA)
-		pair(ps, at+"etcdCAKey", keys.EtcdCA, keys.EtcdCAKey)
-		certificate(ps, at+"frontProxyCA", keys.FrontProxyCA)
+		authorities(ps, at+"frontProxyCA", keys.FrontProxyCA)
 		pair(ps, at+"frontProxyCAKey", keys.FrontProxyCA, keys.FrontProxyKey)
 		privateKey(ps, at+"serviceAccountKey", keys.ServiceAccount)
-		encryptionKey(ps, at+"encryptionKey", keys.EncryptionKey)
+		keys.checkEncryption(ps, at+"encryptionKeys")
+	}
+}
+
+func (k *ControlPlaneKeys) checkEncryption(ps *document.Problems, path string) {
+	if len(k.EncryptionKeys) == 0 {
+		ps.Add(path, "there is none", "at least one: - {name: key-1, secret: 32 bytes in base64}")
+	}
+	seen := map[string]bool{}
+	for i, key := range k.EncryptionKeys {
+		at := document.Index(path, i)
+		rule.Name(ps, at+".name", key.Name, 63)
+		encryptionKey(ps, at+".secret", key.Secret)
+		if seen[key.Name] {
+			ps.Add(at+".name", fmt.Sprintf("%q is there already", key.Name), "each name once")
+		}
+		seen[key.Name] = true
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"slipway/configs/document"
 )
@@ -182,4 +183,15 @@ func Endpoint(ps *document.Problems, path, endpoint string) string {
 		ps.Add(path, fmt.Sprintf("%q has no host name or address", endpoint), valid)
 	}
 	return u.Hostname()
+}
+
+// MinCertificateLifetime is the shortest that certificates may last: shorter
+// ones would be renewed all the time.
+const MinCertificateLifetime = 10 * time.Minute
+
+// CertificateLifetime checks how long the components' certificates are to last.
+func CertificateLifetime(ps *document.Problems, path string, d time.Duration) {
+	if d < MinCertificateLifetime || d > 10*365*24*time.Hour {
+		ps.Add(path, fmt.Sprintf("%s is too short or too long", d), "from 10m to 87600h")
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"time"
 
 	"github.com/invopop/jsonschema"
 
@@ -50,8 +51,10 @@ func mapped(t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string", Pattern: `^[0-9.]+/[0-9]+$`}
 	case reflect.TypeFor[secret.String]():
 		return &jsonschema.Schema{Type: "string", Description: "secret"}
+	case reflect.TypeFor[time.Duration]():
+		return &jsonschema.Schema{Type: "string", Pattern: `^-?([0-9.]+(ns|us|ms|s|m|h))+$`}
 	case reflect.TypeFor[machine.Role]():
-		return &jsonschema.Schema{Type: "string", Enum: []any{string(machine.ControlPlane), string(machine.Worker)}}
+		return &jsonschema.Schema{Type: "string", Enum: []any{string(machine.ControlPlane), string(machine.Worker), string(machine.EtcdOnly)}}
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func args(cfg *machine.Config, id machine.Identity) []string {
 // state says whether the member makes a new cluster. Only the machine that is
 // told to may: another, with an empty disk, would make a second one.
 func state(cfg *machine.Config) string {
-	if cfg.ControlPlaneKeys.Bootstrap {
+	if cfg.Etcd.Bootstrap != nil {
 		return "new"
 	}
 	return "existing"
@@ -106,13 +106,12 @@ func Files(cfg *machine.Config, id machine.Identity, now time.Time) ([]proc.File
 	if err != nil {
 		return nil, err
 	}
-	ca := proc.File{Path: CAFile, Mode: 0o644, Data: []byte(cfg.ControlPlaneKeys.EtcdCA)}
+	ca := proc.File{Path: CAFile, Mode: 0o644, Data: []byte(cfg.Etcd.CA)}
 	return append([]proc.File{ca}, minted...), nil
 }
 
 func leaves(cfg *machine.Config, id machine.Identity) []leaf.Leaf {
-	keys := cfg.ControlPlaneKeys
-	ca := leaf.CA(keys.EtcdCA, keys.EtcdCAKey)
+	ca := leaf.CA(cfg.Etcd.CA, cfg.Etcd.CAKey)
 	request := pki.Request{
 		CommonName: id.Hostname,
 		DNSNames:   []string{id.Hostname, "localhost"},

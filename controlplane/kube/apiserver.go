@@ -123,7 +123,7 @@ func apiServerFiles(cfg *machine.Config) ([]proc.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse API server files: %w", err)
 	}
-	values := map[string]string{"EncryptionKey": cfg.ControlPlaneKeys.EncryptionKey.Reveal()}
+	values := map[string]string{"EncryptionKey": cfg.ControlPlaneKeys.EncryptionKeys[0].Secret.Reveal()}
 	var list []proc.File
 	for _, name := range []string{"admission.yaml", "audit.yaml", "authentication.yaml", "encryption.yaml"} {
 		var text strings.Builder

@@ -59,7 +59,7 @@ func leaves(cfg *machine.Config, id machine.Identity) []leaf.Leaf {
 	list := []leaf.Leaf{
 		{Path: servingCert, CA: ca, Request: servingRequest(cfg, id)},
 		{Path: kubeletClientCert, CA: ca, Request: pki.Request{CommonName: "slipway:apiserver-kubelet-client", Client: true}},
-		{Path: etcdClientCert, CA: leaf.CA(keys.EtcdCA, keys.EtcdCAKey), Request: pki.Request{CommonName: "kube-apiserver", Client: true}},
+		{Path: etcdClientCert, CA: leaf.CA(cfg.Etcd.CA, cfg.Etcd.CAKey), Request: pki.Request{CommonName: "kube-apiserver", Client: true}},
 		{Path: proxyClientCert, CA: leaf.CA(keys.FrontProxyCA, keys.FrontProxyKey), Request: pki.Request{CommonName: frontProxyUser, Client: true}},
 	}
 	for _, c := range clients(id) {

@@ -69,7 +69,7 @@ func (a *api) tls() *tls.Config {
 
 func (a *api) handler() http.Handler {
 	mux := http.NewServeMux()
-	path, service := nodev1connect.NewNodeServiceHandler(forward{a.init}, connect.WithReadMaxBytes(64<<10))
+	path, service := nodev1connect.NewNodeServiceHandler(forward{to: a.init}, connect.WithReadMaxBytes(64<<10))
 	mux.Handle(path, service)
 	return a.guard(mux)
 }
@@ -111,6 +111,7 @@ func (a *api) check(r *http.Request) (string, error) {
 
 // forward is the NodeService of PID 1, passed on.
 type forward struct {
+	nodev1connect.UnimplementedNodeServiceHandler
 	to nodev1connect.NodeServiceClient
 }
 

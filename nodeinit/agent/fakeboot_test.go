@@ -88,6 +88,8 @@ func toPEM(der []byte) []byte {
 
 // bootService is a boot service by hand. Its fields say how it behaves.
 type bootService struct {
+	bootv1connect.UnimplementedMachineServiceHandler
+
 	bootv1connect.UnimplementedEnrollServiceHandler
 	t  *testing.T
 	ca *testCA

@@ -29,6 +29,8 @@ const Socket = "/run/slipway/init.sock"
 
 // Server answers for PID 1. All fields are needed.
 type Server struct {
+	nodev1connect.UnimplementedNodeServiceHandler // Reset is the agent's
+
 	Units   *supervise.Supervisor
 	Rings   *logring.Logs
 	Version string // Slipway's

@@ -483,6 +483,7 @@ func (x *EnrollResponse) GetServerTime() *timestamppb.Timestamp {
 
 type FetchConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Have          []byte                 `protobuf:"bytes,1,opt,name=have,proto3" json:"have,omitempty"` // SHA-256 of the config that the machine has stored; empty: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -517,12 +518,21 @@ func (*FetchConfigRequest) Descriptor() ([]byte, []int) {
 	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{5}
 }
 
+func (x *FetchConfigRequest) GetHave() []byte {
+	if x != nil {
+		return x.Have
+	}
+	return nil
+}
+
 type FetchConfigResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Config     []byte                 `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`                           // MachineConfig, YAML; empty while no cluster has claimed the machine
 	WaitingFor string                 `protobuf:"bytes,2,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // set while config is empty
 	// A certificate for the config's hostname, replacing the enrolment's; PEM.
 	Certificate   []byte `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Unchanged     bool   `protobuf:"varint,4,opt,name=unchanged,proto3" json:"unchanged,omitempty"` // `have` is still the machine's config
+	Released      bool   `protobuf:"varint,5,opt,name=released,proto3" json:"released,omitempty"`   // no cluster has the machine any more: it is to reset itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -578,8 +588,23 @@ func (x *FetchConfigResponse) GetCertificate() []byte {
 	return nil
 }
 
+func (x *FetchConfigResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+func (x *FetchConfigResponse) GetReleased() bool {
+	if x != nil {
+		return x.Released
+	}
+	return false
+}
+
 type AckConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Config        []byte                 `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"` // SHA-256 of the config that is stored
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -612,6 +637,13 @@ func (x *AckConfigRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use AckConfigRequest.ProtoReflect.Descriptor instead.
 func (*AckConfigRequest) Descriptor() ([]byte, []int) {
 	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AckConfigRequest) GetConfig() []byte {
+	if x != nil {
+		return x.Config
+	}
+	return nil
 }
 
 type AckConfigResponse struct {
@@ -650,6 +682,262 @@ func (*AckConfigResponse) Descriptor() ([]byte, []int) {
 	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{8}
 }
 
+type RedeemBootstrapRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Done          bool                   `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"` // etcd has started: the token is never good again
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedeemBootstrapRequest) Reset() {
+	*x = RedeemBootstrapRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedeemBootstrapRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedeemBootstrapRequest) ProtoMessage() {}
+
+func (x *RedeemBootstrapRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedeemBootstrapRequest.ProtoReflect.Descriptor instead.
+func (*RedeemBootstrapRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RedeemBootstrapRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *RedeemBootstrapRequest) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+type RedeemBootstrapResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedeemBootstrapResponse) Reset() {
+	*x = RedeemBootstrapResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedeemBootstrapResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedeemBootstrapResponse) ProtoMessage() {}
+
+func (x *RedeemBootstrapResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedeemBootstrapResponse.ProtoReflect.Descriptor instead.
+func (*RedeemBootstrapResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{10}
+}
+
+type FetchSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sha256        []byte                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchSnapshotRequest) Reset() {
+	*x = FetchSnapshotRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchSnapshotRequest) ProtoMessage() {}
+
+func (x *FetchSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*FetchSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *FetchSnapshotRequest) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+type SnapshotChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotChunk) Reset() {
+	*x = SnapshotChunk{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotChunk) ProtoMessage() {}
+
+func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
+func (*SnapshotChunk) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SnapshotChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type RenewCertificateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewCertificateRequest) Reset() {
+	*x = RenewCertificateRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCertificateRequest) ProtoMessage() {}
+
+func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
+func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{13}
+}
+
+type RenewCertificateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewCertificateResponse) Reset() {
+	*x = RenewCertificateResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCertificateResponse) ProtoMessage() {}
+
+func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
+func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RenewCertificateResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
 type Event struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // dhcp, tftp, http, kernel, init, enrolled, containerd, etcd, apiserver, registered, ready, ...
@@ -662,7 +950,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[9]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +962,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[9]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +975,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{9}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Event) GetName() string {
@@ -723,13 +1011,15 @@ type ReportRequest struct {
 	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	Phase         string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`                             // empty: unchanged
 	WaitingFor    string                 `protobuf:"bytes,3,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // what the machine waits for now
+	Applied       []byte                 `protobuf:"bytes,4,opt,name=applied,proto3" json:"applied,omitempty"`                         // SHA-256 of the config that the machine's units run with
+	Etcd          *EtcdState             `protobuf:"bytes,5,opt,name=etcd,proto3" json:"etcd,omitempty"`                               // of machines that run a member
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[10]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +1031,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[10]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +1044,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{10}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReportRequest) GetEvents() []*Event {
@@ -778,6 +1068,20 @@ func (x *ReportRequest) GetWaitingFor() string {
 	return ""
 }
 
+func (x *ReportRequest) GetApplied() []byte {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
+func (x *ReportRequest) GetEtcd() *EtcdState {
+	if x != nil {
+		return x.Etcd
+	}
+	return nil
+}
+
 type ReportResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -786,7 +1090,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[11]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -798,7 +1102,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[11]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -811,7 +1115,92 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{11}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{17}
+}
+
+// EtcdState is what a machine says of its etcd member.
+type EtcdState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MemberId      string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"` // hex; empty before it is a member
+	Generation    int32                  `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Voter         bool                   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	Healthy       bool                   `protobuf:"varint,4,opt,name=healthy,proto3" json:"healthy,omitempty"` // it answers linearizable reads
+	Leader        bool                   `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	Revision      int64                  `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdState) Reset() {
+	*x = EtcdState{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdState) ProtoMessage() {}
+
+func (x *EtcdState) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdState.ProtoReflect.Descriptor instead.
+func (*EtcdState) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *EtcdState) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *EtcdState) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *EtcdState) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *EtcdState) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+func (x *EtcdState) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+func (x *EtcdState) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 type Machine struct {
@@ -827,13 +1216,15 @@ type Machine struct {
 	Role          string                 `protobuf:"bytes,9,opt,name=role,proto3" json:"role,omitempty"`
 	LastSeen      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
 	Timeline      []*Event               `protobuf:"bytes,11,rep,name=timeline,proto3" json:"timeline,omitempty"` // GetMachine only
+	Etcd          *EtcdState             `protobuf:"bytes,12,opt,name=etcd,proto3" json:"etcd,omitempty"`
+	Current       bool                   `protobuf:"varint,13,opt,name=current,proto3" json:"current,omitempty"` // its units run with the config that it should have
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Machine) Reset() {
 	*x = Machine{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[12]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +1236,7 @@ func (x *Machine) String() string {
 func (*Machine) ProtoMessage() {}
 
 func (x *Machine) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[12]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +1249,7 @@ func (x *Machine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Machine.ProtoReflect.Descriptor instead.
 func (*Machine) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{12}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Machine) GetId() string {
@@ -938,6 +1329,20 @@ func (x *Machine) GetTimeline() []*Event {
 	return nil
 }
 
+func (x *Machine) GetEtcd() *EtcdState {
+	if x != nil {
+		return x.Etcd
+	}
+	return nil
+}
+
+func (x *Machine) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
 type ListMachinesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -946,7 +1351,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[13]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1363,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[13]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1376,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{13}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{20}
 }
 
 type ListMachinesResponse struct {
@@ -983,7 +1388,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[14]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1400,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[14]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1413,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{14}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -1027,7 +1432,7 @@ type GetMachineRequest struct {
 
 func (x *GetMachineRequest) Reset() {
 	*x = GetMachineRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[15]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1444,7 @@ func (x *GetMachineRequest) String() string {
 func (*GetMachineRequest) ProtoMessage() {}
 
 func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[15]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1457,7 @@ func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineRequest.ProtoReflect.Descriptor instead.
 func (*GetMachineRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{15}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetMachineRequest) GetId() string {
@@ -1071,7 +1476,7 @@ type GetMachineResponse struct {
 
 func (x *GetMachineResponse) Reset() {
 	*x = GetMachineResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[16]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1488,7 @@ func (x *GetMachineResponse) String() string {
 func (*GetMachineResponse) ProtoMessage() {}
 
 func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[16]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1501,7 @@ func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineResponse.ProtoReflect.Descriptor instead.
 func (*GetMachineResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{16}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetMachineResponse) GetMachine() *Machine {
@@ -1116,7 +1521,7 @@ type ApproveRequest struct {
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[17]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1533,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[17]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1546,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{17}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ApproveRequest) GetId() string {
@@ -1167,7 +1572,7 @@ type ApproveResponse struct {
 
 func (x *ApproveResponse) Reset() {
 	*x = ApproveResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[18]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1584,7 @@ func (x *ApproveResponse) String() string {
 func (*ApproveResponse) ProtoMessage() {}
 
 func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[18]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1597,7 @@ func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
 func (*ApproveResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{18}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ApproveResponse) GetMachine() *Machine {
@@ -1211,7 +1616,7 @@ type CreateClusterRequest struct {
 
 func (x *CreateClusterRequest) Reset() {
 	*x = CreateClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[19]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1628,7 @@ func (x *CreateClusterRequest) String() string {
 func (*CreateClusterRequest) ProtoMessage() {}
 
 func (x *CreateClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[19]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1641,7 @@ func (x *CreateClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClusterRequest.ProtoReflect.Descriptor instead.
 func (*CreateClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{19}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreateClusterRequest) GetCluster() []byte {
@@ -1255,7 +1660,7 @@ type CreateClusterResponse struct {
 
 func (x *CreateClusterResponse) Reset() {
 	*x = CreateClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[20]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1672,7 @@ func (x *CreateClusterResponse) String() string {
 func (*CreateClusterResponse) ProtoMessage() {}
 
 func (x *CreateClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[20]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1685,7 @@ func (x *CreateClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClusterResponse.ProtoReflect.Descriptor instead.
 func (*CreateClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{20}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CreateClusterResponse) GetCluster() *Cluster {
@@ -1299,7 +1704,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[21]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1716,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[21]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1729,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{21}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetClusterRequest) GetName() string {
@@ -1343,7 +1748,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[22]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1760,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[22]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1773,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{22}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetClusterResponse) GetCluster() *Cluster {
@@ -1384,13 +1789,14 @@ type Cluster struct {
 	Endpoint      string                 `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	Document      []byte                 `protobuf:"bytes,3,opt,name=document,proto3" json:"document,omitempty"` // as created, defaults filled in, YAML
 	Machines      []*Machine             `protobuf:"bytes,4,rep,name=machines,proto3" json:"machines,omitempty"`
+	Rotations     []*Rotation            `protobuf:"bytes,5,rep,name=rotations,proto3" json:"rotations,omitempty"` // under way
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[23]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1808,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[23]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1821,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{23}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Cluster) GetName() string {
@@ -1446,6 +1852,1085 @@ func (x *Cluster) GetMachines() []*Machine {
 	return nil
 }
 
+func (x *Cluster) GetRotations() []*Rotation {
+	if x != nil {
+		return x.Rotations
+	}
+	return nil
+}
+
+type Rotation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`   // kubernetes-ca, etcd-ca, front-proxy-ca, encryption-key
+	Phase         string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"` // trust, use, retire
+	WaitingFor    string                 `protobuf:"bytes,3,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rotation) Reset() {
+	*x = Rotation{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rotation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rotation) ProtoMessage() {}
+
+func (x *Rotation) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rotation.ProtoReflect.Descriptor instead.
+func (*Rotation) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Rotation) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Rotation) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Rotation) GetWaitingFor() string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return ""
+}
+
+func (x *Rotation) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+type UpdateClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"` // Cluster document, YAML
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`    // though etcd loses its quorum
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateClusterRequest) Reset() {
+	*x = UpdateClusterRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateClusterRequest) ProtoMessage() {}
+
+func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateClusterRequest.ProtoReflect.Descriptor instead.
+func (*UpdateClusterRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *UpdateClusterRequest) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *UpdateClusterRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type UpdateClusterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateClusterResponse) Reset() {
+	*x = UpdateClusterResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateClusterResponse) ProtoMessage() {}
+
+func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateClusterResponse.ProtoReflect.Descriptor instead.
+func (*UpdateClusterResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *UpdateClusterResponse) GetCluster() *Cluster {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+type Snapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // CLUSTER-TIME, UTC
+	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Taken         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=taken,proto3" json:"taken,omitempty"`
+	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"` // bytes
+	Sha256        []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Revision      int64                  `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"` // schedule, upload, or a person's name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snapshot) Reset() {
+	*x = Snapshot{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snapshot) ProtoMessage() {}
+
+func (x *Snapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
+func (*Snapshot) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Snapshot) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Snapshot) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Snapshot) GetTaken() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Taken
+	}
+	return nil
+}
+
+func (x *Snapshot) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Snapshot) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *Snapshot) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Snapshot) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type TakeSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeSnapshotRequest) Reset() {
+	*x = TakeSnapshotRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeSnapshotRequest) ProtoMessage() {}
+
+func (x *TakeSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*TakeSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *TakeSnapshotRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+type TakeSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeSnapshotResponse) Reset() {
+	*x = TakeSnapshotResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeSnapshotResponse) ProtoMessage() {}
+
+func (x *TakeSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*TakeSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *TakeSnapshotResponse) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+type ListSnapshotsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSnapshotsRequest) Reset() {
+	*x = ListSnapshotsRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSnapshotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSnapshotsRequest) ProtoMessage() {}
+
+func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
+func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListSnapshotsRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+type ListSnapshotsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshots     []*Snapshot            `protobuf:"bytes,1,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSnapshotsResponse) Reset() {
+	*x = ListSnapshotsResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSnapshotsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSnapshotsResponse) ProtoMessage() {}
+
+func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
+func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
+type ReadSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadSnapshotRequest) Reset() {
+	*x = ReadSnapshotRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadSnapshotRequest) ProtoMessage() {}
+
+func (x *ReadSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*ReadSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ReadSnapshotRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type UploadSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"` // in the first message
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`       // at most 256 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadSnapshotRequest) Reset() {
+	*x = UploadSnapshotRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadSnapshotRequest) ProtoMessage() {}
+
+func (x *UploadSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*UploadSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *UploadSnapshotRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *UploadSnapshotRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type UploadSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadSnapshotResponse) Reset() {
+	*x = UploadSnapshotResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadSnapshotResponse) ProtoMessage() {}
+
+func (x *UploadSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*UploadSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *UploadSnapshotResponse) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+type RestoreClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Snapshot      string                 `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"` // its ID
+	Document      []byte                 `protobuf:"bytes,3,opt,name=document,proto3" json:"document,omitempty"` // Cluster document, YAML; empty: as it is
+	Force         bool                   `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`      // though the snapshot is of another cluster
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreClusterRequest) Reset() {
+	*x = RestoreClusterRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreClusterRequest) ProtoMessage() {}
+
+func (x *RestoreClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreClusterRequest.ProtoReflect.Descriptor instead.
+func (*RestoreClusterRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RestoreClusterRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *RestoreClusterRequest) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *RestoreClusterRequest) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *RestoreClusterRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type RestoreClusterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreClusterResponse) Reset() {
+	*x = RestoreClusterResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreClusterResponse) ProtoMessage() {}
+
+func (x *RestoreClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreClusterResponse.ProtoReflect.Descriptor instead.
+func (*RestoreClusterResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *RestoreClusterResponse) GetCluster() *Cluster {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+type PlanRecoveryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRecoveryRequest) Reset() {
+	*x = PlanRecoveryRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRecoveryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRecoveryRequest) ProtoMessage() {}
+
+func (x *PlanRecoveryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRecoveryRequest.ProtoReflect.Descriptor instead.
+func (*PlanRecoveryRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *PlanRecoveryRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+type PlanRecoveryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Survivors     []*Survivor            `protobuf:"bytes,1,rep,name=survivors,proto3" json:"survivors,omitempty"` // freshest first; the first is the one to recover from
+	Silent        []string               `protobuf:"bytes,2,rep,name=silent,proto3" json:"silent,omitempty"`       // hostnames of members that did not answer
+	Loss          string                 `protobuf:"bytes,3,opt,name=loss,proto3" json:"loss,omitempty"`           // in words: what would be lost, and since when
+	Digest        []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`       // of this plan
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRecoveryResponse) Reset() {
+	*x = PlanRecoveryResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRecoveryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRecoveryResponse) ProtoMessage() {}
+
+func (x *PlanRecoveryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRecoveryResponse.ProtoReflect.Descriptor instead.
+func (*PlanRecoveryResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *PlanRecoveryResponse) GetSurvivors() []*Survivor {
+	if x != nil {
+		return x.Survivors
+	}
+	return nil
+}
+
+func (x *PlanRecoveryResponse) GetSilent() []string {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
+func (x *PlanRecoveryResponse) GetLoss() string {
+	if x != nil {
+		return x.Loss
+	}
+	return ""
+}
+
+func (x *PlanRecoveryResponse) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+type Survivor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Machine       string                 `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"` // ID
+	Hostname      string                 `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	RaftTerm      uint64                 `protobuf:"varint,3,opt,name=raft_term,json=raftTerm,proto3" json:"raft_term,omitempty"`
+	RaftIndex     uint64                 `protobuf:"varint,4,opt,name=raft_index,json=raftIndex,proto3" json:"raft_index,omitempty"`
+	Revision      int64                  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	LastLeader    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_leader,json=lastLeader,proto3" json:"last_leader,omitempty"` // when it last had a leader
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Survivor) Reset() {
+	*x = Survivor{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Survivor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Survivor) ProtoMessage() {}
+
+func (x *Survivor) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Survivor.ProtoReflect.Descriptor instead.
+func (*Survivor) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *Survivor) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *Survivor) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *Survivor) GetRaftTerm() uint64 {
+	if x != nil {
+		return x.RaftTerm
+	}
+	return 0
+}
+
+func (x *Survivor) GetRaftIndex() uint64 {
+	if x != nil {
+		return x.RaftIndex
+	}
+	return 0
+}
+
+func (x *Survivor) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Survivor) GetLastLeader() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastLeader
+	}
+	return nil
+}
+
+type RecoverClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // of the plan that was agreed to
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverClusterRequest) Reset() {
+	*x = RecoverClusterRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverClusterRequest) ProtoMessage() {}
+
+func (x *RecoverClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverClusterRequest.ProtoReflect.Descriptor instead.
+func (*RecoverClusterRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *RecoverClusterRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *RecoverClusterRequest) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+type RecoverClusterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverClusterResponse) Reset() {
+	*x = RecoverClusterResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverClusterResponse) ProtoMessage() {}
+
+func (x *RecoverClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverClusterResponse.ProtoReflect.Descriptor instead.
+func (*RecoverClusterResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RecoverClusterResponse) GetCluster() *Cluster {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+type RotateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	What          string                 `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"` // kubernetes-ca, etcd-ca, front-proxy-ca, encryption-key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateRequest) Reset() {
+	*x = RotateRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateRequest) ProtoMessage() {}
+
+func (x *RotateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
+func (*RotateRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *RotateRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *RotateRequest) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+type RotateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateResponse) Reset() {
+	*x = RotateResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateResponse) ProtoMessage() {}
+
+func (x *RotateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
+func (*RotateResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *RotateResponse) GetCluster() *Cluster {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
 type KubeconfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1455,7 +2940,7 @@ type KubeconfigRequest struct {
 
 func (x *KubeconfigRequest) Reset() {
 	*x = KubeconfigRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[24]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +2952,7 @@ func (x *KubeconfigRequest) String() string {
 func (*KubeconfigRequest) ProtoMessage() {}
 
 func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[24]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +2965,7 @@ func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigRequest.ProtoReflect.Descriptor instead.
 func (*KubeconfigRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{24}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *KubeconfigRequest) GetName() string {
@@ -1499,7 +2984,7 @@ type KubeconfigResponse struct {
 
 func (x *KubeconfigResponse) Reset() {
 	*x = KubeconfigResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[25]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +2996,7 @@ func (x *KubeconfigResponse) String() string {
 func (*KubeconfigResponse) ProtoMessage() {}
 
 func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[25]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +3009,7 @@ func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigResponse.ProtoReflect.Descriptor instead.
 func (*KubeconfigResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{25}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *KubeconfigResponse) GetKubeconfig() []byte {
@@ -1581,26 +3066,52 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\f\n" +
-	"\bAPPROVED\x10\x02\"\x14\n" +
-	"\x12FetchConfigRequest\"p\n" +
+	"\bAPPROVED\x10\x02\"(\n" +
+	"\x12FetchConfigRequest\x12\x12\n" +
+	"\x04have\x18\x01 \x01(\fR\x04have\"\xaa\x01\n" +
 	"\x13FetchConfigResponse\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\x12\x1f\n" +
 	"\vwaiting_for\x18\x02 \x01(\tR\n" +
 	"waitingFor\x12 \n" +
-	"\vcertificate\x18\x03 \x01(\fR\vcertificate\"\x12\n" +
-	"\x10AckConfigRequest\"\x13\n" +
-	"\x11AckConfigResponse\"z\n" +
+	"\vcertificate\x18\x03 \x01(\fR\vcertificate\x12\x1c\n" +
+	"\tunchanged\x18\x04 \x01(\bR\tunchanged\x12\x1a\n" +
+	"\breleased\x18\x05 \x01(\bR\breleased\"*\n" +
+	"\x10AckConfigRequest\x12\x16\n" +
+	"\x06config\x18\x01 \x01(\fR\x06config\"\x13\n" +
+	"\x11AckConfigResponse\"B\n" +
+	"\x16RedeemBootstrapRequest\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\"\x19\n" +
+	"\x17RedeemBootstrapResponse\".\n" +
+	"\x14FetchSnapshotRequest\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\fR\x06sha256\"#\n" +
+	"\rSnapshotChunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x19\n" +
+	"\x17RenewCertificateRequest\"<\n" +
+	"\x18RenewCertificateResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"z\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
-	"\x06age_ms\x18\x04 \x01(\x03R\x05ageMs\"v\n" +
+	"\x06age_ms\x18\x04 \x01(\x03R\x05ageMs\"\xc0\x01\n" +
 	"\rReportRequest\x12.\n" +
 	"\x06events\x18\x01 \x03(\v2\x16.slipway.boot.v1.EventR\x06events\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1f\n" +
 	"\vwaiting_for\x18\x03 \x01(\tR\n" +
-	"waitingFor\"\x10\n" +
-	"\x0eReportResponse\"\xe5\x02\n" +
+	"waitingFor\x12\x18\n" +
+	"\aapplied\x18\x04 \x01(\fR\aapplied\x12.\n" +
+	"\x04etcd\x18\x05 \x01(\v2\x1a.slipway.boot.v1.EtcdStateR\x04etcd\"\x10\n" +
+	"\x0eReportResponse\"\xac\x01\n" +
+	"\tEtcdState\x12\x1b\n" +
+	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x05R\n" +
+	"generation\x12\x14\n" +
+	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x18\n" +
+	"\ahealthy\x18\x04 \x01(\bR\ahealthy\x12\x16\n" +
+	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\"\xaf\x03\n" +
 	"\aMachine\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1f\n" +
@@ -1614,7 +3125,9 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x04role\x18\t \x01(\tR\x04role\x127\n" +
 	"\tlast_seen\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x122\n" +
-	"\btimeline\x18\v \x03(\v2\x16.slipway.boot.v1.EventR\btimeline\"\x15\n" +
+	"\btimeline\x18\v \x03(\v2\x16.slipway.boot.v1.EventR\btimeline\x12.\n" +
+	"\x04etcd\x18\f \x01(\v2\x1a.slipway.boot.v1.EtcdStateR\x04etcd\x12\x18\n" +
+	"\acurrent\x18\r \x01(\bR\acurrent\"\x15\n" +
 	"\x13ListMachinesRequest\"L\n" +
 	"\x14ListMachinesResponse\x124\n" +
 	"\bmachines\x18\x01 \x03(\v2\x18.slipway.boot.v1.MachineR\bmachines\"#\n" +
@@ -1634,12 +3147,80 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x11GetClusterRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"H\n" +
 	"\x12GetClusterResponse\x122\n" +
-	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"\x8b\x01\n" +
+	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"\xc4\x01\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x12\x1a\n" +
 	"\bdocument\x18\x03 \x01(\fR\bdocument\x124\n" +
-	"\bmachines\x18\x04 \x03(\v2\x18.slipway.boot.v1.MachineR\bmachines\"'\n" +
+	"\bmachines\x18\x04 \x03(\v2\x18.slipway.boot.v1.MachineR\bmachines\x127\n" +
+	"\trotations\x18\x05 \x03(\v2\x19.slipway.boot.v1.RotationR\trotations\"\x87\x01\n" +
+	"\bRotation\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x14\n" +
+	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1f\n" +
+	"\vwaiting_for\x18\x03 \x01(\tR\n" +
+	"waitingFor\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"F\n" +
+	"\x14UpdateClusterRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"K\n" +
+	"\x15UpdateClusterResponse\x122\n" +
+	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"\xbe\x01\n" +
+	"\bSnapshot\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x120\n" +
+	"\x05taken\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05taken\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\x12\x0e\n" +
+	"\x02by\x18\a \x01(\tR\x02by\"/\n" +
+	"\x13TakeSnapshotRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"M\n" +
+	"\x14TakeSnapshotResponse\x125\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x19.slipway.boot.v1.SnapshotR\bsnapshot\"0\n" +
+	"\x14ListSnapshotsRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"P\n" +
+	"\x15ListSnapshotsResponse\x127\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x19.slipway.boot.v1.SnapshotR\tsnapshots\"%\n" +
+	"\x13ReadSnapshotRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"E\n" +
+	"\x15UploadSnapshotRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"O\n" +
+	"\x16UploadSnapshotResponse\x125\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x19.slipway.boot.v1.SnapshotR\bsnapshot\"\x7f\n" +
+	"\x15RestoreClusterRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1a\n" +
+	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x12\x1a\n" +
+	"\bdocument\x18\x03 \x01(\fR\bdocument\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"L\n" +
+	"\x16RestoreClusterResponse\x122\n" +
+	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"/\n" +
+	"\x13PlanRecoveryRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\x93\x01\n" +
+	"\x14PlanRecoveryResponse\x127\n" +
+	"\tsurvivors\x18\x01 \x03(\v2\x19.slipway.boot.v1.SurvivorR\tsurvivors\x12\x16\n" +
+	"\x06silent\x18\x02 \x03(\tR\x06silent\x12\x12\n" +
+	"\x04loss\x18\x03 \x01(\tR\x04loss\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\"\xd5\x01\n" +
+	"\bSurvivor\x12\x18\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\x12\x1a\n" +
+	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1b\n" +
+	"\traft_term\x18\x03 \x01(\x04R\braftTerm\x12\x1d\n" +
+	"\n" +
+	"raft_index\x18\x04 \x01(\x04R\traftIndex\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\x12;\n" +
+	"\vlast_leader\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastLeader\"I\n" +
+	"\x15RecoverClusterRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\"L\n" +
+	"\x16RecoverClusterResponse\x122\n" +
+	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"=\n" +
+	"\rRotateRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
+	"\x04what\x18\x02 \x01(\tR\x04what\"D\n" +
+	"\x0eRotateResponse\x122\n" +
+	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"'\n" +
 	"\x11KubeconfigRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"4\n" +
 	"\x12KubeconfigResponse\x12\x1e\n" +
@@ -1647,22 +3228,34 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"kubeconfig\x18\x01 \x01(\fR\n" +
 	"kubeconfig2Z\n" +
 	"\rEnrollService\x12I\n" +
-	"\x06Enroll\x12\x1e.slipway.boot.v1.EnrollRequest\x1a\x1f.slipway.boot.v1.EnrollResponse2\x89\x02\n" +
+	"\x06Enroll\x12\x1e.slipway.boot.v1.EnrollRequest\x1a\x1f.slipway.boot.v1.EnrollResponse2\xb2\x04\n" +
 	"\x0eMachineService\x12X\n" +
 	"\vFetchConfig\x12#.slipway.boot.v1.FetchConfigRequest\x1a$.slipway.boot.v1.FetchConfigResponse\x12R\n" +
-	"\tAckConfig\x12!.slipway.boot.v1.AckConfigRequest\x1a\".slipway.boot.v1.AckConfigResponse\x12I\n" +
+	"\tAckConfig\x12!.slipway.boot.v1.AckConfigRequest\x1a\".slipway.boot.v1.AckConfigResponse\x12d\n" +
+	"\x0fRedeemBootstrap\x12'.slipway.boot.v1.RedeemBootstrapRequest\x1a(.slipway.boot.v1.RedeemBootstrapResponse\x12X\n" +
+	"\rFetchSnapshot\x12%.slipway.boot.v1.FetchSnapshotRequest\x1a\x1e.slipway.boot.v1.SnapshotChunk0\x01\x12g\n" +
+	"\x10RenewCertificate\x12(.slipway.boot.v1.RenewCertificateRequest\x1a).slipway.boot.v1.RenewCertificateResponse\x12I\n" +
 	"\x06Report\x12\x1e.slipway.boot.v1.ReportRequest\x1a\x1f.slipway.boot.v1.ReportResponse2\x94\x02\n" +
 	"\x10InventoryService\x12[\n" +
 	"\fListMachines\x12$.slipway.boot.v1.ListMachinesRequest\x1a%.slipway.boot.v1.ListMachinesResponse\x12U\n" +
 	"\n" +
 	"GetMachine\x12\".slipway.boot.v1.GetMachineRequest\x1a#.slipway.boot.v1.GetMachineResponse\x12L\n" +
-	"\aApprove\x12\x1f.slipway.boot.v1.ApproveRequest\x1a .slipway.boot.v1.ApproveResponse2\x9e\x02\n" +
+	"\aApprove\x12\x1f.slipway.boot.v1.ApproveRequest\x1a .slipway.boot.v1.ApproveResponse2\xe6\b\n" +
 	"\x0eClusterService\x12^\n" +
 	"\rCreateCluster\x12%.slipway.boot.v1.CreateClusterRequest\x1a&.slipway.boot.v1.CreateClusterResponse\x12U\n" +
 	"\n" +
 	"GetCluster\x12\".slipway.boot.v1.GetClusterRequest\x1a#.slipway.boot.v1.GetClusterResponse\x12U\n" +
 	"\n" +
-	"Kubeconfig\x12\".slipway.boot.v1.KubeconfigRequest\x1a#.slipway.boot.v1.KubeconfigResponseB\x1cZ\x1aslipway/bootsvc/api/bootv1b\x06proto3"
+	"Kubeconfig\x12\".slipway.boot.v1.KubeconfigRequest\x1a#.slipway.boot.v1.KubeconfigResponse\x12^\n" +
+	"\rUpdateCluster\x12%.slipway.boot.v1.UpdateClusterRequest\x1a&.slipway.boot.v1.UpdateClusterResponse\x12[\n" +
+	"\fTakeSnapshot\x12$.slipway.boot.v1.TakeSnapshotRequest\x1a%.slipway.boot.v1.TakeSnapshotResponse\x12^\n" +
+	"\rListSnapshots\x12%.slipway.boot.v1.ListSnapshotsRequest\x1a&.slipway.boot.v1.ListSnapshotsResponse\x12V\n" +
+	"\fReadSnapshot\x12$.slipway.boot.v1.ReadSnapshotRequest\x1a\x1e.slipway.boot.v1.SnapshotChunk0\x01\x12c\n" +
+	"\x0eUploadSnapshot\x12&.slipway.boot.v1.UploadSnapshotRequest\x1a'.slipway.boot.v1.UploadSnapshotResponse(\x01\x12a\n" +
+	"\x0eRestoreCluster\x12&.slipway.boot.v1.RestoreClusterRequest\x1a'.slipway.boot.v1.RestoreClusterResponse\x12[\n" +
+	"\fPlanRecovery\x12$.slipway.boot.v1.PlanRecoveryRequest\x1a%.slipway.boot.v1.PlanRecoveryResponse\x12a\n" +
+	"\x0eRecoverCluster\x12&.slipway.boot.v1.RecoverClusterRequest\x1a'.slipway.boot.v1.RecoverClusterResponse\x12I\n" +
+	"\x06Rotate\x12\x1e.slipway.boot.v1.RotateRequest\x1a\x1f.slipway.boot.v1.RotateResponseB\x1cZ\x1aslipway/bootsvc/api/bootv1b\x06proto3"
 
 var (
 	file_bootsvc_api_bootv1_boot_proto_rawDescOnce sync.Once
@@ -1677,79 +3270,144 @@ func file_bootsvc_api_bootv1_boot_proto_rawDescGZIP() []byte {
 }
 
 var file_bootsvc_api_bootv1_boot_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
-	(EnrollResponse_State)(0),     // 0: slipway.boot.v1.EnrollResponse.State
-	(*NIC)(nil),                   // 1: slipway.boot.v1.NIC
-	(*Disk)(nil),                  // 2: slipway.boot.v1.Disk
-	(*Facts)(nil),                 // 3: slipway.boot.v1.Facts
-	(*EnrollRequest)(nil),         // 4: slipway.boot.v1.EnrollRequest
-	(*EnrollResponse)(nil),        // 5: slipway.boot.v1.EnrollResponse
-	(*FetchConfigRequest)(nil),    // 6: slipway.boot.v1.FetchConfigRequest
-	(*FetchConfigResponse)(nil),   // 7: slipway.boot.v1.FetchConfigResponse
-	(*AckConfigRequest)(nil),      // 8: slipway.boot.v1.AckConfigRequest
-	(*AckConfigResponse)(nil),     // 9: slipway.boot.v1.AckConfigResponse
-	(*Event)(nil),                 // 10: slipway.boot.v1.Event
-	(*ReportRequest)(nil),         // 11: slipway.boot.v1.ReportRequest
-	(*ReportResponse)(nil),        // 12: slipway.boot.v1.ReportResponse
-	(*Machine)(nil),               // 13: slipway.boot.v1.Machine
-	(*ListMachinesRequest)(nil),   // 14: slipway.boot.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),  // 15: slipway.boot.v1.ListMachinesResponse
-	(*GetMachineRequest)(nil),     // 16: slipway.boot.v1.GetMachineRequest
-	(*GetMachineResponse)(nil),    // 17: slipway.boot.v1.GetMachineResponse
-	(*ApproveRequest)(nil),        // 18: slipway.boot.v1.ApproveRequest
-	(*ApproveResponse)(nil),       // 19: slipway.boot.v1.ApproveResponse
-	(*CreateClusterRequest)(nil),  // 20: slipway.boot.v1.CreateClusterRequest
-	(*CreateClusterResponse)(nil), // 21: slipway.boot.v1.CreateClusterResponse
-	(*GetClusterRequest)(nil),     // 22: slipway.boot.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),    // 23: slipway.boot.v1.GetClusterResponse
-	(*Cluster)(nil),               // 24: slipway.boot.v1.Cluster
-	(*KubeconfigRequest)(nil),     // 25: slipway.boot.v1.KubeconfigRequest
-	(*KubeconfigResponse)(nil),    // 26: slipway.boot.v1.KubeconfigResponse
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(EnrollResponse_State)(0),        // 0: slipway.boot.v1.EnrollResponse.State
+	(*NIC)(nil),                      // 1: slipway.boot.v1.NIC
+	(*Disk)(nil),                     // 2: slipway.boot.v1.Disk
+	(*Facts)(nil),                    // 3: slipway.boot.v1.Facts
+	(*EnrollRequest)(nil),            // 4: slipway.boot.v1.EnrollRequest
+	(*EnrollResponse)(nil),           // 5: slipway.boot.v1.EnrollResponse
+	(*FetchConfigRequest)(nil),       // 6: slipway.boot.v1.FetchConfigRequest
+	(*FetchConfigResponse)(nil),      // 7: slipway.boot.v1.FetchConfigResponse
+	(*AckConfigRequest)(nil),         // 8: slipway.boot.v1.AckConfigRequest
+	(*AckConfigResponse)(nil),        // 9: slipway.boot.v1.AckConfigResponse
+	(*RedeemBootstrapRequest)(nil),   // 10: slipway.boot.v1.RedeemBootstrapRequest
+	(*RedeemBootstrapResponse)(nil),  // 11: slipway.boot.v1.RedeemBootstrapResponse
+	(*FetchSnapshotRequest)(nil),     // 12: slipway.boot.v1.FetchSnapshotRequest
+	(*SnapshotChunk)(nil),            // 13: slipway.boot.v1.SnapshotChunk
+	(*RenewCertificateRequest)(nil),  // 14: slipway.boot.v1.RenewCertificateRequest
+	(*RenewCertificateResponse)(nil), // 15: slipway.boot.v1.RenewCertificateResponse
+	(*Event)(nil),                    // 16: slipway.boot.v1.Event
+	(*ReportRequest)(nil),            // 17: slipway.boot.v1.ReportRequest
+	(*ReportResponse)(nil),           // 18: slipway.boot.v1.ReportResponse
+	(*EtcdState)(nil),                // 19: slipway.boot.v1.EtcdState
+	(*Machine)(nil),                  // 20: slipway.boot.v1.Machine
+	(*ListMachinesRequest)(nil),      // 21: slipway.boot.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),     // 22: slipway.boot.v1.ListMachinesResponse
+	(*GetMachineRequest)(nil),        // 23: slipway.boot.v1.GetMachineRequest
+	(*GetMachineResponse)(nil),       // 24: slipway.boot.v1.GetMachineResponse
+	(*ApproveRequest)(nil),           // 25: slipway.boot.v1.ApproveRequest
+	(*ApproveResponse)(nil),          // 26: slipway.boot.v1.ApproveResponse
+	(*CreateClusterRequest)(nil),     // 27: slipway.boot.v1.CreateClusterRequest
+	(*CreateClusterResponse)(nil),    // 28: slipway.boot.v1.CreateClusterResponse
+	(*GetClusterRequest)(nil),        // 29: slipway.boot.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),       // 30: slipway.boot.v1.GetClusterResponse
+	(*Cluster)(nil),                  // 31: slipway.boot.v1.Cluster
+	(*Rotation)(nil),                 // 32: slipway.boot.v1.Rotation
+	(*UpdateClusterRequest)(nil),     // 33: slipway.boot.v1.UpdateClusterRequest
+	(*UpdateClusterResponse)(nil),    // 34: slipway.boot.v1.UpdateClusterResponse
+	(*Snapshot)(nil),                 // 35: slipway.boot.v1.Snapshot
+	(*TakeSnapshotRequest)(nil),      // 36: slipway.boot.v1.TakeSnapshotRequest
+	(*TakeSnapshotResponse)(nil),     // 37: slipway.boot.v1.TakeSnapshotResponse
+	(*ListSnapshotsRequest)(nil),     // 38: slipway.boot.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),    // 39: slipway.boot.v1.ListSnapshotsResponse
+	(*ReadSnapshotRequest)(nil),      // 40: slipway.boot.v1.ReadSnapshotRequest
+	(*UploadSnapshotRequest)(nil),    // 41: slipway.boot.v1.UploadSnapshotRequest
+	(*UploadSnapshotResponse)(nil),   // 42: slipway.boot.v1.UploadSnapshotResponse
+	(*RestoreClusterRequest)(nil),    // 43: slipway.boot.v1.RestoreClusterRequest
+	(*RestoreClusterResponse)(nil),   // 44: slipway.boot.v1.RestoreClusterResponse
+	(*PlanRecoveryRequest)(nil),      // 45: slipway.boot.v1.PlanRecoveryRequest
+	(*PlanRecoveryResponse)(nil),     // 46: slipway.boot.v1.PlanRecoveryResponse
+	(*Survivor)(nil),                 // 47: slipway.boot.v1.Survivor
+	(*RecoverClusterRequest)(nil),    // 48: slipway.boot.v1.RecoverClusterRequest
+	(*RecoverClusterResponse)(nil),   // 49: slipway.boot.v1.RecoverClusterResponse
+	(*RotateRequest)(nil),            // 50: slipway.boot.v1.RotateRequest
+	(*RotateResponse)(nil),           // 51: slipway.boot.v1.RotateResponse
+	(*KubeconfigRequest)(nil),        // 52: slipway.boot.v1.KubeconfigRequest
+	(*KubeconfigResponse)(nil),       // 53: slipway.boot.v1.KubeconfigResponse
+	(*timestamppb.Timestamp)(nil),    // 54: google.protobuf.Timestamp
 }
 var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	1,  // 0: slipway.boot.v1.Facts.nics:type_name -> slipway.boot.v1.NIC
 	2,  // 1: slipway.boot.v1.Facts.disks:type_name -> slipway.boot.v1.Disk
 	3,  // 2: slipway.boot.v1.EnrollRequest.facts:type_name -> slipway.boot.v1.Facts
 	0,  // 3: slipway.boot.v1.EnrollResponse.state:type_name -> slipway.boot.v1.EnrollResponse.State
-	27, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
-	27, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
-	10, // 6: slipway.boot.v1.ReportRequest.events:type_name -> slipway.boot.v1.Event
-	3,  // 7: slipway.boot.v1.Machine.facts:type_name -> slipway.boot.v1.Facts
-	27, // 8: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
-	10, // 9: slipway.boot.v1.Machine.timeline:type_name -> slipway.boot.v1.Event
-	13, // 10: slipway.boot.v1.ListMachinesResponse.machines:type_name -> slipway.boot.v1.Machine
-	13, // 11: slipway.boot.v1.GetMachineResponse.machine:type_name -> slipway.boot.v1.Machine
-	13, // 12: slipway.boot.v1.ApproveResponse.machine:type_name -> slipway.boot.v1.Machine
-	24, // 13: slipway.boot.v1.CreateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	24, // 14: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	13, // 15: slipway.boot.v1.Cluster.machines:type_name -> slipway.boot.v1.Machine
-	4,  // 16: slipway.boot.v1.EnrollService.Enroll:input_type -> slipway.boot.v1.EnrollRequest
-	6,  // 17: slipway.boot.v1.MachineService.FetchConfig:input_type -> slipway.boot.v1.FetchConfigRequest
-	8,  // 18: slipway.boot.v1.MachineService.AckConfig:input_type -> slipway.boot.v1.AckConfigRequest
-	11, // 19: slipway.boot.v1.MachineService.Report:input_type -> slipway.boot.v1.ReportRequest
-	14, // 20: slipway.boot.v1.InventoryService.ListMachines:input_type -> slipway.boot.v1.ListMachinesRequest
-	16, // 21: slipway.boot.v1.InventoryService.GetMachine:input_type -> slipway.boot.v1.GetMachineRequest
-	18, // 22: slipway.boot.v1.InventoryService.Approve:input_type -> slipway.boot.v1.ApproveRequest
-	20, // 23: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
-	22, // 24: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
-	25, // 25: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
-	5,  // 26: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
-	7,  // 27: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
-	9,  // 28: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
-	12, // 29: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
-	15, // 30: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
-	17, // 31: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
-	19, // 32: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
-	21, // 33: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
-	23, // 34: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
-	26, // 35: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
-	26, // [26:36] is the sub-list for method output_type
-	16, // [16:26] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	54, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
+	54, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
+	16, // 6: slipway.boot.v1.ReportRequest.events:type_name -> slipway.boot.v1.Event
+	19, // 7: slipway.boot.v1.ReportRequest.etcd:type_name -> slipway.boot.v1.EtcdState
+	3,  // 8: slipway.boot.v1.Machine.facts:type_name -> slipway.boot.v1.Facts
+	54, // 9: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
+	16, // 10: slipway.boot.v1.Machine.timeline:type_name -> slipway.boot.v1.Event
+	19, // 11: slipway.boot.v1.Machine.etcd:type_name -> slipway.boot.v1.EtcdState
+	20, // 12: slipway.boot.v1.ListMachinesResponse.machines:type_name -> slipway.boot.v1.Machine
+	20, // 13: slipway.boot.v1.GetMachineResponse.machine:type_name -> slipway.boot.v1.Machine
+	20, // 14: slipway.boot.v1.ApproveResponse.machine:type_name -> slipway.boot.v1.Machine
+	31, // 15: slipway.boot.v1.CreateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	31, // 16: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	20, // 17: slipway.boot.v1.Cluster.machines:type_name -> slipway.boot.v1.Machine
+	32, // 18: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
+	54, // 19: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
+	31, // 20: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	54, // 21: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
+	35, // 22: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	35, // 23: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
+	35, // 24: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	31, // 25: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	47, // 26: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
+	54, // 27: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
+	31, // 28: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	31, // 29: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	4,  // 30: slipway.boot.v1.EnrollService.Enroll:input_type -> slipway.boot.v1.EnrollRequest
+	6,  // 31: slipway.boot.v1.MachineService.FetchConfig:input_type -> slipway.boot.v1.FetchConfigRequest
+	8,  // 32: slipway.boot.v1.MachineService.AckConfig:input_type -> slipway.boot.v1.AckConfigRequest
+	10, // 33: slipway.boot.v1.MachineService.RedeemBootstrap:input_type -> slipway.boot.v1.RedeemBootstrapRequest
+	12, // 34: slipway.boot.v1.MachineService.FetchSnapshot:input_type -> slipway.boot.v1.FetchSnapshotRequest
+	14, // 35: slipway.boot.v1.MachineService.RenewCertificate:input_type -> slipway.boot.v1.RenewCertificateRequest
+	17, // 36: slipway.boot.v1.MachineService.Report:input_type -> slipway.boot.v1.ReportRequest
+	21, // 37: slipway.boot.v1.InventoryService.ListMachines:input_type -> slipway.boot.v1.ListMachinesRequest
+	23, // 38: slipway.boot.v1.InventoryService.GetMachine:input_type -> slipway.boot.v1.GetMachineRequest
+	25, // 39: slipway.boot.v1.InventoryService.Approve:input_type -> slipway.boot.v1.ApproveRequest
+	27, // 40: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
+	29, // 41: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
+	52, // 42: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
+	33, // 43: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
+	36, // 44: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
+	38, // 45: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
+	40, // 46: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
+	41, // 47: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
+	43, // 48: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
+	45, // 49: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
+	48, // 50: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
+	50, // 51: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
+	5,  // 52: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
+	7,  // 53: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
+	9,  // 54: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
+	11, // 55: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
+	13, // 56: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	15, // 57: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
+	18, // 58: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
+	22, // 59: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
+	24, // 60: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
+	26, // 61: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
+	28, // 62: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
+	30, // 63: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
+	53, // 64: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
+	34, // 65: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
+	37, // 66: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
+	39, // 67: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
+	13, // 68: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	42, // 69: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
+	44, // 70: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
+	46, // 71: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
+	49, // 72: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
+	51, // 73: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
+	52, // [52:74] is the sub-list for method output_type
+	30, // [30:52] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_bootsvc_api_bootv1_boot_proto_init() }
@@ -1763,7 +3421,7 @@ func file_bootsvc_api_bootv1_boot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bootsvc_api_bootv1_boot_proto_rawDesc), len(file_bootsvc_api_bootv1_boot_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

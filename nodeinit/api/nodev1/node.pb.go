@@ -669,6 +669,1002 @@ func (*WatchUnitsRequest) Descriptor() ([]byte, []int) {
 	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{10}
 }
 
+type ResetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Force         bool                   `protobuf:"varint,1,opt,name=force,proto3" json:"force,omitempty"` // go on though a step fails
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetRequest) Reset() {
+	*x = ResetRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetRequest) ProtoMessage() {}
+
+func (x *ResetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
+func (*ResetRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ResetRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type ResetStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Problem       string                 `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"` // why it failed; empty: done
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetStep) Reset() {
+	*x = ResetStep{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetStep) ProtoMessage() {}
+
+func (x *ResetStep) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetStep.ProtoReflect.Descriptor instead.
+func (*ResetStep) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ResetStep) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResetStep) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type EtcdStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdStatusRequest) Reset() {
+	*x = EtcdStatusRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdStatusRequest) ProtoMessage() {}
+
+func (x *EtcdStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdStatusRequest.ProtoReflect.Descriptor instead.
+func (*EtcdStatusRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{13}
+}
+
+type EtcdStatusResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	MemberId      string                 `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`    // hex; empty before it is a member
+	ClusterId     string                 `protobuf:"bytes,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"` // hex
+	Generation    int32                  `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	Running       bool                   `protobuf:"varint,5,opt,name=running,proto3" json:"running,omitempty"` // etcd answers
+	Learner       bool                   `protobuf:"varint,6,opt,name=learner,proto3" json:"learner,omitempty"`
+	LeaderId      string                 `protobuf:"bytes,7,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"` // hex; empty: none
+	RaftTerm      uint64                 `protobuf:"varint,8,opt,name=raft_term,json=raftTerm,proto3" json:"raft_term,omitempty"`
+	RaftIndex     uint64                 `protobuf:"varint,9,opt,name=raft_index,json=raftIndex,proto3" json:"raft_index,omitempty"`
+	Revision      int64                  `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	DbSize        int64                  `protobuf:"varint,11,opt,name=db_size,json=dbSize,proto3" json:"db_size,omitempty"`      // bytes
+	DbInUse       int64                  `protobuf:"varint,12,opt,name=db_in_use,json=dbInUse,proto3" json:"db_in_use,omitempty"` // bytes
+	Version       string                 `protobuf:"bytes,13,opt,name=version,proto3" json:"version,omitempty"`
+	Alarms        []string               `protobuf:"bytes,14,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	WaitingFor    string                 `protobuf:"bytes,15,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`       // what keeps it from being a healthy voter
+	LastLeader    *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=last_leader,json=lastLeader,proto3" json:"last_leader,omitempty"`       // when it last had a leader
+	FsyncP99Us    int64                  `protobuf:"varint,17,opt,name=fsync_p99_us,json=fsyncP99Us,proto3" json:"fsync_p99_us,omitempty"`    // measured on its data directory
+	RoundTripUs   int64                  `protobuf:"varint,18,opt,name=round_trip_us,json=roundTripUs,proto3" json:"round_trip_us,omitempty"` // to the slowest other member
+	HeartbeatMs   int32                  `protobuf:"varint,19,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
+	ElectionMs    int32                  `protobuf:"varint,20,opt,name=election_ms,json=electionMs,proto3" json:"election_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdStatusResponse) Reset() {
+	*x = EtcdStatusResponse{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdStatusResponse) ProtoMessage() {}
+
+func (x *EtcdStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdStatusResponse.ProtoReflect.Descriptor instead.
+func (*EtcdStatusResponse) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *EtcdStatusResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EtcdStatusResponse) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *EtcdStatusResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *EtcdStatusResponse) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *EtcdStatusResponse) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *EtcdStatusResponse) GetLearner() bool {
+	if x != nil {
+		return x.Learner
+	}
+	return false
+}
+
+func (x *EtcdStatusResponse) GetLeaderId() string {
+	if x != nil {
+		return x.LeaderId
+	}
+	return ""
+}
+
+func (x *EtcdStatusResponse) GetRaftTerm() uint64 {
+	if x != nil {
+		return x.RaftTerm
+	}
+	return 0
+}
+
+func (x *EtcdStatusResponse) GetRaftIndex() uint64 {
+	if x != nil {
+		return x.RaftIndex
+	}
+	return 0
+}
+
+func (x *EtcdStatusResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *EtcdStatusResponse) GetDbSize() int64 {
+	if x != nil {
+		return x.DbSize
+	}
+	return 0
+}
+
+func (x *EtcdStatusResponse) GetDbInUse() int64 {
+	if x != nil {
+		return x.DbInUse
+	}
+	return 0
+}
+
+func (x *EtcdStatusResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *EtcdStatusResponse) GetAlarms() []string {
+	if x != nil {
+		return x.Alarms
+	}
+	return nil
+}
+
+func (x *EtcdStatusResponse) GetWaitingFor() string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return ""
+}
+
+func (x *EtcdStatusResponse) GetLastLeader() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastLeader
+	}
+	return nil
+}
+
+func (x *EtcdStatusResponse) GetFsyncP99Us() int64 {
+	if x != nil {
+		return x.FsyncP99Us
+	}
+	return 0
+}
+
+func (x *EtcdStatusResponse) GetRoundTripUs() int64 {
+	if x != nil {
+		return x.RoundTripUs
+	}
+	return 0
+}
+
+func (x *EtcdStatusResponse) GetHeartbeatMs() int32 {
+	if x != nil {
+		return x.HeartbeatMs
+	}
+	return 0
+}
+
+func (x *EtcdStatusResponse) GetElectionMs() int32 {
+	if x != nil {
+		return x.ElectionMs
+	}
+	return 0
+}
+
+type EtcdMembersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdMembersRequest) Reset() {
+	*x = EtcdMembersRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdMembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdMembersRequest) ProtoMessage() {}
+
+func (x *EtcdMembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdMembersRequest.ProtoReflect.Descriptor instead.
+func (*EtcdMembersRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{15}
+}
+
+type EtcdMembersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Members       []*EtcdMember          `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdMembersResponse) Reset() {
+	*x = EtcdMembersResponse{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdMembersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdMembersResponse) ProtoMessage() {}
+
+func (x *EtcdMembersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdMembersResponse.ProtoReflect.Descriptor instead.
+func (*EtcdMembersResponse) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *EtcdMembersResponse) GetMembers() []*EtcdMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type EtcdMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`     // hex
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // empty: not started yet
+	PeerUrls      []string               `protobuf:"bytes,3,rep,name=peer_urls,json=peerUrls,proto3" json:"peer_urls,omitempty"`
+	ClientUrls    []string               `protobuf:"bytes,4,rep,name=client_urls,json=clientUrls,proto3" json:"client_urls,omitempty"`
+	Learner       bool                   `protobuf:"varint,5,opt,name=learner,proto3" json:"learner,omitempty"`
+	Leader        bool                   `protobuf:"varint,6,opt,name=leader,proto3" json:"leader,omitempty"`
+	Healthy       bool                   `protobuf:"varint,7,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdMember) Reset() {
+	*x = EtcdMember{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdMember) ProtoMessage() {}
+
+func (x *EtcdMember) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdMember.ProtoReflect.Descriptor instead.
+func (*EtcdMember) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *EtcdMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *EtcdMember) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EtcdMember) GetPeerUrls() []string {
+	if x != nil {
+		return x.PeerUrls
+	}
+	return nil
+}
+
+func (x *EtcdMember) GetClientUrls() []string {
+	if x != nil {
+		return x.ClientUrls
+	}
+	return nil
+}
+
+func (x *EtcdMember) GetLearner() bool {
+	if x != nil {
+		return x.Learner
+	}
+	return false
+}
+
+func (x *EtcdMember) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+func (x *EtcdMember) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+type EtcdRemoveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"` // ID or name
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdRemoveRequest) Reset() {
+	*x = EtcdRemoveRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdRemoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdRemoveRequest) ProtoMessage() {}
+
+func (x *EtcdRemoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdRemoveRequest.ProtoReflect.Descriptor instead.
+func (*EtcdRemoveRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *EtcdRemoveRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *EtcdRemoveRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type EtcdRemoveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdRemoveResponse) Reset() {
+	*x = EtcdRemoveResponse{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdRemoveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdRemoveResponse) ProtoMessage() {}
+
+func (x *EtcdRemoveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdRemoveResponse.ProtoReflect.Descriptor instead.
+func (*EtcdRemoveResponse) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{19}
+}
+
+type EtcdPromoteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdPromoteRequest) Reset() {
+	*x = EtcdPromoteRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdPromoteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdPromoteRequest) ProtoMessage() {}
+
+func (x *EtcdPromoteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdPromoteRequest.ProtoReflect.Descriptor instead.
+func (*EtcdPromoteRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *EtcdPromoteRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+type EtcdPromoteResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdPromoteResponse) Reset() {
+	*x = EtcdPromoteResponse{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdPromoteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdPromoteResponse) ProtoMessage() {}
+
+func (x *EtcdPromoteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdPromoteResponse.ProtoReflect.Descriptor instead.
+func (*EtcdPromoteResponse) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{21}
+}
+
+type EtcdDefragRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdDefragRequest) Reset() {
+	*x = EtcdDefragRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdDefragRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdDefragRequest) ProtoMessage() {}
+
+func (x *EtcdDefragRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdDefragRequest.ProtoReflect.Descriptor instead.
+func (*EtcdDefragRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{22}
+}
+
+type EtcdDefragResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Before        int64                  `protobuf:"varint,1,opt,name=before,proto3" json:"before,omitempty"` // bytes
+	After         int64                  `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdDefragResponse) Reset() {
+	*x = EtcdDefragResponse{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdDefragResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdDefragResponse) ProtoMessage() {}
+
+func (x *EtcdDefragResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdDefragResponse.ProtoReflect.Descriptor instead.
+func (*EtcdDefragResponse) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *EtcdDefragResponse) GetBefore() int64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *EtcdDefragResponse) GetAfter() int64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+type EtcdForfeitLeadershipRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdForfeitLeadershipRequest) Reset() {
+	*x = EtcdForfeitLeadershipRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdForfeitLeadershipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdForfeitLeadershipRequest) ProtoMessage() {}
+
+func (x *EtcdForfeitLeadershipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdForfeitLeadershipRequest.ProtoReflect.Descriptor instead.
+func (*EtcdForfeitLeadershipRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{24}
+}
+
+type EtcdForfeitLeadershipResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdForfeitLeadershipResponse) Reset() {
+	*x = EtcdForfeitLeadershipResponse{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdForfeitLeadershipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdForfeitLeadershipResponse) ProtoMessage() {}
+
+func (x *EtcdForfeitLeadershipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdForfeitLeadershipResponse.ProtoReflect.Descriptor instead.
+func (*EtcdForfeitLeadershipResponse) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *EtcdForfeitLeadershipResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+type EtcdSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdSnapshotRequest) Reset() {
+	*x = EtcdSnapshotRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdSnapshotRequest) ProtoMessage() {}
+
+func (x *EtcdSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*EtcdSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{26}
+}
+
+type EtcdSnapshotChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdSnapshotChunk) Reset() {
+	*x = EtcdSnapshotChunk{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdSnapshotChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdSnapshotChunk) ProtoMessage() {}
+
+func (x *EtcdSnapshotChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdSnapshotChunk.ProtoReflect.Descriptor instead.
+func (*EtcdSnapshotChunk) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *EtcdSnapshotChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type EtcdLeaveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Force         bool                   `protobuf:"varint,1,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdLeaveRequest) Reset() {
+	*x = EtcdLeaveRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdLeaveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdLeaveRequest) ProtoMessage() {}
+
+func (x *EtcdLeaveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdLeaveRequest.ProtoReflect.Descriptor instead.
+func (*EtcdLeaveRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *EtcdLeaveRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type EtcdLeaveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdLeaveResponse) Reset() {
+	*x = EtcdLeaveResponse{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdLeaveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdLeaveResponse) ProtoMessage() {}
+
+func (x *EtcdLeaveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdLeaveResponse.ProtoReflect.Descriptor instead.
+func (*EtcdLeaveResponse) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{29}
+}
+
 var File_nodeinit_api_nodev1_node_proto protoreflect.FileDescriptor
 
 const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
@@ -717,12 +1713,91 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\x03key\x18\x05 \x01(\fR\x03key\x12 \n" +
 	"\vnameservers\x18\x06 \x03(\tR\vnameservers\"\x0f\n" +
 	"\rApplyResponse\"\x13\n" +
-	"\x11WatchUnitsRequest2\xa9\x02\n" +
+	"\x11WatchUnitsRequest\"$\n" +
+	"\fResetRequest\x12\x14\n" +
+	"\x05force\x18\x01 \x01(\bR\x05force\"9\n" +
+	"\tResetStep\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\"\x13\n" +
+	"\x11EtcdStatusRequest\"\xfc\x04\n" +
+	"\x12EtcdStatusResponse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x05R\n" +
+	"generation\x12\x18\n" +
+	"\arunning\x18\x05 \x01(\bR\arunning\x12\x18\n" +
+	"\alearner\x18\x06 \x01(\bR\alearner\x12\x1b\n" +
+	"\tleader_id\x18\a \x01(\tR\bleaderId\x12\x1b\n" +
+	"\traft_term\x18\b \x01(\x04R\braftTerm\x12\x1d\n" +
+	"\n" +
+	"raft_index\x18\t \x01(\x04R\traftIndex\x12\x1a\n" +
+	"\brevision\x18\n" +
+	" \x01(\x03R\brevision\x12\x17\n" +
+	"\adb_size\x18\v \x01(\x03R\x06dbSize\x12\x1a\n" +
+	"\tdb_in_use\x18\f \x01(\x03R\adbInUse\x12\x18\n" +
+	"\aversion\x18\r \x01(\tR\aversion\x12\x16\n" +
+	"\x06alarms\x18\x0e \x03(\tR\x06alarms\x12\x1f\n" +
+	"\vwaiting_for\x18\x0f \x01(\tR\n" +
+	"waitingFor\x12;\n" +
+	"\vlast_leader\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastLeader\x12 \n" +
+	"\ffsync_p99_us\x18\x11 \x01(\x03R\n" +
+	"fsyncP99Us\x12\"\n" +
+	"\rround_trip_us\x18\x12 \x01(\x03R\vroundTripUs\x12!\n" +
+	"\fheartbeat_ms\x18\x13 \x01(\x05R\vheartbeatMs\x12\x1f\n" +
+	"\velection_ms\x18\x14 \x01(\x05R\n" +
+	"electionMs\"\x14\n" +
+	"\x12EtcdMembersRequest\"L\n" +
+	"\x13EtcdMembersResponse\x125\n" +
+	"\amembers\x18\x01 \x03(\v2\x1b.slipway.node.v1.EtcdMemberR\amembers\"\xba\x01\n" +
+	"\n" +
+	"EtcdMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n" +
+	"\tpeer_urls\x18\x03 \x03(\tR\bpeerUrls\x12\x1f\n" +
+	"\vclient_urls\x18\x04 \x03(\tR\n" +
+	"clientUrls\x12\x18\n" +
+	"\alearner\x18\x05 \x01(\bR\alearner\x12\x16\n" +
+	"\x06leader\x18\x06 \x01(\bR\x06leader\x12\x18\n" +
+	"\ahealthy\x18\a \x01(\bR\ahealthy\"A\n" +
+	"\x11EtcdRemoveRequest\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x14\n" +
+	"\x12EtcdRemoveResponse\",\n" +
+	"\x12EtcdPromoteRequest\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\"\x15\n" +
+	"\x13EtcdPromoteResponse\"\x13\n" +
+	"\x11EtcdDefragRequest\"B\n" +
+	"\x12EtcdDefragResponse\x12\x16\n" +
+	"\x06before\x18\x01 \x01(\x03R\x06before\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x03R\x05after\"\x1e\n" +
+	"\x1cEtcdForfeitLeadershipRequest\"7\n" +
+	"\x1dEtcdForfeitLeadershipResponse\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"\x15\n" +
+	"\x13EtcdSnapshotRequest\"'\n" +
+	"\x11EtcdSnapshotChunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"(\n" +
+	"\x10EtcdLeaveRequest\x12\x14\n" +
+	"\x05force\x18\x01 \x01(\bR\x05force\"\x13\n" +
+	"\x11EtcdLeaveResponse2\xef\x02\n" +
 	"\vNodeService\x12I\n" +
 	"\x06Status\x12\x1e.slipway.node.v1.StatusRequest\x1a\x1f.slipway.node.v1.StatusResponse\x12@\n" +
 	"\x04Logs\x12\x1c.slipway.node.v1.LogsRequest\x1a\x18.slipway.node.v1.LogLine0\x01\x12B\n" +
 	"\x05Dmesg\x12\x1d.slipway.node.v1.DmesgRequest\x1a\x18.slipway.node.v1.LogLine0\x01\x12I\n" +
-	"\x06Reboot\x12\x1e.slipway.node.v1.RebootRequest\x1a\x1f.slipway.node.v1.RebootResponse2\xa0\x01\n" +
+	"\x06Reboot\x12\x1e.slipway.node.v1.RebootRequest\x1a\x1f.slipway.node.v1.RebootResponse\x12D\n" +
+	"\x05Reset\x12\x1d.slipway.node.v1.ResetRequest\x1a\x1a.slipway.node.v1.ResetStep0\x012\xce\x05\n" +
+	"\vEtcdService\x12Q\n" +
+	"\x06Status\x12\".slipway.node.v1.EtcdStatusRequest\x1a#.slipway.node.v1.EtcdStatusResponse\x12T\n" +
+	"\aMembers\x12#.slipway.node.v1.EtcdMembersRequest\x1a$.slipway.node.v1.EtcdMembersResponse\x12Q\n" +
+	"\x06Remove\x12\".slipway.node.v1.EtcdRemoveRequest\x1a#.slipway.node.v1.EtcdRemoveResponse\x12T\n" +
+	"\aPromote\x12#.slipway.node.v1.EtcdPromoteRequest\x1a$.slipway.node.v1.EtcdPromoteResponse\x12Q\n" +
+	"\x06Defrag\x12\".slipway.node.v1.EtcdDefragRequest\x1a#.slipway.node.v1.EtcdDefragResponse\x12r\n" +
+	"\x11ForfeitLeadership\x12-.slipway.node.v1.EtcdForfeitLeadershipRequest\x1a..slipway.node.v1.EtcdForfeitLeadershipResponse\x12V\n" +
+	"\bSnapshot\x12$.slipway.node.v1.EtcdSnapshotRequest\x1a\".slipway.node.v1.EtcdSnapshotChunk0\x01\x12N\n" +
+	"\x05Leave\x12!.slipway.node.v1.EtcdLeaveRequest\x1a\".slipway.node.v1.EtcdLeaveResponse2\xa0\x01\n" +
 	"\vInitService\x12F\n" +
 	"\x05Apply\x12\x1d.slipway.node.v1.ApplyRequest\x1a\x1e.slipway.node.v1.ApplyResponse\x12I\n" +
 	"\n" +
@@ -740,42 +1815,81 @@ func file_nodeinit_api_nodev1_node_proto_rawDescGZIP() []byte {
 	return file_nodeinit_api_nodev1_node_proto_rawDescData
 }
 
-var file_nodeinit_api_nodev1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_nodeinit_api_nodev1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_nodeinit_api_nodev1_node_proto_goTypes = []any{
-	(*StatusRequest)(nil),         // 0: slipway.node.v1.StatusRequest
-	(*StatusResponse)(nil),        // 1: slipway.node.v1.StatusResponse
-	(*Unit)(nil),                  // 2: slipway.node.v1.Unit
-	(*LogsRequest)(nil),           // 3: slipway.node.v1.LogsRequest
-	(*DmesgRequest)(nil),          // 4: slipway.node.v1.DmesgRequest
-	(*LogLine)(nil),               // 5: slipway.node.v1.LogLine
-	(*RebootRequest)(nil),         // 6: slipway.node.v1.RebootRequest
-	(*RebootResponse)(nil),        // 7: slipway.node.v1.RebootResponse
-	(*ApplyRequest)(nil),          // 8: slipway.node.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 9: slipway.node.v1.ApplyResponse
-	(*WatchUnitsRequest)(nil),     // 10: slipway.node.v1.WatchUnitsRequest
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*StatusRequest)(nil),                 // 0: slipway.node.v1.StatusRequest
+	(*StatusResponse)(nil),                // 1: slipway.node.v1.StatusResponse
+	(*Unit)(nil),                          // 2: slipway.node.v1.Unit
+	(*LogsRequest)(nil),                   // 3: slipway.node.v1.LogsRequest
+	(*DmesgRequest)(nil),                  // 4: slipway.node.v1.DmesgRequest
+	(*LogLine)(nil),                       // 5: slipway.node.v1.LogLine
+	(*RebootRequest)(nil),                 // 6: slipway.node.v1.RebootRequest
+	(*RebootResponse)(nil),                // 7: slipway.node.v1.RebootResponse
+	(*ApplyRequest)(nil),                  // 8: slipway.node.v1.ApplyRequest
+	(*ApplyResponse)(nil),                 // 9: slipway.node.v1.ApplyResponse
+	(*WatchUnitsRequest)(nil),             // 10: slipway.node.v1.WatchUnitsRequest
+	(*ResetRequest)(nil),                  // 11: slipway.node.v1.ResetRequest
+	(*ResetStep)(nil),                     // 12: slipway.node.v1.ResetStep
+	(*EtcdStatusRequest)(nil),             // 13: slipway.node.v1.EtcdStatusRequest
+	(*EtcdStatusResponse)(nil),            // 14: slipway.node.v1.EtcdStatusResponse
+	(*EtcdMembersRequest)(nil),            // 15: slipway.node.v1.EtcdMembersRequest
+	(*EtcdMembersResponse)(nil),           // 16: slipway.node.v1.EtcdMembersResponse
+	(*EtcdMember)(nil),                    // 17: slipway.node.v1.EtcdMember
+	(*EtcdRemoveRequest)(nil),             // 18: slipway.node.v1.EtcdRemoveRequest
+	(*EtcdRemoveResponse)(nil),            // 19: slipway.node.v1.EtcdRemoveResponse
+	(*EtcdPromoteRequest)(nil),            // 20: slipway.node.v1.EtcdPromoteRequest
+	(*EtcdPromoteResponse)(nil),           // 21: slipway.node.v1.EtcdPromoteResponse
+	(*EtcdDefragRequest)(nil),             // 22: slipway.node.v1.EtcdDefragRequest
+	(*EtcdDefragResponse)(nil),            // 23: slipway.node.v1.EtcdDefragResponse
+	(*EtcdForfeitLeadershipRequest)(nil),  // 24: slipway.node.v1.EtcdForfeitLeadershipRequest
+	(*EtcdForfeitLeadershipResponse)(nil), // 25: slipway.node.v1.EtcdForfeitLeadershipResponse
+	(*EtcdSnapshotRequest)(nil),           // 26: slipway.node.v1.EtcdSnapshotRequest
+	(*EtcdSnapshotChunk)(nil),             // 27: slipway.node.v1.EtcdSnapshotChunk
+	(*EtcdLeaveRequest)(nil),              // 28: slipway.node.v1.EtcdLeaveRequest
+	(*EtcdLeaveResponse)(nil),             // 29: slipway.node.v1.EtcdLeaveResponse
+	(*timestamppb.Timestamp)(nil),         // 30: google.protobuf.Timestamp
 }
 var file_nodeinit_api_nodev1_node_proto_depIdxs = []int32{
 	2,  // 0: slipway.node.v1.StatusResponse.units:type_name -> slipway.node.v1.Unit
-	11, // 1: slipway.node.v1.Unit.since:type_name -> google.protobuf.Timestamp
-	11, // 2: slipway.node.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 3: slipway.node.v1.NodeService.Status:input_type -> slipway.node.v1.StatusRequest
-	3,  // 4: slipway.node.v1.NodeService.Logs:input_type -> slipway.node.v1.LogsRequest
-	4,  // 5: slipway.node.v1.NodeService.Dmesg:input_type -> slipway.node.v1.DmesgRequest
-	6,  // 6: slipway.node.v1.NodeService.Reboot:input_type -> slipway.node.v1.RebootRequest
-	8,  // 7: slipway.node.v1.InitService.Apply:input_type -> slipway.node.v1.ApplyRequest
-	10, // 8: slipway.node.v1.InitService.WatchUnits:input_type -> slipway.node.v1.WatchUnitsRequest
-	1,  // 9: slipway.node.v1.NodeService.Status:output_type -> slipway.node.v1.StatusResponse
-	5,  // 10: slipway.node.v1.NodeService.Logs:output_type -> slipway.node.v1.LogLine
-	5,  // 11: slipway.node.v1.NodeService.Dmesg:output_type -> slipway.node.v1.LogLine
-	7,  // 12: slipway.node.v1.NodeService.Reboot:output_type -> slipway.node.v1.RebootResponse
-	9,  // 13: slipway.node.v1.InitService.Apply:output_type -> slipway.node.v1.ApplyResponse
-	2,  // 14: slipway.node.v1.InitService.WatchUnits:output_type -> slipway.node.v1.Unit
-	9,  // [9:15] is the sub-list for method output_type
-	3,  // [3:9] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	30, // 1: slipway.node.v1.Unit.since:type_name -> google.protobuf.Timestamp
+	30, // 2: slipway.node.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	30, // 3: slipway.node.v1.EtcdStatusResponse.last_leader:type_name -> google.protobuf.Timestamp
+	17, // 4: slipway.node.v1.EtcdMembersResponse.members:type_name -> slipway.node.v1.EtcdMember
+	0,  // 5: slipway.node.v1.NodeService.Status:input_type -> slipway.node.v1.StatusRequest
+	3,  // 6: slipway.node.v1.NodeService.Logs:input_type -> slipway.node.v1.LogsRequest
+	4,  // 7: slipway.node.v1.NodeService.Dmesg:input_type -> slipway.node.v1.DmesgRequest
+	6,  // 8: slipway.node.v1.NodeService.Reboot:input_type -> slipway.node.v1.RebootRequest
+	11, // 9: slipway.node.v1.NodeService.Reset:input_type -> slipway.node.v1.ResetRequest
+	13, // 10: slipway.node.v1.EtcdService.Status:input_type -> slipway.node.v1.EtcdStatusRequest
+	15, // 11: slipway.node.v1.EtcdService.Members:input_type -> slipway.node.v1.EtcdMembersRequest
+	18, // 12: slipway.node.v1.EtcdService.Remove:input_type -> slipway.node.v1.EtcdRemoveRequest
+	20, // 13: slipway.node.v1.EtcdService.Promote:input_type -> slipway.node.v1.EtcdPromoteRequest
+	22, // 14: slipway.node.v1.EtcdService.Defrag:input_type -> slipway.node.v1.EtcdDefragRequest
+	24, // 15: slipway.node.v1.EtcdService.ForfeitLeadership:input_type -> slipway.node.v1.EtcdForfeitLeadershipRequest
+	26, // 16: slipway.node.v1.EtcdService.Snapshot:input_type -> slipway.node.v1.EtcdSnapshotRequest
+	28, // 17: slipway.node.v1.EtcdService.Leave:input_type -> slipway.node.v1.EtcdLeaveRequest
+	8,  // 18: slipway.node.v1.InitService.Apply:input_type -> slipway.node.v1.ApplyRequest
+	10, // 19: slipway.node.v1.InitService.WatchUnits:input_type -> slipway.node.v1.WatchUnitsRequest
+	1,  // 20: slipway.node.v1.NodeService.Status:output_type -> slipway.node.v1.StatusResponse
+	5,  // 21: slipway.node.v1.NodeService.Logs:output_type -> slipway.node.v1.LogLine
+	5,  // 22: slipway.node.v1.NodeService.Dmesg:output_type -> slipway.node.v1.LogLine
+	7,  // 23: slipway.node.v1.NodeService.Reboot:output_type -> slipway.node.v1.RebootResponse
+	12, // 24: slipway.node.v1.NodeService.Reset:output_type -> slipway.node.v1.ResetStep
+	14, // 25: slipway.node.v1.EtcdService.Status:output_type -> slipway.node.v1.EtcdStatusResponse
+	16, // 26: slipway.node.v1.EtcdService.Members:output_type -> slipway.node.v1.EtcdMembersResponse
+	19, // 27: slipway.node.v1.EtcdService.Remove:output_type -> slipway.node.v1.EtcdRemoveResponse
+	21, // 28: slipway.node.v1.EtcdService.Promote:output_type -> slipway.node.v1.EtcdPromoteResponse
+	23, // 29: slipway.node.v1.EtcdService.Defrag:output_type -> slipway.node.v1.EtcdDefragResponse
+	25, // 30: slipway.node.v1.EtcdService.ForfeitLeadership:output_type -> slipway.node.v1.EtcdForfeitLeadershipResponse
+	27, // 31: slipway.node.v1.EtcdService.Snapshot:output_type -> slipway.node.v1.EtcdSnapshotChunk
+	29, // 32: slipway.node.v1.EtcdService.Leave:output_type -> slipway.node.v1.EtcdLeaveResponse
+	9,  // 33: slipway.node.v1.InitService.Apply:output_type -> slipway.node.v1.ApplyResponse
+	2,  // 34: slipway.node.v1.InitService.WatchUnits:output_type -> slipway.node.v1.Unit
+	20, // [20:35] is the sub-list for method output_type
+	5,  // [5:20] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_nodeinit_api_nodev1_node_proto_init() }
@@ -789,9 +1903,9 @@ func file_nodeinit_api_nodev1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nodeinit_api_nodev1_node_proto_rawDesc), len(file_nodeinit_api_nodev1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   30,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_nodeinit_api_nodev1_node_proto_goTypes,
 		DependencyIndexes: file_nodeinit_api_nodev1_node_proto_depIdxs,

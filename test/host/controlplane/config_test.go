@@ -34,12 +34,15 @@ func newConfig(t *testing.T) *machine.Config {
 			BootstrapToken: secret.New("abcdef.0123456789abcdef"),
 		},
 		ControlPlaneKeys: &machine.ControlPlaneKeys{
-			CAKey:  private(cluster),
-			EtcdCA: string(etcd.CertPEM), EtcdCAKey: private(etcd),
+			CAKey:        private(cluster),
 			FrontProxyCA: string(front.CertPEM), FrontProxyKey: private(front),
 			ServiceAccount: secret.New(string(account)),
-			EncryptionKey:  secret.New(base64.StdEncoding.EncodeToString(key)),
-			Bootstrap:      true,
+			EncryptionKeys: []machine.EncryptionKey{{Name: "key-1", Secret: secret.New(base64.StdEncoding.EncodeToString(key))}},
+		},
+		Etcd: &machine.Etcd{
+			CA: string(etcd.CertPEM), CAKey: private(etcd), Generation: 1,
+			Members:   []machine.EtcdMember{{Name: identity.Hostname, Address: identity.Address}},
+			Bootstrap: &machine.EtcdBootstrap{Token: secret.New("token")},
 		},
 	}
 }

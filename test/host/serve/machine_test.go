@@ -105,7 +105,7 @@ func (p *part) join(ctx context.Context, certificate []byte) error {
 	if err != nil {
 		return err
 	}
-	if config.Hostname != "demo-cp-1" || config.Cluster.ControlPlanes[0].String() != p.Address || !config.ControlPlaneKeys.Bootstrap {
+	if config.Hostname != "demo-cp-1" || config.Cluster.ControlPlanes[0].String() != p.Address || config.Etcd.Bootstrap == nil {
 		return fmt.Errorf("the config is another's: %+v", config)
 	}
 	if _, err := p.self.AckConfig(ctx, connect.NewRequest(&bootv1.AckConfigRequest{})); err != nil {

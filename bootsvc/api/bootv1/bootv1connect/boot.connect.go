@@ -52,6 +52,15 @@ const (
 	// MachineServiceAckConfigProcedure is the fully-qualified name of the MachineService's AckConfig
 	// RPC.
 	MachineServiceAckConfigProcedure = "/slipway.boot.v1.MachineService/AckConfig"
+	// MachineServiceRedeemBootstrapProcedure is the fully-qualified name of the MachineService's
+	// RedeemBootstrap RPC.
+	MachineServiceRedeemBootstrapProcedure = "/slipway.boot.v1.MachineService/RedeemBootstrap"
+	// MachineServiceFetchSnapshotProcedure is the fully-qualified name of the MachineService's
+	// FetchSnapshot RPC.
+	MachineServiceFetchSnapshotProcedure = "/slipway.boot.v1.MachineService/FetchSnapshot"
+	// MachineServiceRenewCertificateProcedure is the fully-qualified name of the MachineService's
+	// RenewCertificate RPC.
+	MachineServiceRenewCertificateProcedure = "/slipway.boot.v1.MachineService/RenewCertificate"
 	// MachineServiceReportProcedure is the fully-qualified name of the MachineService's Report RPC.
 	MachineServiceReportProcedure = "/slipway.boot.v1.MachineService/Report"
 	// InventoryServiceListMachinesProcedure is the fully-qualified name of the InventoryService's
@@ -72,6 +81,32 @@ const (
 	// ClusterServiceKubeconfigProcedure is the fully-qualified name of the ClusterService's Kubeconfig
 	// RPC.
 	ClusterServiceKubeconfigProcedure = "/slipway.boot.v1.ClusterService/Kubeconfig"
+	// ClusterServiceUpdateClusterProcedure is the fully-qualified name of the ClusterService's
+	// UpdateCluster RPC.
+	ClusterServiceUpdateClusterProcedure = "/slipway.boot.v1.ClusterService/UpdateCluster"
+	// ClusterServiceTakeSnapshotProcedure is the fully-qualified name of the ClusterService's
+	// TakeSnapshot RPC.
+	ClusterServiceTakeSnapshotProcedure = "/slipway.boot.v1.ClusterService/TakeSnapshot"
+	// ClusterServiceListSnapshotsProcedure is the fully-qualified name of the ClusterService's
+	// ListSnapshots RPC.
+	ClusterServiceListSnapshotsProcedure = "/slipway.boot.v1.ClusterService/ListSnapshots"
+	// ClusterServiceReadSnapshotProcedure is the fully-qualified name of the ClusterService's
+	// ReadSnapshot RPC.
+	ClusterServiceReadSnapshotProcedure = "/slipway.boot.v1.ClusterService/ReadSnapshot"
+	// ClusterServiceUploadSnapshotProcedure is the fully-qualified name of the ClusterService's
+	// UploadSnapshot RPC.
+	ClusterServiceUploadSnapshotProcedure = "/slipway.boot.v1.ClusterService/UploadSnapshot"
+	// ClusterServiceRestoreClusterProcedure is the fully-qualified name of the ClusterService's
+	// RestoreCluster RPC.
+	ClusterServiceRestoreClusterProcedure = "/slipway.boot.v1.ClusterService/RestoreCluster"
+	// ClusterServicePlanRecoveryProcedure is the fully-qualified name of the ClusterService's
+	// PlanRecovery RPC.
+	ClusterServicePlanRecoveryProcedure = "/slipway.boot.v1.ClusterService/PlanRecovery"
+	// ClusterServiceRecoverClusterProcedure is the fully-qualified name of the ClusterService's
+	// RecoverCluster RPC.
+	ClusterServiceRecoverClusterProcedure = "/slipway.boot.v1.ClusterService/RecoverCluster"
+	// ClusterServiceRotateProcedure is the fully-qualified name of the ClusterService's Rotate RPC.
+	ClusterServiceRotateProcedure = "/slipway.boot.v1.ClusterService/Rotate"
 )
 
 // EnrollServiceClient is a client for the slipway.boot.v1.EnrollService service.
@@ -152,11 +187,22 @@ func (UnimplementedEnrollServiceHandler) Enroll(context.Context, *connect.Reques
 
 // MachineServiceClient is a client for the slipway.boot.v1.MachineService service.
 type MachineServiceClient interface {
-	// FetchConfig blocks up to 30 s for the machine's config. It answers the
-	// same config until AckConfig; after that, FAILED_PRECONDITION.
+	// FetchConfig blocks up to 30 s for a config other than the one the machine
+	// has. A machine that says it has none gets one until AckConfig; after that,
+	// FAILED_PRECONDITION: its state is lost and it needs a new key. A machine
+	// whose cluster has let it go is told so.
 	FetchConfig(context.Context, *connect.Request[bootv1.FetchConfigRequest]) (*connect.Response[bootv1.FetchConfigResponse], error)
-	// AckConfig says the config is stored on the machine. It may be repeated.
+	// AckConfig says which config is stored on the machine. It may be repeated.
 	AckConfig(context.Context, *connect.Request[bootv1.AckConfigRequest]) (*connect.Response[bootv1.AckConfigResponse], error)
+	// RedeemBootstrap asks for leave to start the cluster's etcd anew, with the
+	// one-shot token of the machine's config, which the machine has stored as
+	// begun before. The same key may repeat it until it says done; after that, and
+	// for any other key, FAILED_PRECONDITION.
+	RedeemBootstrap(context.Context, *connect.Request[bootv1.RedeemBootstrapRequest]) (*connect.Response[bootv1.RedeemBootstrapResponse], error)
+	// FetchSnapshot streams the snapshot that the machine's config tells it to restore.
+	FetchSnapshot(context.Context, *connect.Request[bootv1.FetchSnapshotRequest]) (*connect.ServerStreamForClient[bootv1.SnapshotChunk], error)
+	// RenewCertificate signs the machine's key again.
+	RenewCertificate(context.Context, *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error)
 	// Report adds events to the machine's timeline and sets its phase.
 	Report(context.Context, *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error)
 }
@@ -184,6 +230,24 @@ func NewMachineServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(machineServiceMethods.ByName("AckConfig")),
 			connect.WithClientOptions(opts...),
 		),
+		redeemBootstrap: connect.NewClient[bootv1.RedeemBootstrapRequest, bootv1.RedeemBootstrapResponse](
+			httpClient,
+			baseURL+MachineServiceRedeemBootstrapProcedure,
+			connect.WithSchema(machineServiceMethods.ByName("RedeemBootstrap")),
+			connect.WithClientOptions(opts...),
+		),
+		fetchSnapshot: connect.NewClient[bootv1.FetchSnapshotRequest, bootv1.SnapshotChunk](
+			httpClient,
+			baseURL+MachineServiceFetchSnapshotProcedure,
+			connect.WithSchema(machineServiceMethods.ByName("FetchSnapshot")),
+			connect.WithClientOptions(opts...),
+		),
+		renewCertificate: connect.NewClient[bootv1.RenewCertificateRequest, bootv1.RenewCertificateResponse](
+			httpClient,
+			baseURL+MachineServiceRenewCertificateProcedure,
+			connect.WithSchema(machineServiceMethods.ByName("RenewCertificate")),
+			connect.WithClientOptions(opts...),
+		),
 		report: connect.NewClient[bootv1.ReportRequest, bootv1.ReportResponse](
 			httpClient,
 			baseURL+MachineServiceReportProcedure,
@@ -195,9 +259,12 @@ func NewMachineServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 
 // machineServiceClient implements MachineServiceClient.
 type machineServiceClient struct {
-	fetchConfig *connect.Client[bootv1.FetchConfigRequest, bootv1.FetchConfigResponse]
-	ackConfig   *connect.Client[bootv1.AckConfigRequest, bootv1.AckConfigResponse]
-	report      *connect.Client[bootv1.ReportRequest, bootv1.ReportResponse]
+	fetchConfig      *connect.Client[bootv1.FetchConfigRequest, bootv1.FetchConfigResponse]
+	ackConfig        *connect.Client[bootv1.AckConfigRequest, bootv1.AckConfigResponse]
+	redeemBootstrap  *connect.Client[bootv1.RedeemBootstrapRequest, bootv1.RedeemBootstrapResponse]
+	fetchSnapshot    *connect.Client[bootv1.FetchSnapshotRequest, bootv1.SnapshotChunk]
+	renewCertificate *connect.Client[bootv1.RenewCertificateRequest, bootv1.RenewCertificateResponse]
+	report           *connect.Client[bootv1.ReportRequest, bootv1.ReportResponse]
 }
 
 // FetchConfig calls slipway.boot.v1.MachineService.FetchConfig.
@@ -210,6 +277,21 @@ func (c *machineServiceClient) AckConfig(ctx context.Context, req *connect.Reque
 	return c.ackConfig.CallUnary(ctx, req)
 }
 
+// RedeemBootstrap calls slipway.boot.v1.MachineService.RedeemBootstrap.
+func (c *machineServiceClient) RedeemBootstrap(ctx context.Context, req *connect.Request[bootv1.RedeemBootstrapRequest]) (*connect.Response[bootv1.RedeemBootstrapResponse], error) {
+	return c.redeemBootstrap.CallUnary(ctx, req)
+}
+
+// FetchSnapshot calls slipway.boot.v1.MachineService.FetchSnapshot.
+func (c *machineServiceClient) FetchSnapshot(ctx context.Context, req *connect.Request[bootv1.FetchSnapshotRequest]) (*connect.ServerStreamForClient[bootv1.SnapshotChunk], error) {
+	return c.fetchSnapshot.CallServerStream(ctx, req)
+}
+
+// RenewCertificate calls slipway.boot.v1.MachineService.RenewCertificate.
+func (c *machineServiceClient) RenewCertificate(ctx context.Context, req *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error) {
+	return c.renewCertificate.CallUnary(ctx, req)
+}
+
 // Report calls slipway.boot.v1.MachineService.Report.
 func (c *machineServiceClient) Report(ctx context.Context, req *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error) {
 	return c.report.CallUnary(ctx, req)
@@ -217,11 +299,22 @@ func (c *machineServiceClient) Report(ctx context.Context, req *connect.Request[
 
 // MachineServiceHandler is an implementation of the slipway.boot.v1.MachineService service.
 type MachineServiceHandler interface {
-	// FetchConfig blocks up to 30 s for the machine's config. It answers the
-	// same config until AckConfig; after that, FAILED_PRECONDITION.
+	// FetchConfig blocks up to 30 s for a config other than the one the machine
+	// has. A machine that says it has none gets one until AckConfig; after that,
+	// FAILED_PRECONDITION: its state is lost and it needs a new key. A machine
+	// whose cluster has let it go is told so.
 	FetchConfig(context.Context, *connect.Request[bootv1.FetchConfigRequest]) (*connect.Response[bootv1.FetchConfigResponse], error)
-	// AckConfig says the config is stored on the machine. It may be repeated.
+	// AckConfig says which config is stored on the machine. It may be repeated.
 	AckConfig(context.Context, *connect.Request[bootv1.AckConfigRequest]) (*connect.Response[bootv1.AckConfigResponse], error)
+	// RedeemBootstrap asks for leave to start the cluster's etcd anew, with the
+	// one-shot token of the machine's config, which the machine has stored as
+	// begun before. The same key may repeat it until it says done; after that, and
+	// for any other key, FAILED_PRECONDITION.
+	RedeemBootstrap(context.Context, *connect.Request[bootv1.RedeemBootstrapRequest]) (*connect.Response[bootv1.RedeemBootstrapResponse], error)
+	// FetchSnapshot streams the snapshot that the machine's config tells it to restore.
+	FetchSnapshot(context.Context, *connect.Request[bootv1.FetchSnapshotRequest], *connect.ServerStream[bootv1.SnapshotChunk]) error
+	// RenewCertificate signs the machine's key again.
+	RenewCertificate(context.Context, *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error)
 	// Report adds events to the machine's timeline and sets its phase.
 	Report(context.Context, *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error)
 }
@@ -245,6 +338,24 @@ func NewMachineServiceHandler(svc MachineServiceHandler, opts ...connect.Handler
 		connect.WithSchema(machineServiceMethods.ByName("AckConfig")),
 		connect.WithHandlerOptions(opts...),
 	)
+	machineServiceRedeemBootstrapHandler := connect.NewUnaryHandler(
+		MachineServiceRedeemBootstrapProcedure,
+		svc.RedeemBootstrap,
+		connect.WithSchema(machineServiceMethods.ByName("RedeemBootstrap")),
+		connect.WithHandlerOptions(opts...),
+	)
+	machineServiceFetchSnapshotHandler := connect.NewServerStreamHandler(
+		MachineServiceFetchSnapshotProcedure,
+		svc.FetchSnapshot,
+		connect.WithSchema(machineServiceMethods.ByName("FetchSnapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
+	machineServiceRenewCertificateHandler := connect.NewUnaryHandler(
+		MachineServiceRenewCertificateProcedure,
+		svc.RenewCertificate,
+		connect.WithSchema(machineServiceMethods.ByName("RenewCertificate")),
+		connect.WithHandlerOptions(opts...),
+	)
 	machineServiceReportHandler := connect.NewUnaryHandler(
 		MachineServiceReportProcedure,
 		svc.Report,
@@ -257,6 +368,12 @@ func NewMachineServiceHandler(svc MachineServiceHandler, opts ...connect.Handler
 			machineServiceFetchConfigHandler.ServeHTTP(w, r)
 		case MachineServiceAckConfigProcedure:
 			machineServiceAckConfigHandler.ServeHTTP(w, r)
+		case MachineServiceRedeemBootstrapProcedure:
+			machineServiceRedeemBootstrapHandler.ServeHTTP(w, r)
+		case MachineServiceFetchSnapshotProcedure:
+			machineServiceFetchSnapshotHandler.ServeHTTP(w, r)
+		case MachineServiceRenewCertificateProcedure:
+			machineServiceRenewCertificateHandler.ServeHTTP(w, r)
 		case MachineServiceReportProcedure:
 			machineServiceReportHandler.ServeHTTP(w, r)
 		default:
@@ -274,6 +391,18 @@ func (UnimplementedMachineServiceHandler) FetchConfig(context.Context, *connect.
 
 func (UnimplementedMachineServiceHandler) AckConfig(context.Context, *connect.Request[bootv1.AckConfigRequest]) (*connect.Response[bootv1.AckConfigResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.MachineService.AckConfig is not implemented"))
+}
+
+func (UnimplementedMachineServiceHandler) RedeemBootstrap(context.Context, *connect.Request[bootv1.RedeemBootstrapRequest]) (*connect.Response[bootv1.RedeemBootstrapResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.MachineService.RedeemBootstrap is not implemented"))
+}
+
+func (UnimplementedMachineServiceHandler) FetchSnapshot(context.Context, *connect.Request[bootv1.FetchSnapshotRequest], *connect.ServerStream[bootv1.SnapshotChunk]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.MachineService.FetchSnapshot is not implemented"))
+}
+
+func (UnimplementedMachineServiceHandler) RenewCertificate(context.Context, *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.MachineService.RenewCertificate is not implemented"))
 }
 
 func (UnimplementedMachineServiceHandler) Report(context.Context, *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error) {
@@ -414,6 +543,31 @@ type ClusterServiceClient interface {
 	GetCluster(context.Context, *connect.Request[bootv1.GetClusterRequest]) (*connect.Response[bootv1.GetClusterResponse], error)
 	// Kubeconfig issues admin credentials for the cluster's API, valid for a day.
 	Kubeconfig(context.Context, *connect.Request[bootv1.KubeconfigRequest]) (*connect.Response[bootv1.KubeconfigResponse], error)
+	// UpdateCluster replaces the cluster's document: machines it names anew are
+	// claimed, machines it names no more are let go. A change that would cost
+	// etcd its quorum is FAILED_PRECONDITION, with what to do instead.
+	UpdateCluster(context.Context, *connect.Request[bootv1.UpdateClusterRequest]) (*connect.Response[bootv1.UpdateClusterResponse], error)
+	// TakeSnapshot has a member's snapshot of etcd taken, checked and kept, now.
+	TakeSnapshot(context.Context, *connect.Request[bootv1.TakeSnapshotRequest]) (*connect.Response[bootv1.TakeSnapshotResponse], error)
+	ListSnapshots(context.Context, *connect.Request[bootv1.ListSnapshotsRequest]) (*connect.Response[bootv1.ListSnapshotsResponse], error)
+	// ReadSnapshot streams a snapshot that is kept.
+	ReadSnapshot(context.Context, *connect.Request[bootv1.ReadSnapshotRequest]) (*connect.ServerStreamForClient[bootv1.SnapshotChunk], error)
+	// UploadSnapshot keeps a snapshot from a file. The first message names the cluster.
+	UploadSnapshot(context.Context) *connect.ClientStreamForClient[bootv1.UploadSnapshotRequest, bootv1.UploadSnapshotResponse]
+	// RestoreCluster rebuilds the cluster from a snapshot that is kept: a new
+	// generation of its etcd, on the document's machines. What the members hold
+	// now is moved aside, not deleted. A snapshot of another cluster is
+	// FAILED_PRECONDITION unless forced.
+	RestoreCluster(context.Context, *connect.Request[bootv1.RestoreClusterRequest]) (*connect.Response[bootv1.RestoreClusterResponse], error)
+	// PlanRecovery asks every member that answers what it holds, and says from
+	// which one quorum would be rebuilt and what would be lost.
+	PlanRecovery(context.Context, *connect.Request[bootv1.PlanRecoveryRequest]) (*connect.Response[bootv1.PlanRecoveryResponse], error)
+	// RecoverCluster does what PlanRecovery said, if that is still so.
+	RecoverCluster(context.Context, *connect.Request[bootv1.RecoverClusterRequest]) (*connect.Response[bootv1.RecoverClusterResponse], error)
+	// Rotate begins the rotation of one of the cluster's CAs or of its encryption
+	// key. It goes on by itself, phase by phase, once every machine has taken the
+	// phase before. Beginning the one that is under way is no error.
+	Rotate(context.Context, *connect.Request[bootv1.RotateRequest]) (*connect.Response[bootv1.RotateResponse], error)
 }
 
 // NewClusterServiceClient constructs a client for the slipway.boot.v1.ClusterService service. By
@@ -445,14 +599,77 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("Kubeconfig")),
 			connect.WithClientOptions(opts...),
 		),
+		updateCluster: connect.NewClient[bootv1.UpdateClusterRequest, bootv1.UpdateClusterResponse](
+			httpClient,
+			baseURL+ClusterServiceUpdateClusterProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("UpdateCluster")),
+			connect.WithClientOptions(opts...),
+		),
+		takeSnapshot: connect.NewClient[bootv1.TakeSnapshotRequest, bootv1.TakeSnapshotResponse](
+			httpClient,
+			baseURL+ClusterServiceTakeSnapshotProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("TakeSnapshot")),
+			connect.WithClientOptions(opts...),
+		),
+		listSnapshots: connect.NewClient[bootv1.ListSnapshotsRequest, bootv1.ListSnapshotsResponse](
+			httpClient,
+			baseURL+ClusterServiceListSnapshotsProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListSnapshots")),
+			connect.WithClientOptions(opts...),
+		),
+		readSnapshot: connect.NewClient[bootv1.ReadSnapshotRequest, bootv1.SnapshotChunk](
+			httpClient,
+			baseURL+ClusterServiceReadSnapshotProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ReadSnapshot")),
+			connect.WithClientOptions(opts...),
+		),
+		uploadSnapshot: connect.NewClient[bootv1.UploadSnapshotRequest, bootv1.UploadSnapshotResponse](
+			httpClient,
+			baseURL+ClusterServiceUploadSnapshotProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("UploadSnapshot")),
+			connect.WithClientOptions(opts...),
+		),
+		restoreCluster: connect.NewClient[bootv1.RestoreClusterRequest, bootv1.RestoreClusterResponse](
+			httpClient,
+			baseURL+ClusterServiceRestoreClusterProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("RestoreCluster")),
+			connect.WithClientOptions(opts...),
+		),
+		planRecovery: connect.NewClient[bootv1.PlanRecoveryRequest, bootv1.PlanRecoveryResponse](
+			httpClient,
+			baseURL+ClusterServicePlanRecoveryProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("PlanRecovery")),
+			connect.WithClientOptions(opts...),
+		),
+		recoverCluster: connect.NewClient[bootv1.RecoverClusterRequest, bootv1.RecoverClusterResponse](
+			httpClient,
+			baseURL+ClusterServiceRecoverClusterProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("RecoverCluster")),
+			connect.WithClientOptions(opts...),
+		),
+		rotate: connect.NewClient[bootv1.RotateRequest, bootv1.RotateResponse](
+			httpClient,
+			baseURL+ClusterServiceRotateProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("Rotate")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // clusterServiceClient implements ClusterServiceClient.
 type clusterServiceClient struct {
-	createCluster *connect.Client[bootv1.CreateClusterRequest, bootv1.CreateClusterResponse]
-	getCluster    *connect.Client[bootv1.GetClusterRequest, bootv1.GetClusterResponse]
-	kubeconfig    *connect.Client[bootv1.KubeconfigRequest, bootv1.KubeconfigResponse]
+	createCluster  *connect.Client[bootv1.CreateClusterRequest, bootv1.CreateClusterResponse]
+	getCluster     *connect.Client[bootv1.GetClusterRequest, bootv1.GetClusterResponse]
+	kubeconfig     *connect.Client[bootv1.KubeconfigRequest, bootv1.KubeconfigResponse]
+	updateCluster  *connect.Client[bootv1.UpdateClusterRequest, bootv1.UpdateClusterResponse]
+	takeSnapshot   *connect.Client[bootv1.TakeSnapshotRequest, bootv1.TakeSnapshotResponse]
+	listSnapshots  *connect.Client[bootv1.ListSnapshotsRequest, bootv1.ListSnapshotsResponse]
+	readSnapshot   *connect.Client[bootv1.ReadSnapshotRequest, bootv1.SnapshotChunk]
+	uploadSnapshot *connect.Client[bootv1.UploadSnapshotRequest, bootv1.UploadSnapshotResponse]
+	restoreCluster *connect.Client[bootv1.RestoreClusterRequest, bootv1.RestoreClusterResponse]
+	planRecovery   *connect.Client[bootv1.PlanRecoveryRequest, bootv1.PlanRecoveryResponse]
+	recoverCluster *connect.Client[bootv1.RecoverClusterRequest, bootv1.RecoverClusterResponse]
+	rotate         *connect.Client[bootv1.RotateRequest, bootv1.RotateResponse]
 }
 
 // CreateCluster calls slipway.boot.v1.ClusterService.CreateCluster.
@@ -470,6 +687,51 @@ func (c *clusterServiceClient) Kubeconfig(ctx context.Context, req *connect.Requ
 	return c.kubeconfig.CallUnary(ctx, req)
 }
 
+// UpdateCluster calls slipway.boot.v1.ClusterService.UpdateCluster.
+func (c *clusterServiceClient) UpdateCluster(ctx context.Context, req *connect.Request[bootv1.UpdateClusterRequest]) (*connect.Response[bootv1.UpdateClusterResponse], error) {
+	return c.updateCluster.CallUnary(ctx, req)
+}
+
+// TakeSnapshot calls slipway.boot.v1.ClusterService.TakeSnapshot.
+func (c *clusterServiceClient) TakeSnapshot(ctx context.Context, req *connect.Request[bootv1.TakeSnapshotRequest]) (*connect.Response[bootv1.TakeSnapshotResponse], error) {
+	return c.takeSnapshot.CallUnary(ctx, req)
+}
+
+// ListSnapshots calls slipway.boot.v1.ClusterService.ListSnapshots.
+func (c *clusterServiceClient) ListSnapshots(ctx context.Context, req *connect.Request[bootv1.ListSnapshotsRequest]) (*connect.Response[bootv1.ListSnapshotsResponse], error) {
+	return c.listSnapshots.CallUnary(ctx, req)
+}
+
+// ReadSnapshot calls slipway.boot.v1.ClusterService.ReadSnapshot.
+func (c *clusterServiceClient) ReadSnapshot(ctx context.Context, req *connect.Request[bootv1.ReadSnapshotRequest]) (*connect.ServerStreamForClient[bootv1.SnapshotChunk], error) {
+	return c.readSnapshot.CallServerStream(ctx, req)
+}
+
+// UploadSnapshot calls slipway.boot.v1.ClusterService.UploadSnapshot.
+func (c *clusterServiceClient) UploadSnapshot(ctx context.Context) *connect.ClientStreamForClient[bootv1.UploadSnapshotRequest, bootv1.UploadSnapshotResponse] {
+	return c.uploadSnapshot.CallClientStream(ctx)
+}
+
+// RestoreCluster calls slipway.boot.v1.ClusterService.RestoreCluster.
+func (c *clusterServiceClient) RestoreCluster(ctx context.Context, req *connect.Request[bootv1.RestoreClusterRequest]) (*connect.Response[bootv1.RestoreClusterResponse], error) {
+	return c.restoreCluster.CallUnary(ctx, req)
+}
+
+// PlanRecovery calls slipway.boot.v1.ClusterService.PlanRecovery.
+func (c *clusterServiceClient) PlanRecovery(ctx context.Context, req *connect.Request[bootv1.PlanRecoveryRequest]) (*connect.Response[bootv1.PlanRecoveryResponse], error) {
+	return c.planRecovery.CallUnary(ctx, req)
+}
+
+// RecoverCluster calls slipway.boot.v1.ClusterService.RecoverCluster.
+func (c *clusterServiceClient) RecoverCluster(ctx context.Context, req *connect.Request[bootv1.RecoverClusterRequest]) (*connect.Response[bootv1.RecoverClusterResponse], error) {
+	return c.recoverCluster.CallUnary(ctx, req)
+}
+
+// Rotate calls slipway.boot.v1.ClusterService.Rotate.
+func (c *clusterServiceClient) Rotate(ctx context.Context, req *connect.Request[bootv1.RotateRequest]) (*connect.Response[bootv1.RotateResponse], error) {
+	return c.rotate.CallUnary(ctx, req)
+}
+
 // ClusterServiceHandler is an implementation of the slipway.boot.v1.ClusterService service.
 type ClusterServiceHandler interface {
 	// CreateCluster stores the cluster and claims its machines. The same
@@ -478,6 +740,31 @@ type ClusterServiceHandler interface {
 	GetCluster(context.Context, *connect.Request[bootv1.GetClusterRequest]) (*connect.Response[bootv1.GetClusterResponse], error)
 	// Kubeconfig issues admin credentials for the cluster's API, valid for a day.
 	Kubeconfig(context.Context, *connect.Request[bootv1.KubeconfigRequest]) (*connect.Response[bootv1.KubeconfigResponse], error)
+	// UpdateCluster replaces the cluster's document: machines it names anew are
+	// claimed, machines it names no more are let go. A change that would cost
+	// etcd its quorum is FAILED_PRECONDITION, with what to do instead.
+	UpdateCluster(context.Context, *connect.Request[bootv1.UpdateClusterRequest]) (*connect.Response[bootv1.UpdateClusterResponse], error)
+	// TakeSnapshot has a member's snapshot of etcd taken, checked and kept, now.
+	TakeSnapshot(context.Context, *connect.Request[bootv1.TakeSnapshotRequest]) (*connect.Response[bootv1.TakeSnapshotResponse], error)
+	ListSnapshots(context.Context, *connect.Request[bootv1.ListSnapshotsRequest]) (*connect.Response[bootv1.ListSnapshotsResponse], error)
+	// ReadSnapshot streams a snapshot that is kept.
+	ReadSnapshot(context.Context, *connect.Request[bootv1.ReadSnapshotRequest], *connect.ServerStream[bootv1.SnapshotChunk]) error
+	// UploadSnapshot keeps a snapshot from a file. The first message names the cluster.
+	UploadSnapshot(context.Context, *connect.ClientStream[bootv1.UploadSnapshotRequest]) (*connect.Response[bootv1.UploadSnapshotResponse], error)
+	// RestoreCluster rebuilds the cluster from a snapshot that is kept: a new
+	// generation of its etcd, on the document's machines. What the members hold
+	// now is moved aside, not deleted. A snapshot of another cluster is
+	// FAILED_PRECONDITION unless forced.
+	RestoreCluster(context.Context, *connect.Request[bootv1.RestoreClusterRequest]) (*connect.Response[bootv1.RestoreClusterResponse], error)
+	// PlanRecovery asks every member that answers what it holds, and says from
+	// which one quorum would be rebuilt and what would be lost.
+	PlanRecovery(context.Context, *connect.Request[bootv1.PlanRecoveryRequest]) (*connect.Response[bootv1.PlanRecoveryResponse], error)
+	// RecoverCluster does what PlanRecovery said, if that is still so.
+	RecoverCluster(context.Context, *connect.Request[bootv1.RecoverClusterRequest]) (*connect.Response[bootv1.RecoverClusterResponse], error)
+	// Rotate begins the rotation of one of the cluster's CAs or of its encryption
+	// key. It goes on by itself, phase by phase, once every machine has taken the
+	// phase before. Beginning the one that is under way is no error.
+	Rotate(context.Context, *connect.Request[bootv1.RotateRequest]) (*connect.Response[bootv1.RotateResponse], error)
 }
 
 // NewClusterServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -505,6 +792,60 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("Kubeconfig")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceUpdateClusterHandler := connect.NewUnaryHandler(
+		ClusterServiceUpdateClusterProcedure,
+		svc.UpdateCluster,
+		connect.WithSchema(clusterServiceMethods.ByName("UpdateCluster")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceTakeSnapshotHandler := connect.NewUnaryHandler(
+		ClusterServiceTakeSnapshotProcedure,
+		svc.TakeSnapshot,
+		connect.WithSchema(clusterServiceMethods.ByName("TakeSnapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceListSnapshotsHandler := connect.NewUnaryHandler(
+		ClusterServiceListSnapshotsProcedure,
+		svc.ListSnapshots,
+		connect.WithSchema(clusterServiceMethods.ByName("ListSnapshots")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceReadSnapshotHandler := connect.NewServerStreamHandler(
+		ClusterServiceReadSnapshotProcedure,
+		svc.ReadSnapshot,
+		connect.WithSchema(clusterServiceMethods.ByName("ReadSnapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceUploadSnapshotHandler := connect.NewClientStreamHandler(
+		ClusterServiceUploadSnapshotProcedure,
+		svc.UploadSnapshot,
+		connect.WithSchema(clusterServiceMethods.ByName("UploadSnapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceRestoreClusterHandler := connect.NewUnaryHandler(
+		ClusterServiceRestoreClusterProcedure,
+		svc.RestoreCluster,
+		connect.WithSchema(clusterServiceMethods.ByName("RestoreCluster")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServicePlanRecoveryHandler := connect.NewUnaryHandler(
+		ClusterServicePlanRecoveryProcedure,
+		svc.PlanRecovery,
+		connect.WithSchema(clusterServiceMethods.ByName("PlanRecovery")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceRecoverClusterHandler := connect.NewUnaryHandler(
+		ClusterServiceRecoverClusterProcedure,
+		svc.RecoverCluster,
+		connect.WithSchema(clusterServiceMethods.ByName("RecoverCluster")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceRotateHandler := connect.NewUnaryHandler(
+		ClusterServiceRotateProcedure,
+		svc.Rotate,
+		connect.WithSchema(clusterServiceMethods.ByName("Rotate")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/slipway.boot.v1.ClusterService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ClusterServiceCreateClusterProcedure:
@@ -513,6 +854,24 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceGetClusterHandler.ServeHTTP(w, r)
 		case ClusterServiceKubeconfigProcedure:
 			clusterServiceKubeconfigHandler.ServeHTTP(w, r)
+		case ClusterServiceUpdateClusterProcedure:
+			clusterServiceUpdateClusterHandler.ServeHTTP(w, r)
+		case ClusterServiceTakeSnapshotProcedure:
+			clusterServiceTakeSnapshotHandler.ServeHTTP(w, r)
+		case ClusterServiceListSnapshotsProcedure:
+			clusterServiceListSnapshotsHandler.ServeHTTP(w, r)
+		case ClusterServiceReadSnapshotProcedure:
+			clusterServiceReadSnapshotHandler.ServeHTTP(w, r)
+		case ClusterServiceUploadSnapshotProcedure:
+			clusterServiceUploadSnapshotHandler.ServeHTTP(w, r)
+		case ClusterServiceRestoreClusterProcedure:
+			clusterServiceRestoreClusterHandler.ServeHTTP(w, r)
+		case ClusterServicePlanRecoveryProcedure:
+			clusterServicePlanRecoveryHandler.ServeHTTP(w, r)
+		case ClusterServiceRecoverClusterProcedure:
+			clusterServiceRecoverClusterHandler.ServeHTTP(w, r)
+		case ClusterServiceRotateProcedure:
+			clusterServiceRotateHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -532,4 +891,40 @@ func (UnimplementedClusterServiceHandler) GetCluster(context.Context, *connect.R
 
 func (UnimplementedClusterServiceHandler) Kubeconfig(context.Context, *connect.Request[bootv1.KubeconfigRequest]) (*connect.Response[bootv1.KubeconfigResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.Kubeconfig is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) UpdateCluster(context.Context, *connect.Request[bootv1.UpdateClusterRequest]) (*connect.Response[bootv1.UpdateClusterResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.UpdateCluster is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) TakeSnapshot(context.Context, *connect.Request[bootv1.TakeSnapshotRequest]) (*connect.Response[bootv1.TakeSnapshotResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.TakeSnapshot is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ListSnapshots(context.Context, *connect.Request[bootv1.ListSnapshotsRequest]) (*connect.Response[bootv1.ListSnapshotsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.ListSnapshots is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ReadSnapshot(context.Context, *connect.Request[bootv1.ReadSnapshotRequest], *connect.ServerStream[bootv1.SnapshotChunk]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.ReadSnapshot is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) UploadSnapshot(context.Context, *connect.ClientStream[bootv1.UploadSnapshotRequest]) (*connect.Response[bootv1.UploadSnapshotResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.UploadSnapshot is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) RestoreCluster(context.Context, *connect.Request[bootv1.RestoreClusterRequest]) (*connect.Response[bootv1.RestoreClusterResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.RestoreCluster is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) PlanRecovery(context.Context, *connect.Request[bootv1.PlanRecoveryRequest]) (*connect.Response[bootv1.PlanRecoveryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.PlanRecovery is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) RecoverCluster(context.Context, *connect.Request[bootv1.RecoverClusterRequest]) (*connect.Response[bootv1.RecoverClusterResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.RecoverCluster is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) Rotate(context.Context, *connect.Request[bootv1.RotateRequest]) (*connect.Response[bootv1.RotateResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.Rotate is not implemented"))
 }

@@ -25,6 +25,8 @@ const _ = connect.IsAtLeastVersion1_13_0
 const (
 	// NodeServiceName is the fully-qualified name of the NodeService service.
 	NodeServiceName = "slipway.node.v1.NodeService"
+	// EtcdServiceName is the fully-qualified name of the EtcdService service.
+	EtcdServiceName = "slipway.node.v1.EtcdService"
 	// InitServiceName is the fully-qualified name of the InitService service.
 	InitServiceName = "slipway.node.v1.InitService"
 )
@@ -45,6 +47,25 @@ const (
 	NodeServiceDmesgProcedure = "/slipway.node.v1.NodeService/Dmesg"
 	// NodeServiceRebootProcedure is the fully-qualified name of the NodeService's Reboot RPC.
 	NodeServiceRebootProcedure = "/slipway.node.v1.NodeService/Reboot"
+	// NodeServiceResetProcedure is the fully-qualified name of the NodeService's Reset RPC.
+	NodeServiceResetProcedure = "/slipway.node.v1.NodeService/Reset"
+	// EtcdServiceStatusProcedure is the fully-qualified name of the EtcdService's Status RPC.
+	EtcdServiceStatusProcedure = "/slipway.node.v1.EtcdService/Status"
+	// EtcdServiceMembersProcedure is the fully-qualified name of the EtcdService's Members RPC.
+	EtcdServiceMembersProcedure = "/slipway.node.v1.EtcdService/Members"
+	// EtcdServiceRemoveProcedure is the fully-qualified name of the EtcdService's Remove RPC.
+	EtcdServiceRemoveProcedure = "/slipway.node.v1.EtcdService/Remove"
+	// EtcdServicePromoteProcedure is the fully-qualified name of the EtcdService's Promote RPC.
+	EtcdServicePromoteProcedure = "/slipway.node.v1.EtcdService/Promote"
+	// EtcdServiceDefragProcedure is the fully-qualified name of the EtcdService's Defrag RPC.
+	EtcdServiceDefragProcedure = "/slipway.node.v1.EtcdService/Defrag"
+	// EtcdServiceForfeitLeadershipProcedure is the fully-qualified name of the EtcdService's
+	// ForfeitLeadership RPC.
+	EtcdServiceForfeitLeadershipProcedure = "/slipway.node.v1.EtcdService/ForfeitLeadership"
+	// EtcdServiceSnapshotProcedure is the fully-qualified name of the EtcdService's Snapshot RPC.
+	EtcdServiceSnapshotProcedure = "/slipway.node.v1.EtcdService/Snapshot"
+	// EtcdServiceLeaveProcedure is the fully-qualified name of the EtcdService's Leave RPC.
+	EtcdServiceLeaveProcedure = "/slipway.node.v1.EtcdService/Leave"
 	// InitServiceApplyProcedure is the fully-qualified name of the InitService's Apply RPC.
 	InitServiceApplyProcedure = "/slipway.node.v1.InitService/Apply"
 	// InitServiceWatchUnitsProcedure is the fully-qualified name of the InitService's WatchUnits RPC.
@@ -60,6 +81,10 @@ type NodeServiceClient interface {
 	Dmesg(context.Context, *connect.Request[nodev1.DmesgRequest]) (*connect.ServerStreamForClient[nodev1.LogLine], error)
 	// Reboot answers when the shutdown has begun: units stopped in reverse, filesystems synced, each step with a deadline.
 	Reboot(context.Context, *connect.Request[nodev1.RebootRequest]) (*connect.Response[nodev1.RebootResponse], error)
+	// Reset takes the node out of its cluster: it leaves etcd, leadership moved
+	// first, deletes its Node and restarts as a machine that is free. It streams
+	// its steps; the last one is the shutdown. Roles operator and admin.
+	Reset(context.Context, *connect.Request[nodev1.ResetRequest]) (*connect.ServerStreamForClient[nodev1.ResetStep], error)
 }
 
 // NewNodeServiceClient constructs a client for the slipway.node.v1.NodeService service. By default,
@@ -97,6 +122,12 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("Reboot")),
 			connect.WithClientOptions(opts...),
 		),
+		reset: connect.NewClient[nodev1.ResetRequest, nodev1.ResetStep](
+			httpClient,
+			baseURL+NodeServiceResetProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("Reset")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -106,6 +137,7 @@ type nodeServiceClient struct {
 	logs   *connect.Client[nodev1.LogsRequest, nodev1.LogLine]
 	dmesg  *connect.Client[nodev1.DmesgRequest, nodev1.LogLine]
 	reboot *connect.Client[nodev1.RebootRequest, nodev1.RebootResponse]
+	reset  *connect.Client[nodev1.ResetRequest, nodev1.ResetStep]
 }
 
 // Status calls slipway.node.v1.NodeService.Status.
@@ -128,6 +160,11 @@ func (c *nodeServiceClient) Reboot(ctx context.Context, req *connect.Request[nod
 	return c.reboot.CallUnary(ctx, req)
 }
 
+// Reset calls slipway.node.v1.NodeService.Reset.
+func (c *nodeServiceClient) Reset(ctx context.Context, req *connect.Request[nodev1.ResetRequest]) (*connect.ServerStreamForClient[nodev1.ResetStep], error) {
+	return c.reset.CallServerStream(ctx, req)
+}
+
 // NodeServiceHandler is an implementation of the slipway.node.v1.NodeService service.
 type NodeServiceHandler interface {
 	Status(context.Context, *connect.Request[nodev1.StatusRequest]) (*connect.Response[nodev1.StatusResponse], error)
@@ -137,6 +174,10 @@ type NodeServiceHandler interface {
 	Dmesg(context.Context, *connect.Request[nodev1.DmesgRequest], *connect.ServerStream[nodev1.LogLine]) error
 	// Reboot answers when the shutdown has begun: units stopped in reverse, filesystems synced, each step with a deadline.
 	Reboot(context.Context, *connect.Request[nodev1.RebootRequest]) (*connect.Response[nodev1.RebootResponse], error)
+	// Reset takes the node out of its cluster: it leaves etcd, leadership moved
+	// first, deletes its Node and restarts as a machine that is free. It streams
+	// its steps; the last one is the shutdown. Roles operator and admin.
+	Reset(context.Context, *connect.Request[nodev1.ResetRequest], *connect.ServerStream[nodev1.ResetStep]) error
 }
 
 // NewNodeServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -170,6 +211,12 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("Reboot")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceResetHandler := connect.NewServerStreamHandler(
+		NodeServiceResetProcedure,
+		svc.Reset,
+		connect.WithSchema(nodeServiceMethods.ByName("Reset")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/slipway.node.v1.NodeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeServiceStatusProcedure:
@@ -180,6 +227,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceDmesgHandler.ServeHTTP(w, r)
 		case NodeServiceRebootProcedure:
 			nodeServiceRebootHandler.ServeHTTP(w, r)
+		case NodeServiceResetProcedure:
+			nodeServiceResetHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -203,6 +252,284 @@ func (UnimplementedNodeServiceHandler) Dmesg(context.Context, *connect.Request[n
 
 func (UnimplementedNodeServiceHandler) Reboot(context.Context, *connect.Request[nodev1.RebootRequest]) (*connect.Response[nodev1.RebootResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.NodeService.Reboot is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) Reset(context.Context, *connect.Request[nodev1.ResetRequest], *connect.ServerStream[nodev1.ResetStep]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.NodeService.Reset is not implemented"))
+}
+
+// EtcdServiceClient is a client for the slipway.node.v1.EtcdService service.
+type EtcdServiceClient interface {
+	// Status says how this member is, also when etcd does not run.
+	Status(context.Context, *connect.Request[nodev1.EtcdStatusRequest]) (*connect.Response[nodev1.EtcdStatusResponse], error)
+	// Members lists the members, as this one knows them.
+	Members(context.Context, *connect.Request[nodev1.EtcdMembersRequest]) (*connect.Response[nodev1.EtcdMembersResponse], error)
+	// Remove takes a member out. Refused with FAILED_PRECONDITION if the members
+	// that remain and answer are no quorum, unless forced.
+	Remove(context.Context, *connect.Request[nodev1.EtcdRemoveRequest]) (*connect.Response[nodev1.EtcdRemoveResponse], error)
+	// Promote makes a learner that has caught up a voter.
+	Promote(context.Context, *connect.Request[nodev1.EtcdPromoteRequest]) (*connect.Response[nodev1.EtcdPromoteResponse], error)
+	// Defrag gives this member's free pages back; it answers nobody meanwhile.
+	Defrag(context.Context, *connect.Request[nodev1.EtcdDefragRequest]) (*connect.Response[nodev1.EtcdDefragResponse], error)
+	// ForfeitLeadership moves leadership to another voter. No error if it has none.
+	ForfeitLeadership(context.Context, *connect.Request[nodev1.EtcdForfeitLeadershipRequest]) (*connect.Response[nodev1.EtcdForfeitLeadershipResponse], error)
+	// Snapshot streams this member's database; its last 32 bytes are the SHA-256
+	// of all before them, as etcd's own tools expect.
+	Snapshot(context.Context, *connect.Request[nodev1.EtcdSnapshotRequest]) (*connect.ServerStreamForClient[nodev1.EtcdSnapshotChunk], error)
+	// Leave moves leadership away and takes this member out, for good: its data is
+	// of no use afterwards. Refused as Remove is.
+	Leave(context.Context, *connect.Request[nodev1.EtcdLeaveRequest]) (*connect.Response[nodev1.EtcdLeaveResponse], error)
+}
+
+// NewEtcdServiceClient constructs a client for the slipway.node.v1.EtcdService service. By default,
+// it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses, and
+// sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the connect.WithGRPC()
+// or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewEtcdServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) EtcdServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	etcdServiceMethods := nodev1.File_nodeinit_api_nodev1_node_proto.Services().ByName("EtcdService").Methods()
+	return &etcdServiceClient{
+		status: connect.NewClient[nodev1.EtcdStatusRequest, nodev1.EtcdStatusResponse](
+			httpClient,
+			baseURL+EtcdServiceStatusProcedure,
+			connect.WithSchema(etcdServiceMethods.ByName("Status")),
+			connect.WithClientOptions(opts...),
+		),
+		members: connect.NewClient[nodev1.EtcdMembersRequest, nodev1.EtcdMembersResponse](
+			httpClient,
+			baseURL+EtcdServiceMembersProcedure,
+			connect.WithSchema(etcdServiceMethods.ByName("Members")),
+			connect.WithClientOptions(opts...),
+		),
+		remove: connect.NewClient[nodev1.EtcdRemoveRequest, nodev1.EtcdRemoveResponse](
+			httpClient,
+			baseURL+EtcdServiceRemoveProcedure,
+			connect.WithSchema(etcdServiceMethods.ByName("Remove")),
+			connect.WithClientOptions(opts...),
+		),
+		promote: connect.NewClient[nodev1.EtcdPromoteRequest, nodev1.EtcdPromoteResponse](
+			httpClient,
+			baseURL+EtcdServicePromoteProcedure,
+			connect.WithSchema(etcdServiceMethods.ByName("Promote")),
+			connect.WithClientOptions(opts...),
+		),
+		defrag: connect.NewClient[nodev1.EtcdDefragRequest, nodev1.EtcdDefragResponse](
+			httpClient,
+			baseURL+EtcdServiceDefragProcedure,
+			connect.WithSchema(etcdServiceMethods.ByName("Defrag")),
+			connect.WithClientOptions(opts...),
+		),
+		forfeitLeadership: connect.NewClient[nodev1.EtcdForfeitLeadershipRequest, nodev1.EtcdForfeitLeadershipResponse](
+			httpClient,
+			baseURL+EtcdServiceForfeitLeadershipProcedure,
+			connect.WithSchema(etcdServiceMethods.ByName("ForfeitLeadership")),
+			connect.WithClientOptions(opts...),
+		),
+		snapshot: connect.NewClient[nodev1.EtcdSnapshotRequest, nodev1.EtcdSnapshotChunk](
+			httpClient,
+			baseURL+EtcdServiceSnapshotProcedure,
+			connect.WithSchema(etcdServiceMethods.ByName("Snapshot")),
+			connect.WithClientOptions(opts...),
+		),
+		leave: connect.NewClient[nodev1.EtcdLeaveRequest, nodev1.EtcdLeaveResponse](
+			httpClient,
+			baseURL+EtcdServiceLeaveProcedure,
+			connect.WithSchema(etcdServiceMethods.ByName("Leave")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// etcdServiceClient implements EtcdServiceClient.
+type etcdServiceClient struct {
+	status            *connect.Client[nodev1.EtcdStatusRequest, nodev1.EtcdStatusResponse]
+	members           *connect.Client[nodev1.EtcdMembersRequest, nodev1.EtcdMembersResponse]
+	remove            *connect.Client[nodev1.EtcdRemoveRequest, nodev1.EtcdRemoveResponse]
+	promote           *connect.Client[nodev1.EtcdPromoteRequest, nodev1.EtcdPromoteResponse]
+	defrag            *connect.Client[nodev1.EtcdDefragRequest, nodev1.EtcdDefragResponse]
+	forfeitLeadership *connect.Client[nodev1.EtcdForfeitLeadershipRequest, nodev1.EtcdForfeitLeadershipResponse]
+	snapshot          *connect.Client[nodev1.EtcdSnapshotRequest, nodev1.EtcdSnapshotChunk]
+	leave             *connect.Client[nodev1.EtcdLeaveRequest, nodev1.EtcdLeaveResponse]
+}
+
+// Status calls slipway.node.v1.EtcdService.Status.
+func (c *etcdServiceClient) Status(ctx context.Context, req *connect.Request[nodev1.EtcdStatusRequest]) (*connect.Response[nodev1.EtcdStatusResponse], error) {
+	return c.status.CallUnary(ctx, req)
+}
+
+// Members calls slipway.node.v1.EtcdService.Members.
+func (c *etcdServiceClient) Members(ctx context.Context, req *connect.Request[nodev1.EtcdMembersRequest]) (*connect.Response[nodev1.EtcdMembersResponse], error) {
+	return c.members.CallUnary(ctx, req)
+}
+
+// Remove calls slipway.node.v1.EtcdService.Remove.
+func (c *etcdServiceClient) Remove(ctx context.Context, req *connect.Request[nodev1.EtcdRemoveRequest]) (*connect.Response[nodev1.EtcdRemoveResponse], error) {
+	return c.remove.CallUnary(ctx, req)
+}
+
+// Promote calls slipway.node.v1.EtcdService.Promote.
+func (c *etcdServiceClient) Promote(ctx context.Context, req *connect.Request[nodev1.EtcdPromoteRequest]) (*connect.Response[nodev1.EtcdPromoteResponse], error) {
+	return c.promote.CallUnary(ctx, req)
+}
+
+// Defrag calls slipway.node.v1.EtcdService.Defrag.
+func (c *etcdServiceClient) Defrag(ctx context.Context, req *connect.Request[nodev1.EtcdDefragRequest]) (*connect.Response[nodev1.EtcdDefragResponse], error) {
+	return c.defrag.CallUnary(ctx, req)
+}
+
+// ForfeitLeadership calls slipway.node.v1.EtcdService.ForfeitLeadership.
+func (c *etcdServiceClient) ForfeitLeadership(ctx context.Context, req *connect.Request[nodev1.EtcdForfeitLeadershipRequest]) (*connect.Response[nodev1.EtcdForfeitLeadershipResponse], error) {
+	return c.forfeitLeadership.CallUnary(ctx, req)
+}
+
+// Snapshot calls slipway.node.v1.EtcdService.Snapshot.
+func (c *etcdServiceClient) Snapshot(ctx context.Context, req *connect.Request[nodev1.EtcdSnapshotRequest]) (*connect.ServerStreamForClient[nodev1.EtcdSnapshotChunk], error) {
+	return c.snapshot.CallServerStream(ctx, req)
+}
+
+// Leave calls slipway.node.v1.EtcdService.Leave.
+func (c *etcdServiceClient) Leave(ctx context.Context, req *connect.Request[nodev1.EtcdLeaveRequest]) (*connect.Response[nodev1.EtcdLeaveResponse], error) {
+	return c.leave.CallUnary(ctx, req)
+}
+
+// EtcdServiceHandler is an implementation of the slipway.node.v1.EtcdService service.
+type EtcdServiceHandler interface {
+	// Status says how this member is, also when etcd does not run.
+	Status(context.Context, *connect.Request[nodev1.EtcdStatusRequest]) (*connect.Response[nodev1.EtcdStatusResponse], error)
+	// Members lists the members, as this one knows them.
+	Members(context.Context, *connect.Request[nodev1.EtcdMembersRequest]) (*connect.Response[nodev1.EtcdMembersResponse], error)
+	// Remove takes a member out. Refused with FAILED_PRECONDITION if the members
+	// that remain and answer are no quorum, unless forced.
+	Remove(context.Context, *connect.Request[nodev1.EtcdRemoveRequest]) (*connect.Response[nodev1.EtcdRemoveResponse], error)
+	// Promote makes a learner that has caught up a voter.
+	Promote(context.Context, *connect.Request[nodev1.EtcdPromoteRequest]) (*connect.Response[nodev1.EtcdPromoteResponse], error)
+	// Defrag gives this member's free pages back; it answers nobody meanwhile.
+	Defrag(context.Context, *connect.Request[nodev1.EtcdDefragRequest]) (*connect.Response[nodev1.EtcdDefragResponse], error)
+	// ForfeitLeadership moves leadership to another voter. No error if it has none.
+	ForfeitLeadership(context.Context, *connect.Request[nodev1.EtcdForfeitLeadershipRequest]) (*connect.Response[nodev1.EtcdForfeitLeadershipResponse], error)
+	// Snapshot streams this member's database; its last 32 bytes are the SHA-256
+	// of all before them, as etcd's own tools expect.
+	Snapshot(context.Context, *connect.Request[nodev1.EtcdSnapshotRequest], *connect.ServerStream[nodev1.EtcdSnapshotChunk]) error
+	// Leave moves leadership away and takes this member out, for good: its data is
+	// of no use afterwards. Refused as Remove is.
+	Leave(context.Context, *connect.Request[nodev1.EtcdLeaveRequest]) (*connect.Response[nodev1.EtcdLeaveResponse], error)
+}
+
+// NewEtcdServiceHandler builds an HTTP handler from the service implementation. It returns the path
+// on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewEtcdServiceHandler(svc EtcdServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	etcdServiceMethods := nodev1.File_nodeinit_api_nodev1_node_proto.Services().ByName("EtcdService").Methods()
+	etcdServiceStatusHandler := connect.NewUnaryHandler(
+		EtcdServiceStatusProcedure,
+		svc.Status,
+		connect.WithSchema(etcdServiceMethods.ByName("Status")),
+		connect.WithHandlerOptions(opts...),
+	)
+	etcdServiceMembersHandler := connect.NewUnaryHandler(
+		EtcdServiceMembersProcedure,
+		svc.Members,
+		connect.WithSchema(etcdServiceMethods.ByName("Members")),
+		connect.WithHandlerOptions(opts...),
+	)
+	etcdServiceRemoveHandler := connect.NewUnaryHandler(
+		EtcdServiceRemoveProcedure,
+		svc.Remove,
+		connect.WithSchema(etcdServiceMethods.ByName("Remove")),
+		connect.WithHandlerOptions(opts...),
+	)
+	etcdServicePromoteHandler := connect.NewUnaryHandler(
+		EtcdServicePromoteProcedure,
+		svc.Promote,
+		connect.WithSchema(etcdServiceMethods.ByName("Promote")),
+		connect.WithHandlerOptions(opts...),
+	)
+	etcdServiceDefragHandler := connect.NewUnaryHandler(
+		EtcdServiceDefragProcedure,
+		svc.Defrag,
+		connect.WithSchema(etcdServiceMethods.ByName("Defrag")),
+		connect.WithHandlerOptions(opts...),
+	)
+	etcdServiceForfeitLeadershipHandler := connect.NewUnaryHandler(
+		EtcdServiceForfeitLeadershipProcedure,
+		svc.ForfeitLeadership,
+		connect.WithSchema(etcdServiceMethods.ByName("ForfeitLeadership")),
+		connect.WithHandlerOptions(opts...),
+	)
+	etcdServiceSnapshotHandler := connect.NewServerStreamHandler(
+		EtcdServiceSnapshotProcedure,
+		svc.Snapshot,
+		connect.WithSchema(etcdServiceMethods.ByName("Snapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
+	etcdServiceLeaveHandler := connect.NewUnaryHandler(
+		EtcdServiceLeaveProcedure,
+		svc.Leave,
+		connect.WithSchema(etcdServiceMethods.ByName("Leave")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/slipway.node.v1.EtcdService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case EtcdServiceStatusProcedure:
+			etcdServiceStatusHandler.ServeHTTP(w, r)
+		case EtcdServiceMembersProcedure:
+			etcdServiceMembersHandler.ServeHTTP(w, r)
+		case EtcdServiceRemoveProcedure:
+			etcdServiceRemoveHandler.ServeHTTP(w, r)
+		case EtcdServicePromoteProcedure:
+			etcdServicePromoteHandler.ServeHTTP(w, r)
+		case EtcdServiceDefragProcedure:
+			etcdServiceDefragHandler.ServeHTTP(w, r)
+		case EtcdServiceForfeitLeadershipProcedure:
+			etcdServiceForfeitLeadershipHandler.ServeHTTP(w, r)
+		case EtcdServiceSnapshotProcedure:
+			etcdServiceSnapshotHandler.ServeHTTP(w, r)
+		case EtcdServiceLeaveProcedure:
+			etcdServiceLeaveHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedEtcdServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedEtcdServiceHandler struct{}
+
+func (UnimplementedEtcdServiceHandler) Status(context.Context, *connect.Request[nodev1.EtcdStatusRequest]) (*connect.Response[nodev1.EtcdStatusResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.EtcdService.Status is not implemented"))
+}
+
+func (UnimplementedEtcdServiceHandler) Members(context.Context, *connect.Request[nodev1.EtcdMembersRequest]) (*connect.Response[nodev1.EtcdMembersResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.EtcdService.Members is not implemented"))
+}
+
+func (UnimplementedEtcdServiceHandler) Remove(context.Context, *connect.Request[nodev1.EtcdRemoveRequest]) (*connect.Response[nodev1.EtcdRemoveResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.EtcdService.Remove is not implemented"))
+}
+
+func (UnimplementedEtcdServiceHandler) Promote(context.Context, *connect.Request[nodev1.EtcdPromoteRequest]) (*connect.Response[nodev1.EtcdPromoteResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.EtcdService.Promote is not implemented"))
+}
+
+func (UnimplementedEtcdServiceHandler) Defrag(context.Context, *connect.Request[nodev1.EtcdDefragRequest]) (*connect.Response[nodev1.EtcdDefragResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.EtcdService.Defrag is not implemented"))
+}
+
+func (UnimplementedEtcdServiceHandler) ForfeitLeadership(context.Context, *connect.Request[nodev1.EtcdForfeitLeadershipRequest]) (*connect.Response[nodev1.EtcdForfeitLeadershipResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.EtcdService.ForfeitLeadership is not implemented"))
+}
+
+func (UnimplementedEtcdServiceHandler) Snapshot(context.Context, *connect.Request[nodev1.EtcdSnapshotRequest], *connect.ServerStream[nodev1.EtcdSnapshotChunk]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.EtcdService.Snapshot is not implemented"))
+}
+
+func (UnimplementedEtcdServiceHandler) Leave(context.Context, *connect.Request[nodev1.EtcdLeaveRequest]) (*connect.Response[nodev1.EtcdLeaveResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.EtcdService.Leave is not implemented"))
 }
 
 // InitServiceClient is a client for the slipway.node.v1.InitService service.
