@@ -132,16 +132,3 @@ func (f forward) Dmesg(ctx context.Context, r *connect.Request[nodev1.DmesgReque
 	in, err := f.to.Dmesg(ctx, connect.NewRequest(r.Msg))
 	return relay(in, err, out)
 }
-
-func relay(in *connect.ServerStreamForClient[nodev1.LogLine], err error, out *connect.ServerStream[nodev1.LogLine]) error {
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	for in.Receive() {
-		if err := out.Send(in.Msg()); err != nil {
-			return err
-		}
-	}
-	return in.Err()
-}

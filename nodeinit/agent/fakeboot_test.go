@@ -101,6 +101,8 @@ type bootService struct {
 	refuseKeys int // how many enrolments are refused for good
 	loseFetch  int // how many answers with a config are lost on the way
 	delivered  bool
+	redeemed   bool
+	snapshot   []byte
 	config     []byte
 	enrolments []*bootv1.EnrollRequest
 	fetches    int

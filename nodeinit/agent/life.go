@@ -54,6 +54,9 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return reports.run(ctx) })
 	group.Go(func() error {
+		return bootRelay{to: client}.serve(ctx, filepath.Join(a.runtime, bootSocket), a.console.log)
+	})
+	group.Go(func() error {
 		people := &api{store: a.store, init: nodev1connect.NewNodeServiceClient(pid1, "http://init"), log: a.console.log}
 		return people.serve(ctx, listener)
 	})

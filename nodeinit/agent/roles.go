@@ -10,11 +10,14 @@ import (
 	"slipway/nodeinit/api/nodev1/nodev1connect"
 )
 
-// The roles a person's certificate may have, as its organization.
+// The roles a person's certificate may have, as its organization. That of
+// backup is for what takes snapshots of etcd: the boot service, or a person's
+// own timer.
 const (
 	reader   = "slipway:reader"
 	operator = "slipway:operator"
 	admin    = "slipway:admin"
+	backup   = "slipway:etcd-backup"
 )
 
 // rolesFor lists the roles that may call a procedure; none for one that is
@@ -25,7 +28,18 @@ func rolesFor(procedure string) []string {
 		nodev1connect.NodeServiceLogsProcedure,
 		nodev1connect.NodeServiceDmesgProcedure:
 		return []string{reader, operator, admin}
-	case nodev1connect.NodeServiceRebootProcedure:
+	case nodev1connect.EtcdServiceStatusProcedure,
+		nodev1connect.EtcdServiceMembersProcedure:
+		return []string{reader, backup, operator, admin}
+	case nodev1connect.EtcdServiceSnapshotProcedure:
+		return []string{backup, operator, admin}
+	case nodev1connect.NodeServiceRebootProcedure,
+		nodev1connect.NodeServiceResetProcedure,
+		nodev1connect.EtcdServiceRemoveProcedure,
+		nodev1connect.EtcdServicePromoteProcedure,
+		nodev1connect.EtcdServiceDefragProcedure,
+		nodev1connect.EtcdServiceForfeitLeadershipProcedure,
+		nodev1connect.EtcdServiceLeaveProcedure:
 		return []string{operator, admin}
 	}
 	return nil

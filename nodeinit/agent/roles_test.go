@@ -10,13 +10,25 @@ import (
 )
 
 // TestRolesCoverTheAPI walks the API's own description: every procedure of
-// NodeService has the roles that its comment names, every other none.
+// NodeService and EtcdService has the roles that its comment names, every other
+// none.
 func TestRolesCoverTheAPI(t *testing.T) {
 	want := map[string][]string{
-		"/slipway.node.v1.NodeService/Status":     {reader, operator, admin},
-		"/slipway.node.v1.NodeService/Logs":       {reader, operator, admin},
-		"/slipway.node.v1.NodeService/Dmesg":      {reader, operator, admin},
-		"/slipway.node.v1.NodeService/Reboot":     {operator, admin},
+		"/slipway.node.v1.NodeService/Status": {reader, operator, admin},
+		"/slipway.node.v1.NodeService/Logs":   {reader, operator, admin},
+		"/slipway.node.v1.NodeService/Dmesg":  {reader, operator, admin},
+		"/slipway.node.v1.NodeService/Reboot": {operator, admin},
+		"/slipway.node.v1.NodeService/Reset":  {operator, admin},
+
+		"/slipway.node.v1.EtcdService/Status":            {reader, backup, operator, admin},
+		"/slipway.node.v1.EtcdService/Members":           {reader, backup, operator, admin},
+		"/slipway.node.v1.EtcdService/Snapshot":          {backup, operator, admin},
+		"/slipway.node.v1.EtcdService/Remove":            {operator, admin},
+		"/slipway.node.v1.EtcdService/Promote":           {operator, admin},
+		"/slipway.node.v1.EtcdService/Defrag":            {operator, admin},
+		"/slipway.node.v1.EtcdService/ForfeitLeadership": {operator, admin},
+		"/slipway.node.v1.EtcdService/Leave":             {operator, admin},
+
 		"/slipway.node.v1.InitService/Apply":      nil,
 		"/slipway.node.v1.InitService/WatchUnits": nil,
 	}

@@ -55,7 +55,7 @@ type Server struct {
 // Serve serves on the Unix socket until ctx is done. It is a supervise.Func
 // once it has its path.
 func (s *Server) Serve(ctx context.Context, path string, ready func()) error {
-	listener, err := listen(path)
+	listener, err := Listen(path)
 	if err != nil {
 		return err
 	}
@@ -71,8 +71,9 @@ func (s *Server) Serve(ctx context.Context, path string, ready func()) error {
 	return nil
 }
 
-// listen makes the socket so that nobody but root ever may connect.
-func listen(path string) (net.Listener, error) {
+// Listen makes a Unix socket so that nobody but root ever may connect. One that
+// is there already is replaced: its server is gone.
+func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make the folder of the socket: %w", err)
 	}
