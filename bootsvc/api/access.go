@@ -151,20 +151,45 @@ func names(roles []Role) string {
 	return strings.Join(text, " or ")
 }
 
-// access refuses calls that the table does not allow.
-func (s *Server) access() connect.UnaryInterceptorFunc {
-	table := Access()
-	return func(next connect.UnaryFunc) connect.UnaryFunc {
-		return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
-			c := callerOf(ctx)
-			procedure := request.Spec().Procedure
-			if err := c.authorize(table[procedure]); err != nil {
-				s.Refusals.Refuse(service, c.address.String(), err.Code().String(), "procedure", procedure, "caller", c.name)
-				return nil, err
-			}
-			return next(ctx, request)
-		}
+// guard refuses calls that the table does not allow, streams among them.
+type guard struct {
+	*Server
+	table map[string][]Role
+}
+
+// admit says why the caller may not call the procedure, or nil.
+func (g guard) admit(ctx context.Context, procedure string) error {
+	c := callerOf(ctx)
+	if err := c.authorize(g.table[procedure]); err != nil {
+		g.Refusals.Refuse(service, c.address.String(), err.Code().String(), "procedure", procedure, "caller", c.name)
+		return err
 	}
+	return nil
+}
+
+// WrapUnary guards calls with one request and one answer.
+func (g guard) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
+		if err := g.admit(ctx, request.Spec().Procedure); err != nil {
+			return nil, err
+		}
+		return next(ctx, request)
+	}
+}
+
+// WrapStreamingHandler guards streams, before their first message is read.
+func (g guard) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		if err := g.admit(ctx, conn.Spec().Procedure); err != nil {
+			return err
+		}
+		return next(ctx, conn)
+	}
+}
+
+// WrapStreamingClient is for clients: there is none here.
+func (g guard) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
 }
 
 // readersOnly guards what is not a procedure.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"slipway/bootsvc/api/bootv1"
@@ -16,6 +18,32 @@ import (
 	"slipway/bootsvc/enroll"
 	"slipway/controlplane/pki"
 )
+
+// call calls a procedure of any kind, with an empty message.
+func call(t *testing.T, web *http.Client, url, procedure string) error {
+	t.Helper()
+	client := connect.NewClient[emptypb.Empty, emptypb.Empty](web, url+procedure)
+	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(procedure, "/"), "/", "."))
+	found, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch method := found.(protoreflect.MethodDescriptor); {
+	case method.IsStreamingClient():
+		_, err = client.CallClientStream(t.Context()).CloseAndReceive()
+	case method.IsStreamingServer():
+		var stream *connect.ServerStreamForClient[emptypb.Empty]
+		if stream, err = client.CallServerStream(t.Context(), connect.NewRequest(&emptypb.Empty{})); err == nil {
+			for stream.Receive() {
+			}
+			err = stream.Err()
+			stream.Close()
+		}
+	default:
+		_, err = client.CallUnary(t.Context(), connect.NewRequest(&emptypb.Empty{}))
+	}
+	return err
+}
 
 // procedures are all that the API's description has.
 func procedures() (names []string) {
@@ -47,14 +75,13 @@ func TestTheAccessTableIsComplete(t *testing.T) {
 func TestEveryRoleOnEveryProcedure(t *testing.T) {
 	s := start(t, enroll.Rules{})
 	table := Access()
-	for _, role := range []Role{Anyone, Reader, Operator, Admin, Machine, "slipway:other", "system:masters"} {
+	for _, role := range []Role{Anyone, Reader, Backup, Operator, Admin, Machine, "slipway:other", "system:masters"} {
 		web := s.as(t, nil)
 		if role != Anyone {
 			web = s.person(t, role)
 		}
 		for _, procedure := range procedures() {
-			client := connect.NewClient[emptypb.Empty, emptypb.Empty](web, s.url+procedure)
-			_, err := client.CallUnary(t.Context(), connect.NewRequest(&emptypb.Empty{}))
+			err := call(t, web, s.url, procedure)
 			code := connect.CodeOf(err)
 			refused := code == connect.CodeUnauthenticated || code == connect.CodePermissionDenied && strings.Contains(err.Error(), "needs the role")
 			allowed := slices.Contains(table[procedure], role) || slices.Contains(table[procedure], Anyone)

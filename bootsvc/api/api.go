@@ -121,14 +121,14 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	options := connect.WithHandlerOptions(
 		connect.WithReadMaxBytes(maxMessage),
-		connect.WithInterceptors(s.access()),
+		connect.WithInterceptors(guard{s, Access()}),
 	)
 	mux.Handle(bootv1connect.NewEnrollServiceHandler(newEnrollHandler(s), options))
 	mux.Handle(bootv1connect.NewMachineServiceHandler(&machineHandler{Server: s}, options))
 	mux.Handle(bootv1connect.NewInventoryServiceHandler(&inventoryHandler{s}, options))
 	mux.Handle(bootv1connect.NewClusterServiceHandler(&clusterHandler{Server: s}, options))
 	mux.Handle("GET /metrics", s.readersOnly(s.Metrics))
-	return s.withCaller(mux)
+	return s.withCaller(withDeadlines(mux))
 }
 
 // broken turns net/http's own log lines, one per failed handshake, into refusals.
