@@ -89,10 +89,16 @@ func (n *node) plan(config *machine.Config, id machine.Identity) ([]proc.File, [
 	if config.Hostname == "wrong" {
 		return nil, []supervise.Unit{{Name: "lost", After: []string{"nobody"}, Service: &service{}}}, nil
 	}
-	return []proc.File{file}, []supervise.Unit{{
-		Name:    "shower",
-		Service: &proc.Process{Name: "shower", Path: "/bin/sh", Args: []string{"-c", "cat " + file.Path + "; exec sleep 1000"}},
-	}}, nil
+	sleeper := func(name string, reads ...string) supervise.Unit {
+		return supervise.Unit{Name: name, Service: &proc.Process{
+			Name: name, Path: "/bin/sh", Args: []string{"-c", "cat " + file.Path + "; exec sleep 1000"}, Reads: reads,
+		}}
+	}
+	labels := proc.File{Path: n.dir + "/etc/labels", Mode: 0o600, Data: fmt.Append(nil, config.Kubelet.Labels)}
+	reader := sleeper("reader", labels.Path)
+	after := sleeper("after")
+	after.After = []string{"reader"}
+	return []proc.File{file, labels}, []supervise.Unit{sleeper("shower"), reader, after}, nil
 }
 
 func workerConfig(t *testing.T) []byte {
@@ -158,6 +164,31 @@ func TestApplyRunsWhatTheConfigSays(t *testing.T) {
 	}
 }
 
+// TestApplyChange: of a changed config, what it changes is restarted: not what
+// comes after that, and nothing else.
+func TestApplyChange(t *testing.T) {
+	n := start(t)
+	pids := func() (p struct{ shower, reader, after int32 }) {
+		p.shower, p.reader, p.after = n.await(t, "shower", "ready").Pid, n.await(t, "reader", "ready").Pid, n.await(t, "after", "ready").Pid
+		return p
+	}
+	if err := n.apply(t, workerConfig(t)); err != nil {
+		t.Fatal(err)
+	}
+	before := pids()
+	changed := strings.Replace(string(workerConfig(t)), "labels:\n", "labels:\n    rack: b\n", 1)
+	if err := n.apply(t, []byte(changed)); err != nil {
+		t.Fatal(err)
+	}
+	if after := pids(); after.shower != before.shower || after.after != before.after || after.reader == before.reader {
+		t.Errorf("processes %+v, then %+v: want only reader's restarted", before, after)
+	}
+	renamed := strings.Replace(changed, "hostname: ", "hostname: another-", 1)
+	if err := n.apply(t, []byte(renamed)); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "does not become") {
+		t.Errorf("another hostname: %v", err)
+	}
+}
+
 func TestApplyRefuses(t *testing.T) {
 	n := start(t)
 	wrong := strings.NewReplacer("hostname: ", "hostname: wrong #").Replace(string(workerConfig(t)))
@@ -214,7 +245,7 @@ func TestStatus(t *testing.T) {
 	if after.Hostname != config.Hostname || after.Role != "worker" || after.Cluster != config.Cluster.Name {
 		t.Errorf("with a config: %v", after)
 	}
-	if after.MemoryTotal != 2<<20 || after.MemoryAvailable != 1<<20 || len(after.Units) != 2 || after.Units[1].Memory != 4096 {
+	if after.MemoryTotal != 2<<20 || after.MemoryAvailable != 1<<20 || len(after.Units) != 4 || after.Units[1].Memory != 4096 {
 		t.Errorf("memory: %v", after)
 	}
 }

@@ -19,8 +19,10 @@ import (
 // for no other: the kernel has its modules.
 const Prerequisite = "modules"
 
-// Apply makes the node be what the config says. The same request again is done
-// already.
+// Apply makes the node be what the config says: units that are new or changed
+// are started, those that are gone are stopped, and the others run on. The same
+// request again is done already. A config that would make another node of this
+// one is FAILED_PRECONDITION.
 func (s *Server) Apply(ctx context.Context, request *connect.Request[nodev1.ApplyRequest]) (*connect.Response[nodev1.ApplyResponse], error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -31,6 +33,11 @@ func (s *Server) Apply(ctx context.Context, request *connect.Request[nodev1.Appl
 	config, identity, err := read(request.Msg)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	if s.config != nil {
+		if err := s.config.CheckSuccessor(config); err != nil {
+			return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+		}
 	}
 	if err := s.apply(ctx, config, identity); err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)

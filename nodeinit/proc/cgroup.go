@@ -27,7 +27,7 @@ type Logged interface {
 }
 
 // Adopt prepares units to run here. It is called once for each unit, before
-// the supervisor gets it.
+// the supervisor gets it and after the unit's files were written.
 func (r Runner) Adopt(units []supervise.Unit) {
 	for _, u := range units {
 		var log io.Writer
@@ -36,7 +36,7 @@ func (r Runner) Adopt(units []supervise.Unit) {
 		}
 		switch s := u.Service.(type) {
 		case *Process:
-			s.cgroupRoot, s.Log = r.CgroupRoot, log
+			s.cgroupRoot, s.Log, s.inputs = r.CgroupRoot, log, digest(s.Reads)
 		case Logged:
 			s.LogTo(log)
 		}

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,4 +58,15 @@ func (f File) current() bool {
 	}
 	data, err := os.ReadFile(f.Path)
 	return err == nil && bytes.Equal(data, f.Data)
+}
+
+// digest is of the files' names and contents. One that cannot be read counts
+// as empty: the program that needs it will say so.
+func digest(paths []string) (sum [sha256.Size]byte) {
+	all := sha256.New()
+	for _, path := range paths {
+		data, _ := os.ReadFile(path)
+		fmt.Fprintf(all, "%q %x\n", path, sha256.Sum256(data))
+	}
+	return [sha256.Size]byte(all.Sum(nil))
 }

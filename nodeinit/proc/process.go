@@ -8,6 +8,7 @@ package proc
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -50,13 +51,18 @@ type Process struct {
 	StopTimeout  time.Duration // 0: DefaultStopTimeout; then SIGKILL to its whole cgroup
 	OOMScoreAdj  int
 
+	// Reads are the files that the program reads only when it starts. When one
+	// is not as it was, the process is another one: Apply restarts it.
+	Reads []string
+
 	// LeaveChildren keeps what the process started alive when it ends:
 	// containerd's shims, and so its containers, outlive containerd.
 	LeaveChildren bool
 
 	Log io.Writer // gets one Write for each line; nil: the lines are dropped
 
-	cgroupRoot string // set by Runner; empty: no cgroup
+	cgroupRoot string            // set by Runner; empty: no cgroup
+	inputs     [sha256.Size]byte // of what Reads held then; set by Runner
 
 	mu       sync.Mutex
 	pid      int
@@ -223,7 +229,8 @@ func (p *Process) Equal(other supervise.Service) bool {
 		slices.Equal(p.Args, o.Args) && slices.Equal(p.Env, o.Env) &&
 		p.Cgroup == o.Cgroup && reflect.DeepEqual(p.Ready, o.Ready) && p.ReadyTimeout == o.ReadyTimeout &&
 		p.StopSignal == o.StopSignal && p.StopTimeout == o.StopTimeout &&
-		p.OOMScoreAdj == o.OOMScoreAdj && p.LeaveChildren == o.LeaveChildren
+		p.OOMScoreAdj == o.OOMScoreAdj && p.LeaveChildren == o.LeaveChildren &&
+		slices.Equal(p.Reads, o.Reads) && p.inputs == o.inputs
 }
 
 // PID is the running process, or 0.
