@@ -1,50 +1,80 @@
 // Package controlplane says what makes a machine a control-plane node: etcd,
 // the Kubernetes control plane, cluster DNS and the objects every cluster
-// starts with. PID 1 calls it for machines whose role is control-plane and
-// runs the units beside those of package worker.
+// starts with. PID 1 calls it for every machine and runs the units beside those
+// of package worker; a worker has none of them.
 //
 // It is pure: it returns units and files; it starts and writes nothing.
 package controlplane
 
 import (
 	"errors"
-	"time"
 
 	"slipway/configs/machine"
 	"slipway/controlplane/addons"
 	"slipway/controlplane/etcd"
 	"slipway/controlplane/kube"
+	"slipway/controlplane/leaf"
+	"slipway/controlplane/renew"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
 )
 
-// Units returns the control plane's units; none for a worker.
+// Units returns the control plane's units; of a machine that is for etcd only,
+// those of its member; none for a worker.
 func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
-	if cfg.Role != machine.ControlPlane || cfg.ControlPlaneKeys == nil || cfg.Etcd == nil { // Files says what is wrong
+	if check(cfg) != nil || cfg.Role == machine.Worker { // Files says what is wrong
 		return nil
 	}
-	units := etcd.Units(cfg, id)
-	units = append(units, kube.Units(cfg, id)...)
-	return append(units, addons.Units(id)...)
+	units := []supervise.Unit{renew.Unit(cfg, Leaves(cfg, id))}
+	if cfg.IsMember() {
+		units = append(units, etcd.Units(cfg, id)...)
+	}
+	if cfg.Role == machine.ControlPlane {
+		units = append(units, kube.Units(cfg, id)...)
+		units = append(units, addons.Units(id)...)
+	}
+	return units
 }
 
-// Files returns what the units read; nothing for a worker. Each call mints new
-// certificates, valid from now (see package leaf).
-func Files(cfg *machine.Config, id machine.Identity, now time.Time) ([]proc.File, error) {
-	if cfg.Role != machine.ControlPlane {
-		return nil, nil
+// Leaves are the certificates that the unit certificates mints and renews.
+func Leaves(cfg *machine.Config, id machine.Identity) []leaf.Leaf {
+	var leaves []leaf.Leaf
+	if cfg.IsMember() {
+		leaves = etcd.Leaves(cfg, id)
 	}
-	if cfg.ControlPlaneKeys == nil || cfg.Etcd == nil {
-		return nil, errors.New("make control plane files: the machine config has no controlPlaneKeys or no etcd")
+	if cfg.Role == machine.ControlPlane {
+		leaves = append(leaves, kube.Leaves(cfg, id)...)
 	}
-	files, err := etcd.Files(cfg, id, now)
-	if err != nil {
+	return leaves
+}
+
+// Files returns what the units read, but for their certificates, which are made
+// on the machine; nothing for a worker. The same config gives the same files.
+func Files(cfg *machine.Config, id machine.Identity) ([]proc.File, error) {
+	if err := check(cfg); err != nil || cfg.Role == machine.Worker {
 		return nil, err
 	}
-	components, err := kube.Files(cfg, id, now)
+	var files []proc.File
+	if cfg.IsMember() {
+		files = etcd.Files(cfg)
+	}
+	if cfg.Role != machine.ControlPlane {
+		return files, nil
+	}
+	components, err := kube.Files(cfg, id)
 	if err != nil {
 		return nil, err
 	}
 	objects, err := addons.Files(cfg)
 	return append(append(files, components...), objects...), err
+}
+
+func check(cfg *machine.Config) error {
+	switch {
+	case cfg.Role != machine.Worker && cfg.Etcd == nil:
+		return errors.New("make control plane files: the machine config has no etcd")
+	case cfg.Role == machine.ControlPlane && cfg.ControlPlaneKeys == nil:
+		return errors.New("make control plane files: the machine config has no controlPlaneKeys")
+	}
+	return nil
 }

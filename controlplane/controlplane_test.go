@@ -1,14 +1,18 @@
 package controlplane
 
 import (
+	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"slipway/configs/machine"
 	"slipway/configs/secret"
+	"slipway/controlplane/leaf"
 	"slipway/controlplane/pki"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/proc/proctest"
@@ -53,7 +57,7 @@ func config(t *testing.T) (*machine.Config, machine.Identity) {
 
 func filesOf(t *testing.T, cfg *machine.Config, id machine.Identity) []proc.File {
 	t.Helper()
-	files, err := Files(cfg, id, now)
+	files, err := Files(cfg, id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,10 +86,7 @@ func TestContents(t *testing.T) {
 func TestCertificates(t *testing.T) {
 	cfg, id := config(t)
 	var b strings.Builder
-	for _, f := range filesOf(t, cfg, id) {
-		if !strings.HasSuffix(f.Path, ".crt") || f.Path == "/etc/kubernetes/pki/machine-ca.crt" {
-			continue
-		}
+	for _, f := range append(authorities(t, cfg, id), mint(t, Leaves(cfg, id))...) {
 		cert, err := pki.ParseCert(f.Data)
 		if err != nil {
 			t.Fatalf("%s: %v", f.Path, err)
@@ -99,6 +100,32 @@ func TestCertificates(t *testing.T) {
 		}
 	}
 	proctest.Golden(t, "testdata/certificates.txt", b.String())
+}
+
+// authorities are the files with CA certificates.
+func authorities(t *testing.T, cfg *machine.Config, id machine.Identity) (list []proc.File) {
+	for _, f := range filesOf(t, cfg, id) {
+		if strings.HasSuffix(f.Path, ".crt") && f.Path != "/etc/kubernetes/pki/machine-ca.crt" {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// mint returns the certificates' files.
+func mint(t *testing.T, leaves []leaf.Leaf) (list []proc.File) {
+	t.Helper()
+	for _, l := range leaves {
+		cert, key, err := l.Mint(now, machine.DefaultCertificateLifetime)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key.Mode != 0o600 {
+			t.Errorf("%s is %s", key.Path, key.Mode)
+		}
+		list = append(list, cert)
+	}
+	return list
 }
 
 func TestKeysAreNotForOthers(t *testing.T) {
@@ -135,18 +162,131 @@ func TestWorkerHasNone(t *testing.T) {
 	}
 }
 
+// TestFilesAreTheSameAgain: applying a config again changes nothing on disk.
+func TestFilesAreTheSameAgain(t *testing.T) {
+	cfg, id := config(t)
+	if diff := cmp.Diff(filesOf(t, cfg, id), filesOf(t, cfg, id)); diff != "" {
+		t.Errorf("files differ:\n%s", diff)
+	}
+}
+
+// TestTopologies: where the API server finds etcd, and what it waits for.
+func TestTopologies(t *testing.T) {
+	members := []machine.EtcdMember{
+		{Name: "prod-etcd-1", Address: netip.MustParseAddr("192.0.2.21")}, {Name: "prod-etcd-2", Address: netip.MustParseAddr("192.0.2.22")},
+	}
+	for name, test := range map[string]struct {
+		change func(*machine.Config)
+		page   []string // parts of it
+		not    []string
+	}{
+		"dedicated": {
+			func(c *machine.Config) { c.Etcd.Members = members },
+			[]string{"unit kube-apiserver after certificates\n", "--etcd-servers=https://192.0.2.21:2379,https://192.0.2.22:2379\n", "SLIPWAY_ETCD_GENERATION=1", "pki/etcd/ca.crt"},
+			[]string{"unit etcd"},
+		},
+		"external": {
+			func(c *machine.Config) {
+				c.Etcd = &machine.Etcd{CA: c.Etcd.CA, External: &machine.EtcdExternal{
+					Endpoints: []string{"https://a:2379", "https://b:2379"}, Cert: "theirs", Key: secret.New("their key"),
+				}}
+			},
+			[]string{"unit kube-apiserver after certificates\n", "--etcd-servers=https://a:2379,https://b:2379\n", "pki/etcd/ca.crt", "apiserver-etcd-client.key -rw-------"},
+			[]string{"unit etcd", "GENERATION"},
+		},
+		"etcd only": {
+			func(c *machine.Config) { c.Role, c.ControlPlaneKeys = machine.EtcdOnly, nil },
+			[]string{"unit certificates", "unit etcd", "pki/etcd/ca.crt"},
+			[]string{"kube-apiserver", "pki/ca.crt", "addons"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, id := config(t)
+			test.change(cfg)
+			page := proctest.Page(Units(cfg, id), filesOf(t, cfg, id))
+			for _, part := range test.page {
+				if !strings.Contains(page, part) {
+					t.Errorf("no %q in:\n%s", part, page)
+				}
+			}
+			for _, part := range test.not {
+				if strings.Contains(page, part) {
+					t.Errorf("%q in:\n%s", part, page)
+				}
+			}
+			mint(t, Leaves(cfg, id))
+		})
+	}
+}
+
+// TestTwoCAs: while a CA is replaced, leaves of both verify against what every
+// program trusts, and the new one signs.
+func TestTwoCAs(t *testing.T) {
+	cfg, id := config(t)
+	old := mint(t, Leaves(cfg, id))
+	for _, ca := range []struct {
+		name string
+		cert *string
+		key  *secret.String
+	}{
+		{"kubernetes", &cfg.Cluster.CA, &cfg.ControlPlaneKeys.CAKey}, {"etcd", &cfg.Etcd.CA, &cfg.Etcd.CAKey},
+		{"front-proxy", &cfg.ControlPlaneKeys.FrontProxyCA, &cfg.ControlPlaneKeys.FrontProxyKey},
+	} {
+		cert, key := newCA(t, ca.name)
+		*ca.cert, *ca.key = *ca.cert+cert, key
+	}
+	trusted := map[string]string{} // CA's name: file
+	signer := ""
+	for _, f := range authorities(t, cfg, id) {
+		cert, err := pki.ParseCert(f.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(f.Path, "/signer.crt") {
+			signer = string(f.Data)
+		} else {
+			trusted[cert.Subject.CommonName] = string(f.Data)
+		}
+	}
+	for _, f := range append(old, mint(t, Leaves(cfg, id))...) {
+		leaf, err := pki.ParseCert(f.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM([]byte(trusted[leaf.Issuer.CommonName]))
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: leaf.ExtKeyUsage}); err != nil {
+			t.Errorf("%s: %v", f.Path, err)
+		}
+	}
+	if certs, err := pki.ParseCerts([]byte(signer)); err != nil || len(certs) != 1 || !strings.HasSuffix(cfg.Cluster.CA, signer) {
+		t.Errorf("the controller manager signs with %d certificates (%v), want the new one", len(certs), err)
+	}
+}
+
+func TestServesTheVirtualIP(t *testing.T) {
+	cfg, id := config(t)
+	cfg.Cluster.VirtualIP = netip.MustParseAddr("192.0.2.9")
+	cfg.Cluster.Endpoint = "https://192.0.2.9:6443"
+	for _, l := range Leaves(cfg, id) {
+		if strings.HasSuffix(l.Path, "/apiserver") && fmt.Sprint(l.Request.IPs) != "[10.96.0.1 192.0.2.10 127.0.0.1 192.0.2.9]" {
+			t.Errorf("the API server serves %s", l.Request.IPs)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	tests := map[string]func(*machine.Config){
 		"no controlPlaneKeys": func(c *machine.Config) { c.ControlPlaneKeys = nil },
+		"no etcd":             func(c *machine.Config) { c.Etcd = nil },
 		"bootstrap token":     func(c *machine.Config) { c.Cluster.BootstrapToken = secret.New("abcdef") },
-		"etcd/server.crt":     func(c *machine.Config) { c.Etcd.CAKey = secret.New("") },
-		"front-proxy-client":  func(c *machine.Config) { c.ControlPlaneKeys.FrontProxyCA = "" },
-		"pki/apiserver.crt":   func(c *machine.Config) { c.Cluster.CA = "" },
+		"read CA":             func(c *machine.Config) { c.Cluster.CA = "" },
+		"belongs to none":     func(c *machine.Config) { c.ControlPlaneKeys.CAKey = c.Etcd.CAKey },
 	}
 	for want, spoil := range tests {
 		cfg, id := config(t)
 		spoil(cfg)
-		if _, err := Files(cfg, id, now); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Files(cfg, id); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Files = %v, want an error about %q", err, want)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"time"
 
 	"slipway/configs/machine"
 	"slipway/configs/version"
@@ -51,7 +50,7 @@ func plan(config *machine.Config, identity machine.Identity) ([]proc.File, []sup
 	if err != nil {
 		return nil, nil, err
 	}
-	more, err := controlplane.Files(config, identity, time.Now())
+	more, err := controlplane.Files(config, identity)
 	if err != nil {
 		return nil, nil, err
 	}

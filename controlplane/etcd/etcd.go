@@ -14,6 +14,7 @@ import (
 	"slipway/configs/machine"
 	"slipway/controlplane/leaf"
 	"slipway/controlplane/pki"
+	"slipway/controlplane/renew"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
 )
@@ -38,7 +39,7 @@ const (
 
 // Units returns the member's unit.
 func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
-	return []supervise.Unit{{Name: Name, Service: &proc.Process{
+	return []supervise.Unit{{Name: Name, After: []string{renew.Name}, Service: &proc.Process{
 		Name:        Name,
 		Path:        "/usr/bin/etcd",
 		Args:        args(cfg, id),
@@ -98,19 +99,15 @@ func timing(members int) (heartbeat, election time.Duration) {
 	return 500 * time.Millisecond, 5 * time.Second
 }
 
-// Files mints the member's certificates and writes the CA they are checked
-// against. Both are for client and server: the member also calls itself, and
-// peers call each other.
-func Files(cfg *machine.Config, id machine.Identity, now time.Time) ([]proc.File, error) {
-	minted, err := leaf.Files(leaves(cfg, id), now)
-	if err != nil {
-		return nil, err
-	}
-	ca := proc.File{Path: CAFile, Mode: 0o644, Data: []byte(cfg.Etcd.CA)}
-	return append([]proc.File{ca}, minted...), nil
+// Files returns what the member's and its clients' certificates are checked
+// against: the CA, or both while it is being replaced.
+func Files(cfg *machine.Config) []proc.File {
+	return []proc.File{{Path: CAFile, Mode: 0o644, Data: []byte(cfg.Etcd.CA)}}
 }
 
-func leaves(cfg *machine.Config, id machine.Identity) []leaf.Leaf {
+// Leaves are the member's certificates. Both are for client and server: the
+// member also calls itself, and peers call each other.
+func Leaves(cfg *machine.Config, id machine.Identity) []leaf.Leaf {
 	ca := leaf.CA(cfg.Etcd.CA, cfg.Etcd.CAKey)
 	request := pki.Request{
 		CommonName: id.Hostname,

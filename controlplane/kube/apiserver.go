@@ -3,11 +3,14 @@ package kube
 import (
 	"embed"
 	"fmt"
+	"net/netip"
+	"strconv"
 	"strings"
 	"text/template"
 
 	"slipway/configs/machine"
 	"slipway/controlplane/etcd"
+	"slipway/controlplane/renew"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
 )
@@ -24,7 +27,7 @@ const (
 )
 
 // files are the API server's configuration files, named as on the node. The
-// one with the encryption key is a template.
+// one with the encryption keys is a template.
 //
 //go:embed files/*.yaml
 var settings embed.FS
@@ -38,7 +41,7 @@ func apiServer(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		"--profiling=false",
 	}
 	for _, group := range [][]string{
-		servingArgs(), authenticationArgs(cfg), etcdArgs(), kubeletArgs(), aggregationArgs(), policyArgs(),
+		servingArgs(), authenticationArgs(cfg), etcdArgs(cfg), kubeletArgs(), aggregationArgs(), policyArgs(),
 	} {
 		args = append(args, group...)
 	}
@@ -47,16 +50,34 @@ func apiServer(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		// to connect anew, so that a restarted server gets its share again.
 		args = append(args, "--goaway-chance=0.001")
 	}
-	return supervise.Unit{Name: APIServer, After: []string{etcd.Name}, Service: &proc.Process{
+	return supervise.Unit{Name: APIServer, After: after(cfg), Service: &proc.Process{
 		Name:  APIServer,
 		Path:  "/usr/bin/kube-apiserver",
 		Args:  args,
 		Ready: proc.HTTPSProbe{URL: LocalServer + "/readyz", CAFile: CAFile},
 		// Half as many collections: a fifth less processor time until it is
 		// ready, for 40 MB.
-		Env:         []string{"GOGC=200"},
+		Env:         append([]string{"GOGC=200"}, generation(cfg)...),
 		OOMScoreAdj: -998,
 	}}
+}
+
+// generation has a program restarted when etcd is started anew from other data:
+// what it has seen and holds in memory is not what is there now.
+func generation(cfg *machine.Config) []string {
+	if cfg.Etcd.Generation == 0 {
+		return nil
+	}
+	return []string{"SLIPWAY_ETCD_GENERATION=" + strconv.Itoa(cfg.Etcd.Generation)}
+}
+
+// after: a member on this machine is waited for. Others are the API server's
+// own to find.
+func after(cfg *machine.Config) []string {
+	if cfg.IsMember() {
+		return []string{renew.Name, etcd.Name}
+	}
+	return []string{renew.Name}
 }
 
 func servingArgs() []string {
@@ -75,11 +96,28 @@ func authenticationArgs(cfg *machine.Config) []string {
 	}
 }
 
-func etcdArgs() []string {
+func etcdArgs(cfg *machine.Config) []string {
 	return append(pair("--etcd-certfile", "--etcd-keyfile", etcdClientCert),
-		"--etcd-servers="+etcd.Endpoint,
+		"--etcd-servers="+strings.Join(etcdServers(cfg), ","),
 		"--etcd-cafile="+etcd.CAFile,
-		"--encryption-provider-config="+dir+"/encryption.yaml")
+		"--encryption-provider-config="+dir+"/encryption.yaml",
+		"--encryption-provider-config-automatic-reload")
+}
+
+// etcdServers: the member beside the API server if there is one, which is as
+// available as the API server itself; otherwise all there are.
+func etcdServers(cfg *machine.Config) []string {
+	if cfg.Etcd.External != nil {
+		return cfg.Etcd.External.Endpoints
+	}
+	if cfg.IsMember() {
+		return []string{etcd.Endpoint}
+	}
+	var servers []string
+	for _, m := range cfg.Etcd.Members {
+		servers = append(servers, "https://"+netip.AddrPortFrom(m.Address, 2379).String())
+	}
+	return servers
 }
 
 // kubeletArgs: kubelets serve with their machine's certificate, which the boot
@@ -117,13 +155,13 @@ func pair(certFlag, keyFlag, path string) []string {
 	return []string{certFlag + "=" + path + ".crt", keyFlag + "=" + path + ".key"}
 }
 
-// apiServerFiles renders the embedded files. All are 0600: one holds a key.
+// apiServerFiles renders the embedded files. All are 0600: one holds keys.
 func apiServerFiles(cfg *machine.Config) ([]proc.File, error) {
 	templates, err := template.New("").Option("missingkey=error").ParseFS(settings, "files/*.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("parse API server files: %w", err)
 	}
-	values := map[string]string{"EncryptionKey": cfg.ControlPlaneKeys.EncryptionKeys[0].Secret.Reveal()}
+	values := map[string]any{"EncryptionKeys": cfg.ControlPlaneKeys.EncryptionKeys}
 	var list []proc.File
 	for _, name := range []string{"admission.yaml", "audit.yaml", "authentication.yaml", "encryption.yaml"} {
 		var text strings.Builder

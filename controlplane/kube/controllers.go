@@ -19,8 +19,8 @@ func controllerManager(cfg *machine.Config) supervise.Unit {
 		"--allocate-node-cidrs",
 		"--cluster-cidr="+cfg.Cluster.PodSubnet.String(),
 		"--service-cluster-ip-range="+cfg.Cluster.ServiceSubnet.String(),
-		"--cluster-signing-cert-file="+CAFile,
-		"--cluster-signing-key-file="+caKeyFile,
+		"--cluster-signing-cert-file="+signerFile,
+		"--cluster-signing-key-file="+signerKeyFile,
 		"--root-ca-file="+CAFile,
 		"--service-account-private-key-file="+accountKeyFile,
 		"--use-service-account-credentials",
@@ -31,11 +31,11 @@ func controllerManager(cfg *machine.Config) supervise.Unit {
 		"--kube-api-qps=200",
 		"--kube-api-burst=400",
 	)
-	return controller(controllerManagerName, "10257", args)
+	return controller(cfg, controllerManagerName, "10257", args)
 }
 
 func scheduler(cfg *machine.Config) supervise.Unit {
-	return controller(schedulerName, "10259", loopbackArgs(cfg, schedulerName, "10259"))
+	return controller(cfg, schedulerName, "10259", loopbackArgs(cfg, schedulerName, "10259"))
 }
 
 // loopbackArgs are the flags of a controller that serves its health and
@@ -62,11 +62,12 @@ func loopbackArgs(cfg *machine.Config, name, port string) []string {
 // controller starts after the API server. Started beside it, the controller
 // manager gets to work as soon as the API answers, finds it not yet healthy
 // for ten seconds, and ends.
-func controller(name, port string, args []string) supervise.Unit {
+func controller(cfg *machine.Config, name, port string, args []string) supervise.Unit {
 	return supervise.Unit{Name: name, After: []string{APIServer}, Service: &proc.Process{
 		Name:        name,
 		Path:        "/usr/bin/" + name,
 		Args:        args,
+		Env:         generation(cfg),
 		Ready:       proc.HTTPSProbe{URL: "https://127.0.0.1:" + port + "/healthz", CAFile: CAFile},
 		OOMScoreAdj: -997,
 	}}

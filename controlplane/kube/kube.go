@@ -7,10 +7,11 @@ package kube
 
 import (
 	"net/netip"
-	"time"
 
 	"slipway/configs/machine"
+	"slipway/controlplane/etcd"
 	"slipway/controlplane/leaf"
+	"slipway/controlplane/pki"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
 )
@@ -25,7 +26,8 @@ const (
 	// CAFile holds the CA of the API server and of all its clients. Worker
 	// machines have it too, from package worker.
 	CAFile           = pkiDir + "/ca.crt"
-	caKeyFile        = pkiDir + "/ca.key"
+	signerFile       = pkiDir + "/signer.crt"
+	signerKeyFile    = pkiDir + "/signer.key"
 	machineCAFile    = pkiDir + "/machine-ca.crt"
 	frontProxyCAFile = pkiDir + "/front-proxy-ca.crt"
 	accountKeyFile   = pkiDir + "/sa.key"
@@ -48,15 +50,15 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 	}
 }
 
-// Files returns what the units read: certificates minted now, the CAs they are
-// checked against, kubeconfigs and each program's own configuration.
-func Files(cfg *machine.Config, id machine.Identity, now time.Time) ([]proc.File, error) {
-	files := authorities(cfg)
-	minted, err := leaf.Files(leaves(cfg, id), now)
+// Files returns what the units read: the CAs that certificates are checked
+// against, kubeconfigs and each program's own configuration. The certificates
+// are Leaves.
+func Files(cfg *machine.Config, id machine.Identity) ([]proc.File, error) {
+	files, err := authorities(cfg)
 	if err != nil {
 		return nil, err
 	}
-	files = append(files, minted...)
+	files = append(files, etcdAccess(cfg)...)
 	kubeconfigs, err := kubeconfigs(cfg, id)
 	if err != nil {
 		return nil, err
@@ -72,14 +74,36 @@ func Files(cfg *machine.Config, id machine.Identity, now time.Time) ([]proc.File
 }
 
 // authorities are the CA certificates, and the keys with which the control
-// plane itself signs: kubelets' certificates and service-account tokens.
-func authorities(cfg *machine.Config) []proc.File {
+// plane itself signs: kubelets' certificates and service-account tokens. While
+// a CA is being replaced, both certificates are trusted and one signs.
+func authorities(cfg *machine.Config) ([]proc.File, error) {
 	keys := cfg.ControlPlaneKeys
+	signer, err := leaf.CA(cfg.Cluster.CA, keys.CAKey).Signer()
+	if err != nil {
+		return nil, err
+	}
 	return []proc.File{
 		{Path: CAFile, Mode: 0o644, Data: []byte(cfg.Cluster.CA)},
-		{Path: caKeyFile, Mode: 0o600, Data: []byte(keys.CAKey.Reveal())},
+		{Path: signerFile, Mode: 0o644, Data: pki.EncodeCert(signer)},
+		{Path: signerKeyFile, Mode: 0o600, Data: []byte(keys.CAKey.Reveal())},
 		{Path: machineCAFile, Mode: 0o644, Data: []byte(cfg.Cluster.MachineCA)},
 		{Path: frontProxyCAFile, Mode: 0o644, Data: []byte(keys.FrontProxyCA)},
 		{Path: accountKeyFile, Mode: 0o600, Data: []byte(keys.ServiceAccount.Reveal())},
+	}, nil
+}
+
+// etcdAccess is how the API server gets at an etcd on other machines. Where it
+// runs beside a member, package etcd writes the CA; where the machine holds
+// etcd's CA key, the certificate is one of Leaves.
+func etcdAccess(cfg *machine.Config) []proc.File {
+	if cfg.IsMember() {
+		return nil
 	}
+	files := []proc.File{{Path: etcd.CAFile, Mode: 0o644, Data: []byte(cfg.Etcd.CA)}}
+	if external := cfg.Etcd.External; external != nil {
+		files = append(files,
+			proc.File{Path: etcdClientCert + ".crt", Mode: 0o644, Data: []byte(external.Cert)},
+			proc.File{Path: etcdClientCert + ".key", Mode: 0o600, Data: []byte(external.Key.Reveal())})
+	}
+	return files
 }

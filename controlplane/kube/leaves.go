@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 
 	"slipway/configs/kubeconfig"
 	"slipway/configs/machine"
@@ -24,7 +25,6 @@ type client struct {
 
 // The users that begin with system: get their rights from the API server's own
 // roles, the others from package addons.
-// The kubelet's is its first; it renews it through the API.
 func clients(id machine.Identity) []client {
 	return []client{
 		{name: controllerManagerName, user: "system:kube-controller-manager", serves: true},
@@ -52,15 +52,18 @@ func (c client) request() pki.Request {
 	return r
 }
 
-// leaves are all certificates of this package's components.
-func leaves(cfg *machine.Config, id machine.Identity) []leaf.Leaf {
+// Leaves are all certificates of this package's components. That for an etcd
+// that someone else runs is theirs to make: Files writes it.
+func Leaves(cfg *machine.Config, id machine.Identity) []leaf.Leaf {
 	keys := cfg.ControlPlaneKeys
 	ca := leaf.CA(cfg.Cluster.CA, keys.CAKey)
 	list := []leaf.Leaf{
 		{Path: servingCert, CA: ca, Request: servingRequest(cfg, id)},
 		{Path: kubeletClientCert, CA: ca, Request: pki.Request{CommonName: "slipway:apiserver-kubelet-client", Client: true}},
-		{Path: etcdClientCert, CA: leaf.CA(cfg.Etcd.CA, cfg.Etcd.CAKey), Request: pki.Request{CommonName: "kube-apiserver", Client: true}},
 		{Path: proxyClientCert, CA: leaf.CA(keys.FrontProxyCA, keys.FrontProxyKey), Request: pki.Request{CommonName: frontProxyUser, Client: true}},
+	}
+	if cfg.Etcd.External == nil {
+		list = append(list, leaf.Leaf{Path: etcdClientCert, CA: leaf.CA(cfg.Etcd.CA, cfg.Etcd.CAKey), Request: pki.Request{CommonName: "kube-apiserver", Client: true}})
 	}
 	for _, c := range clients(id) {
 		list = append(list, leaf.Leaf{Path: c.path(), CA: ca, Request: c.request()})
@@ -75,10 +78,13 @@ func servingRequest(cfg *machine.Config, id machine.Identity) pki.Request {
 		"kubernetes.default.svc." + cfg.Cluster.DNSDomain, "localhost", id.Hostname,
 	}
 	addrs := []netip.Addr{cfg.Cluster.APIAddress(), id.Address, loopback}
+	if cfg.Cluster.VirtualIP.IsValid() {
+		addrs = append(addrs, cfg.Cluster.VirtualIP)
+	}
 	if endpoint, err := url.Parse(cfg.Cluster.Endpoint); err == nil {
 		if addr, err := netip.ParseAddr(endpoint.Hostname()); err != nil {
 			names = append(names, endpoint.Hostname())
-		} else if addr != id.Address {
+		} else if !slices.Contains(addrs, addr) {
 			addrs = append(addrs, addr)
 		}
 	}

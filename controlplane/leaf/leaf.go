@@ -1,9 +1,7 @@
-// Package leaf turns a component's certificate request into the two files that
-// the component reads. Packages etcd and kube list their leaves with it; the
-// cryptography is package pki's.
-//
-// Leaves are made anew each time a control-plane machine gets its config, and
-// last a year. Renewing them on a running node is not built yet.
+// Package leaf is a component's certificate as the two files that the component
+// reads: where they lie, what they hold, and what makes it time for new ones.
+// Packages etcd and kube list their leaves with it; package renew keeps them on
+// the node; the cryptography is package pki's.
 package leaf
 
 import (
@@ -17,14 +15,11 @@ import (
 	"slipway/nodeinit/proc"
 )
 
-// Validity is how long a leaf lasts.
-const Validity = 365 * 24 * time.Hour
-
 // Leaf is a certificate that a component of this machine holds.
 type Leaf struct {
 	Path    string // of the files, without .crt and .key
 	CA      pki.CA
-	Request pki.Request // Validity is filled in
+	Request pki.Request // Validity is Mint's to fill in
 }
 
 // CA joins a CA's two halves as a machine config carries them.
@@ -32,20 +27,23 @@ func CA(cert string, key secret.String) pki.CA {
 	return pki.CA{CertPEM: []byte(cert), KeyPEM: []byte(key.Reveal())}
 }
 
-// Files mints the leaves: for each its certificate, 0644, and its key, 0600.
-func Files(leaves []Leaf, now time.Time) ([]proc.File, error) {
-	var files []proc.File
-	for _, l := range leaves {
-		l.Request.Validity = Validity
-		minted, err := l.CA.Issue(l.Request, now)
-		if err != nil {
-			return nil, fmt.Errorf("mint %s.crt: %w", l.Path, err)
-		}
-		files = append(files,
-			proc.File{Path: l.Path + ".crt", Mode: 0o644, Data: minted.CertPEM},
-			proc.File{Path: l.Path + ".key", Mode: 0o600, Data: minted.KeyPEM})
+// CertFile is the path of the certificate.
+func (l Leaf) CertFile() string { return l.Path + ".crt" }
+
+// KeyFile is the path of its key.
+func (l Leaf) KeyFile() string { return l.Path + ".key" }
+
+// Mint makes the leaf anew, with a new key: the certificate's file, 0644, and
+// the key's, 0600. It is valid for lifetime, and never beyond its CA's end.
+func (l Leaf) Mint(now time.Time, lifetime time.Duration) (cert, key proc.File, err error) {
+	request := l.Request
+	request.Validity = lifetime
+	minted, err := l.CA.Issue(request, now)
+	if err != nil {
+		return cert, key, fmt.Errorf("mint %s: %w", l.CertFile(), err)
 	}
-	return files, nil
+	return proc.File{Path: l.CertFile(), Mode: 0o644, Data: minted.CertPEM},
+		proc.File{Path: l.KeyFile(), Mode: 0o600, Data: minted.KeyPEM}, nil
 }
 
 // IPs converts addresses for a pki.Request.

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -17,6 +18,8 @@ import (
 const backdate = 10 * time.Minute
 
 // CA is a certificate authority: its self-signed certificate and its key, PEM.
+// While it is being replaced CertPEM holds the certificates of the old one and
+// of the new: both are trusted, and the one that the key belongs to signs.
 type CA struct {
 	CertPEM []byte
 	KeyPEM  []byte
@@ -77,13 +80,9 @@ func (ca CA) Issue(r Request, now time.Time) (Leaf, error) {
 // Sign makes a certificate, PEM, for a public key whose private key its owner
 // keeps. The caller has checked that the owner has it: CheckCSR does so.
 func (ca CA) Sign(pub crypto.PublicKey, r Request, now time.Time) ([]byte, error) {
-	parent, err := ParseCert(ca.CertPEM)
+	parent, key, err := ca.signer()
 	if err != nil {
-		return nil, fmt.Errorf("read CA: %w", err)
-	}
-	key, err := ParseKey(ca.KeyPEM)
-	if err != nil {
-		return nil, fmt.Errorf("read CA %s: %w", parent.Subject.CommonName, err)
+		return nil, err
 	}
 	cert, err := template(r, now, parent.NotAfter)
 	if err != nil {
@@ -94,6 +93,30 @@ func (ca CA) Sign(pub crypto.PublicKey, r Request, now time.Time) ([]byte, error
 		return nil, fmt.Errorf("issue certificate for %s: %w", r.CommonName, err)
 	}
 	return encodeCert(der), nil
+}
+
+// Signer is the certificate, of those in CertPEM, that the key belongs to.
+func (ca CA) Signer() (*x509.Certificate, error) {
+	cert, _, err := ca.signer()
+	return cert, err
+}
+
+func (ca CA) signer() (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	certs, err := ParseCerts(ca.CertPEM)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read CA: %w", err)
+	}
+	name := certs[0].Subject.CommonName
+	key, err := ParseKey(ca.KeyPEM)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read CA %s: %w", name, err)
+	}
+	for _, cert := range certs {
+		if key.PublicKey.Equal(cert.PublicKey) {
+			return cert, key, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("read CA %s: the key belongs to none of its %d certificates", name, len(certs))
 }
 
 func template(r Request, now, end time.Time) (*x509.Certificate, error) {
@@ -123,6 +146,9 @@ func template(r Request, now, end time.Time) (*x509.Certificate, error) {
 	}
 	return cert, nil
 }
+
+// EncodeCert returns a certificate's PEM form.
+func EncodeCert(cert *x509.Certificate) []byte { return encodeCert(cert.Raw) }
 
 func encodeCert(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: certBlock, Bytes: der})

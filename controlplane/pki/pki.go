@@ -9,6 +9,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -55,15 +56,33 @@ func ParseKey(text []byte) (*ecdsa.PrivateKey, error) {
 
 // ParseCert reads the first certificate of a PEM text.
 func ParseCert(text []byte) (*x509.Certificate, error) {
-	block, _ := pem.Decode(text)
+	cert, _, err := nextCert(text)
+	return cert, err
+}
+
+// ParseCerts reads all certificates of a PEM text; none is an error.
+func ParseCerts(text []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for rest := text; len(certs) == 0 || len(bytes.TrimSpace(rest)) > 0; {
+		cert, after, err := nextCert(rest)
+		if err != nil {
+			return nil, err
+		}
+		certs, rest = append(certs, cert), after
+	}
+	return certs, nil
+}
+
+func nextCert(text []byte) (cert *x509.Certificate, rest []byte, err error) {
+	block, rest := pem.Decode(text)
 	if block == nil || block.Type != certBlock {
-		return nil, errors.New("parse certificate: no CERTIFICATE block in the PEM text")
+		return nil, nil, errors.New("parse certificate: no CERTIFICATE block in the PEM text")
 	}
-	cert, err := x509.ParseCertificate(block.Bytes)
+	cert, err = x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("parse certificate: %w", err)
+		return nil, nil, fmt.Errorf("parse certificate: %w", err)
 	}
-	return cert, nil
+	return cert, rest, nil
 }
 
 // KeyHash names a public key: the hex SHA-256 of its SubjectPublicKeyInfo.

@@ -200,3 +200,49 @@ func FuzzParsePEM(f *testing.F) {
 		}
 	})
 }
+
+// TestTwoCertificates: while a CA is replaced, the certificate that the key
+// belongs to signs, wherever it stands in the list.
+func TestTwoCertificates(t *testing.T) {
+	a, certA := newCA(t, time.Hour)
+	b, certB := newCA(t, time.Hour)
+	for _, bundle := range [][]byte{append(append([]byte(nil), a.CertPEM...), b.CertPEM...), append(append([]byte("\n"), b.CertPEM...), a.CertPEM...)} {
+		for _, test := range []struct {
+			key  []byte
+			want *x509.Certificate
+		}{{a.KeyPEM, certA}, {b.KeyPEM, certB}} {
+			ca := CA{CertPEM: bundle, KeyPEM: test.key}
+			leaf, err := ca.Issue(Request{CommonName: "a", Client: true, Validity: time.Hour}, noon)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cert, err := ParseCert(leaf.CertPEM)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cert.CheckSignatureFrom(test.want); err != nil {
+				t.Error(err)
+			}
+			if signer, err := ca.Signer(); err != nil || !signer.Equal(test.want) {
+				t.Errorf("Signer = %v, %v", signer, err)
+			}
+		}
+	}
+	c, _ := newCA(t, time.Hour)
+	_, err := CA{CertPEM: append(append([]byte(nil), a.CertPEM...), b.CertPEM...), KeyPEM: c.KeyPEM}.Signer()
+	if err == nil || !strings.Contains(err.Error(), "belongs to none of its 2 certificates") {
+		t.Errorf("with another key: %v", err)
+	}
+}
+
+func TestParseCerts(t *testing.T) {
+	ca, _ := newCA(t, time.Hour)
+	for text, want := range map[string]int{
+		"": 0, "junk": 0, string(ca.CertPEM): 1, string(ca.CertPEM) + "\n" + string(ca.CertPEM) + "\n": 2,
+		string(ca.CertPEM) + "junk": 0, string(ca.CertPEM) + string(ca.KeyPEM): 0,
+	} {
+		if certs, err := ParseCerts([]byte(text)); len(certs) != want || (err == nil) != (want > 0) {
+			t.Errorf("ParseCerts(%.40q) = %d certificates, %v, want %d", text, len(certs), err, want)
+		}
+	}
+}

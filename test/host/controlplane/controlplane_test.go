@@ -60,7 +60,7 @@ func TestControlPlane(t *testing.T) {
 func start(t *testing.T, cfg *machine.Config) {
 	t.Helper()
 	units := controlplane.Units(cfg, identity)
-	files, err := controlplane.Files(cfg, identity, time.Now())
+	files, err := controlplane.Files(cfg, identity)
 	must(t, err)
 	must(t, proc.WriteFiles(files))
 	logs := map[string]*bytes.Buffer{}

@@ -1,0 +1,152 @@
+package renew
+
+import (
+	"context"
+	"crypto/tls"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"slipway/controlplane/leaf"
+	"slipway/controlplane/pki"
+)
+
+const lifetime = 30 * time.Minute
+
+func newCA(t *testing.T, now time.Time) pki.CA {
+	t.Helper()
+	ca, err := pki.NewCA("test", now, 1000*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+func newService(t *testing.T, ca pki.CA, paths ...string) *Service {
+	s := &Service{Lifetime: lifetime, Root: t.TempDir()}
+	for _, path := range paths {
+		s.Leaves = append(s.Leaves, leaf.Leaf{Path: path, CA: ca, Request: pki.Request{CommonName: path, Client: true}})
+	}
+	return s
+}
+
+// serial reads the pair as a program does, and names it.
+func serial(t *testing.T, s *Service, path string) string {
+	t.Helper()
+	path = filepath.Join(s.Root, path)
+	pair, err := tls.LoadX509KeyPair(path+".crt", path+".key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair.Leaf.SerialNumber.String()
+}
+
+// TestLife: minted before it is ready, the same until a third of its life is
+// left, then another.
+func TestLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t, newCA(t, time.Now()), "/pki/a", "/pki/etcd/b")
+		ctx, stop := context.WithCancel(t.Context())
+		ready := make(chan struct{})
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx, func() { close(ready) }) }()
+		<-ready
+		first := serial(t, s, "/pki/a")
+		serial(t, s, "/pki/etcd/b")
+		time.Sleep(lifetime*2/3 - time.Minute) // the bubble's clock: no time passes
+		synctest.Wait()
+		if serial(t, s, "/pki/a") != first {
+			t.Error("it was renewed too early")
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if serial(t, s, "/pki/a") == first {
+			t.Error("it was not renewed")
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if left, _ := filepath.Glob(s.Root + "/pki/*.new"); left != nil {
+			t.Errorf("left behind: %v", left)
+		}
+	})
+}
+
+// TestTheSameAgain: a new unit, after a restart or another config, keeps what is good.
+func TestTheSameAgain(t *testing.T) {
+	ca := newCA(t, time.Now())
+	s := newService(t, ca, "/a")
+	for range 2 {
+		if err := s.Renew(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := serial(t, s, "/a")
+	again := newService(t, ca, "/a", "/b")
+	again.Root = s.Root
+	if err := again.Renew(); err != nil {
+		t.Fatal(err)
+	}
+	if serial(t, again, "/a") != first {
+		t.Error("a good leaf was minted anew")
+	}
+	if again.Equal(s) || !s.Equal(&Service{Leaves: again.Leaves[:1], Lifetime: lifetime, Root: s.Root}) {
+		t.Error("services are equal when they keep the same leaves, and only then")
+	}
+}
+
+// TestStoppedBetween: the machine stopped after the first of the two renames.
+func TestStoppedBetween(t *testing.T) {
+	s := newService(t, newCA(t, time.Now()), "/a")
+	if err := s.Renew(); err != nil {
+		t.Fatal(err)
+	}
+	_, key, err := s.Leaves[0].Mint(time.Now(), lifetime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.Root+"/a.key", key.Data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Renew(); err != nil {
+		t.Fatal(err)
+	}
+	serial(t, s, "/a") // fails if they do not match
+	if info, err := os.Stat(s.Root + "/a.key"); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the key is %v (%v)", info.Mode(), err)
+	}
+}
+
+// TestOneBadLeaf: one that cannot be made does not keep the others from it.
+func TestOneBadLeaf(t *testing.T) {
+	s := newService(t, newCA(t, time.Now()), "/a", "/b")
+	s.Leaves[0].CA.KeyPEM = nil
+	if err := s.Renew(); err == nil || !strings.Contains(err.Error(), "/a.crt: read CA") {
+		t.Errorf("Renew = %v", err)
+	}
+	serial(t, s, "/b")
+}
+
+// TestClock: a leaf made while the clock was years ahead is made anew when the
+// clock is right.
+func TestClock(t *testing.T) {
+	now := time.Now()
+	s := newService(t, newCA(t, now), "/a")
+	s.Now = func() time.Time { return now }
+	now = now.Add(900 * time.Hour)
+	if err := s.Renew(); err != nil {
+		t.Fatal(err)
+	}
+	wrong := serial(t, s, "/a")
+	now = now.Add(-900 * time.Hour)
+	if err := s.Renew(); err != nil {
+		t.Fatal(err)
+	}
+	if serial(t, s, "/a") == wrong {
+		t.Error("it is still the one from the future")
+	}
+}
