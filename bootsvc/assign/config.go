@@ -133,7 +133,7 @@ func (c Cluster) configFor(m inventory.Machine, keys Keys, machineCA string) *ma
 			PodSubnet:           c.Document.Network.PodSubnet,
 			ServiceSubnet:       c.Document.Network.ServiceSubnet,
 			DNSDomain:           c.Document.Network.DNSDomain,
-			CA:                  string(keys.CA.CertPEM),
+			CA:                  keys.CA.Bundle(),
 			MachineCA:           machineCA,
 			BootstrapToken:      secret.New(keys.BootstrapToken),
 			CertificateLifetime: c.Document.CertificateLifetime,
@@ -159,18 +159,8 @@ func (c Cluster) bootstraps(m inventory.Machine) bool {
 	return planes[0].ID == m.ID && (len(planes) == 1 || !m.Enrolment.Bootstrapped)
 }
 
-func (k Keys) forControlPlane() *machine.ControlPlaneKeys {
-	return &machine.ControlPlaneKeys{
-		CAKey:          secret.New(string(k.CA.KeyPEM)),
-		FrontProxyCA:   string(k.FrontProxyCA.CertPEM),
-		FrontProxyKey:  secret.New(string(k.FrontProxyCA.KeyPEM)),
-		ServiceAccount: secret.New(string(k.ServiceAccount)),
-		EncryptionKeys: []machine.EncryptionKey{{Name: "key-1", Secret: secret.New(k.EncryptionKey)}},
-	}
-}
-
 func (c Cluster) etcd(m inventory.Machine, keys Keys) *machine.Etcd {
-	e := &machine.Etcd{CA: string(keys.EtcdCA.CertPEM), CAKey: secret.New(string(keys.EtcdCA.KeyPEM)), Generation: 1}
+	e := &machine.Etcd{CA: keys.EtcdCA.Bundle(), CAKey: secret.New(string(keys.EtcdCA.KeyPEM)), Generation: 1}
 	for _, plane := range c.controlPlanes() {
 		e.Members = append(e.Members, machine.EtcdMember{Name: plane.Hostname, Address: plane.Address})
 	}

@@ -3,10 +3,14 @@ package assign
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 
+	"slipway/configs/machine"
+	"slipway/configs/secret"
 	"slipway/controlplane/pki"
 )
 
@@ -15,41 +19,132 @@ const caValidity = 10 * 365 * 24 * time.Hour
 
 // Keys are a cluster's secrets. They are encrypted at rest.
 type Keys struct {
-	CA             pki.CA `json:"ca"`
-	EtcdCA         pki.CA `json:"etcdCA"`
-	FrontProxyCA   pki.CA `json:"frontProxyCA"`
-	ServiceAccount []byte `json:"serviceAccount"` // PEM
-	EncryptionKey  string `json:"encryptionKey"`  // 32 bytes, base64
-	BootstrapToken string `json:"bootstrapToken"` // id.secret
+	CA             Authority `json:"ca"`
+	EtcdCA         Authority `json:"etcdCA"`
+	FrontProxyCA   Authority `json:"frontProxyCA"`
+	ServiceAccount []byte    `json:"serviceAccount"` // PEM
+	// EncryptionKeys encrypt Secrets in etcd: the first writes, all read.
+	EncryptionKeys []EncryptionKey `json:"encryptionKeys"`
+	BootstrapToken string          `json:"bootstrapToken"` // id.secret
+	// Rotations are those under way, in the order they began.
+	Rotations []Rotation `json:"rotations,omitempty"`
+	// FormerIDs are the hashes of the etcd CAs before the present one, oldest
+	// first: snapshots taken then name the cluster by them.
+	FormerIDs []string `json:"formerIDs,omitempty"`
+}
+
+// Authority is one of a cluster's CAs: the one that signs, and during a
+// rotation the certificate of another that is trusted too.
+type Authority struct {
+	pki.CA
+	Next     *pki.CA `json:"next,omitempty"`     // is to sign once every machine trusts it
+	Previous []byte  `json:"previous,omitempty"` // signed before, PEM; its key is forgotten
+}
+
+// EncryptionKey is a key for Secrets at rest.
+type EncryptionKey struct {
+	Name   string `json:"name"`   // key-1, key-2, ...; never used twice
+	Secret string `json:"secret"` // 32 bytes, base64
+}
+
+// Bundle is what a machine trusts, PEM: the certificate that signs comes first.
+// Nodes rely on that order, for a worker has no key to tell by.
+func (a Authority) Bundle() string {
+	bundle := slices.Clone(a.CertPEM)
+	if a.Next != nil {
+		bundle = append(bundle, a.Next.CertPEM...)
+	}
+	return string(append(bundle, a.Previous...))
+}
+
+// IDs are what the cluster's snapshots may call it: the hashes of its etcd CAs,
+// oldest first. The first of all names most of them; an etcd that was started
+// anew after a rotation has a later one.
+func (k Keys) IDs() ([]string, error) {
+	ids := slices.Clone(k.FormerIDs)
+	signers := [][]byte{k.EtcdCA.CertPEM}
+	if k.EtcdCA.Next != nil {
+		signers = append(signers, k.EtcdCA.Next.CertPEM)
+	}
+	for _, signer := range signers {
+		id, err := certID(signer)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+func certID(certPEM []byte) (string, error) {
+	cert, err := pki.ParseCert(certPEM)
+	if err != nil {
+		return "", fmt.Errorf("read etcd CA: %w", err)
+	}
+	return pki.CertHash(cert), nil
+}
+
+// UnmarshalJSON reads a record. The first ones had one encryption key and no list.
+func (k *Keys) UnmarshalJSON(text []byte) error {
+	type plain Keys
+	var read struct {
+		plain
+		EncryptionKey string `json:"encryptionKey"`
+	}
+	if err := json.Unmarshal(text, &read); err != nil {
+		return err
+	}
+	*k = Keys(read.plain)
+	if len(k.EncryptionKeys) == 0 && read.EncryptionKey != "" {
+		k.EncryptionKeys = []EncryptionKey{{Name: "key-1", Secret: read.EncryptionKey}}
+	}
+	return nil
 }
 
 // NewKeys makes the secrets of a new cluster.
 func NewKeys(name string, now time.Time) (Keys, error) {
 	var k Keys
-	for _, ca := range []struct {
-		name string
-		into *pki.CA
-	}{
-		{"kubernetes CA of " + name, &k.CA},
-		{"etcd CA of " + name, &k.EtcdCA},
-		{"front-proxy CA of " + name, &k.FrontProxyCA},
-	} {
-		made, err := pki.NewCA(ca.name, now, caValidity)
+	for _, what := range authorities {
+		made, err := newCA(what, name, now)
 		if err != nil {
 			return Keys{}, err
 		}
-		*ca.into = made
+		k.authority(what).CA = made
 	}
 	_, account, err := pki.NewKey()
 	if err != nil {
 		return Keys{}, fmt.Errorf("make service account key of %s: %w", name, err)
 	}
 	k.ServiceAccount = account
-	secret := make([]byte, 32)
-	rand.Read(secret)
-	k.EncryptionKey = base64.StdEncoding.EncodeToString(secret)
+	k.EncryptionKeys = []EncryptionKey{newEncryptionKey(1)}
 	k.BootstrapToken = randomText(6) + "." + randomText(16)
 	return k, nil
+}
+
+// newCA names a CA by its making, so that people can tell two apart.
+func newCA(what What, cluster string, now time.Time) (pki.CA, error) {
+	return pki.NewCA(fmt.Sprintf("%s of %s, %s", what, cluster, now.UTC().Format("2006-01-02T15:04")), now, caValidity)
+}
+
+func newEncryptionKey(number int) EncryptionKey {
+	secret := make([]byte, 32)
+	rand.Read(secret)
+	return EncryptionKey{Name: fmt.Sprintf("key-%d", number), Secret: base64.StdEncoding.EncodeToString(secret)}
+}
+
+// forControlPlane is what control-plane machines alone may know.
+func (k Keys) forControlPlane() *machine.ControlPlaneKeys {
+	keys := &machine.ControlPlaneKeys{
+		CAKey:          secret.New(string(k.CA.KeyPEM)),
+		FrontProxyCA:   k.FrontProxyCA.Bundle(),
+		FrontProxyKey:  secret.New(string(k.FrontProxyCA.KeyPEM)),
+		ServiceAccount: secret.New(string(k.ServiceAccount)),
+		RewriteSecrets: k.rewriting(),
+	}
+	for _, key := range k.EncryptionKeys {
+		keys.EncryptionKeys = append(keys.EncryptionKeys, machine.EncryptionKey{Name: key.Name, Secret: secret.New(key.Secret)})
+	}
+	return keys
 }
 
 // randomText makes text of the letters that bootstrap tokens are made of.

@@ -37,7 +37,7 @@ func (o *Office) Kubeconfig(ctx context.Context, name, person string) ([]byte, e
 		return nil, err
 	}
 	return kubeconfig.Config{
-		Cluster: c.Document.Name, Server: c.Endpoint, CA: string(keys.CA.CertPEM),
+		Cluster: c.Document.Name, Server: c.Endpoint, CA: keys.CA.Bundle(),
 		User: person, Cert: string(leaf.CertPEM), Key: secret.New(string(leaf.KeyPEM)),
 	}.Encode()
 }

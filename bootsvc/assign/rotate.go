@@ -1,0 +1,237 @@
+package assign
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What is a secret of a cluster that can be rotated.
+type What string
+
+// The secrets that can be rotated.
+const (
+	KubernetesCA What = "kubernetes-ca"
+	EtcdCA       What = "etcd-ca"
+	FrontProxyCA What = "front-proxy-ca"
+	SecretsKey   What = "encryption-key"
+)
+
+var authorities = []What{KubernetesCA, EtcdCA, FrontProxyCA}
+
+// RotationPhase is how far a rotation has come. A machine that has taken a
+// phase's config gets on with one that has taken the phase before or after it;
+// so a phase begins only when every machine has taken the one before.
+type RotationPhase string
+
+// The phases. Before the first and after the last there is one secret only.
+const (
+	// Trust: both are accepted, the old one signs (or encrypts).
+	Trust RotationPhase = "trust"
+	// Use: both are accepted, the new one signs; certificates are made anew and
+	// Secrets are written anew.
+	Use RotationPhase = "use"
+	// Retire: only the new one is accepted.
+	Retire RotationPhase = "retire"
+)
+
+// settle is how long trust goes on after every machine has taken it. Pods see
+// the cluster's CA in a ConfigMap: the kubelet refreshes that within 90 s, and
+// client-go, from 1.36 on, reads the file anew every five minutes.
+const settle = 8 * time.Minute
+
+// Rotation is the replacement of one secret, under way.
+type Rotation struct {
+	What  What          `json:"what"`
+	Phase RotationPhase `json:"phase"`
+	Since time.Time     `json:"since"` // when the phase began
+	// Taken is when every machine was seen to have taken the phase; zero before.
+	Taken time.Time `json:"taken,omitzero"`
+}
+
+// Errors of Begin.
+var (
+	ErrWhat         = errors.New("this cannot be rotated")
+	ErrExternalEtcd = errors.New("the cluster's etcd is external: its CA is rotated by whoever runs it")
+)
+
+// ParseWhat reads what a person wants to rotate. Others than those four are ErrWhat.
+func ParseWhat(text string) (What, error) {
+	if what := What(text); what == SecretsKey || slices.Contains(authorities, what) {
+		return what, nil
+	}
+	return "", fmt.Errorf("%w: %q; valid: kubernetes-ca, etcd-ca, front-proxy-ca, encryption-key", ErrWhat, text)
+}
+
+// authority is one of the three CAs, to be changed in place.
+func (k *Keys) authority(what What) *Authority {
+	switch what {
+	case KubernetesCA:
+		return &k.CA
+	case EtcdCA:
+		return &k.EtcdCA
+	case FrontProxyCA:
+		return &k.FrontProxyCA
+	}
+	panic("assign: " + what + " is no CA") // What comes from ParseWhat
+}
+
+// rewriting says whether control planes are to write all Secrets anew.
+func (k Keys) rewriting() bool {
+	return slices.ContainsFunc(k.Rotations, func(r Rotation) bool { return r.What == SecretsKey && r.Phase == Use })
+}
+
+// Begin makes the new secret and enters the first phase. If one of the kind is
+// under way already, k is returned as it is. k itself is not changed.
+func (k Keys) Begin(cluster string, what What, now time.Time) (Keys, error) {
+	if slices.ContainsFunc(k.Rotations, func(r Rotation) bool { return r.What == what }) {
+		return k, nil
+	}
+	k = k.clone()
+	if what == SecretsKey {
+		k.EncryptionKeys = append(k.EncryptionKeys, newEncryptionKey(k.lastKey()+1))
+	} else {
+		made, err := newCA(what, cluster, now)
+		if err != nil {
+			return k, err
+		}
+		k.authority(what).Next = &made
+	}
+	k.Rotations = append(k.Rotations, Rotation{What: what, Phase: Trust, Since: now})
+	return k, nil
+}
+
+// clone is a copy whose lists can be changed.
+func (k Keys) clone() Keys {
+	k.EncryptionKeys, k.Rotations, k.FormerIDs = slices.Clone(k.EncryptionKeys), slices.Clone(k.Rotations), slices.Clone(k.FormerIDs)
+	return k
+}
+
+// lastKey is the number of the newest encryption key.
+func (k Keys) lastKey() (last int) {
+	for _, key := range k.EncryptionKeys {
+		number, err := strconv.Atoi(strings.TrimPrefix(key.Name, "key-"))
+		if err == nil {
+			last = max(last, number)
+		}
+	}
+	return last
+}
+
+// Standing is what a rotation must know of a machine of the cluster.
+type Standing struct {
+	ID, Hostname string
+	// Runs is false for a machine that has nothing of the cluster: it was never
+	// configured, or restarted and was not yet configured again. It gets the
+	// newest config when it comes, so nobody waits for it.
+	Runs bool
+	// Current: its units run with the config that it should have now.
+	Current bool
+	// Missing is what it still lacks to be well: ready, heard of, a healthy
+	// voter if it is a member of etcd. Empty: nothing.
+	Missing string
+}
+
+// behind is the first machine that has not taken the present configs, as
+// words for a person; empty: all have.
+func behind(machines []Standing) string {
+	for _, m := range machines {
+		switch {
+		case !m.Runs:
+		case !m.Current && m.Missing != "":
+			return fmt.Sprintf("%s (%s) to take its config; it waits for %s. If it is dead, take it out of the cluster or replace it", m.Hostname, m.ID, m.Missing)
+		case !m.Current:
+			return fmt.Sprintf("%s (%s) to take its config", m.Hostname, m.ID)
+		case m.Missing != "":
+			return fmt.Sprintf("%s (%s): it waits for %s. If it is dead, take it out of the cluster or replace it", m.Hostname, m.ID, m.Missing)
+		}
+	}
+	return ""
+}
+
+// WaitingFor is what keeps the rotation in its phase.
+func (r Rotation) WaitingFor(machines []Standing, now time.Time) string {
+	if r.Taken.IsZero() {
+		return behind(machines)
+	}
+	if left := r.until().Sub(now); left > 0 {
+		return fmt.Sprintf("pods to read the new CA: until %s", r.until().UTC().Format("15:04:05 MST"))
+	}
+	return ""
+}
+
+// until is when a phase that was taken by all may end.
+func (r Rotation) until() time.Time {
+	if r.What == KubernetesCA && r.Phase == Trust {
+		return r.Taken.Add(settle)
+	}
+	return r.Taken
+}
+
+// Advance moves on every rotation whose phase every machine has taken, by one
+// phase at most. passed are those that have moved, in their new phase; one that
+// is done has none. When nothing is to be done, it returns k as it is; k itself
+// is not changed. machines stand as they do to the configs rendered from k.
+func (k Keys) Advance(machines []Standing, now time.Time) (next Keys, passed []Rotation, err error) {
+	if len(k.Rotations) == 0 || behind(machines) != "" && !slices.ContainsFunc(k.Rotations, Rotation.taken) {
+		return k, nil, nil
+	}
+	next = k.clone()
+	next.Rotations = nil
+	for _, r := range k.Rotations {
+		if r.Taken.IsZero() && behind(machines) == "" {
+			r.Taken = now
+		}
+		if r.Taken.IsZero() || now.Before(r.until()) {
+			next.Rotations = append(next.Rotations, r)
+			continue
+		}
+		r.Phase = following[r.Phase]
+		if err := next.enter(r); err != nil {
+			return k, nil, err
+		}
+		r.Since, r.Taken = now, time.Time{}
+		passed = append(passed, r)
+		if r.Phase != "" {
+			next.Rotations = append(next.Rotations, r)
+		}
+	}
+	return next, passed, nil
+}
+
+func (r Rotation) taken() bool { return !r.Taken.IsZero() }
+
+// following is the order of the phases; after the last, the rotation is done.
+var following = map[RotationPhase]RotationPhase{Trust: Use, Use: Retire, Retire: ""}
+
+// enter changes the keys to what the rotation's phase, just begun, wants.
+func (k *Keys) enter(r Rotation) error {
+	switch {
+	case r.Phase == Use && r.What == SecretsKey:
+		slices.Reverse(k.EncryptionKeys)
+	case r.Phase == Retire && r.What == SecretsKey:
+		k.EncryptionKeys = k.EncryptionKeys[:1]
+	case r.Phase == Use:
+		return k.handOver(r.What)
+	case r.Phase == Retire:
+		k.authority(r.What).Previous = nil
+	}
+	return nil
+}
+
+// handOver lets the next CA sign. The key of the one before is forgotten.
+func (k *Keys) handOver(what What) error {
+	a := k.authority(what)
+	if what == EtcdCA {
+		id, err := certID(a.CertPEM)
+		if err != nil {
+			return err
+		}
+		k.FormerIDs = append(k.FormerIDs, id)
+	}
+	*a = Authority{CA: *a.Next, Previous: a.CertPEM}
+	return nil
+}
