@@ -41,12 +41,12 @@ type Machine struct {
 	Chipset   string   `json:"chipset"`   // "q35" (default) or "pc"
 	NIC       string   `json:"nic"`       // "virtio" (default) or "e1000"
 	MemoryMiB int      `json:"memoryMiB"` // MiB, default 3072
-	CPUs      int      `json:"cpus"`      // default 2
+	CPUs      int      `json:"cpus"`      // default by how guests run: see Accel.cpus
 	DisksGiB  []int    `json:"disksGiB,omitempty"`
 }
 
-// WithDefaults returns m with its zero fields filled in. The MAC address is made from
-// index, the machine's place in its lab.
+// WithDefaults returns m with its zero fields filled in, but for CPUs: the host decides
+// them. The MAC address is made from index, the machine's place in its lab.
 func (m Machine) WithDefaults(index int) Machine {
 	setDefault(&m.Name, fmt.Sprintf("m%d", index+1))
 	setDefault(&m.MAC, fmt.Sprintf("52:54:00:77:00:%02x", index+1))
@@ -55,7 +55,6 @@ func (m Machine) WithDefaults(index int) Machine {
 	setDefault(&m.Chipset, "q35")
 	setDefault(&m.NIC, "virtio")
 	setDefault(&m.MemoryMiB, 3072)
-	setDefault(&m.CPUs, 2)
 	return m
 }
 
@@ -84,7 +83,7 @@ func (m Machine) Validate() error {
 	check(m.Chipset == "q35" || m.Chipset == "pc", "chipset %q: want q35 or pc", m.Chipset)
 	check(m.NIC == "virtio" || m.NIC == "e1000", "nic %q: want virtio or e1000", m.NIC)
 	check(m.MemoryMiB >= 64, "memory %d MiB: want at least 64", m.MemoryMiB)
-	check(m.CPUs >= 1 && m.CPUs <= 64, "cpus %d: want 1 to 64", m.CPUs)
+	check(m.CPUs >= 0 && m.CPUs <= 64, "cpus %d: want 1 to 64, or 0 for the default", m.CPUs)
 	for _, gib := range m.DisksGiB {
 		check(gib >= 1, "disk %d GiB: want at least 1", gib)
 	}

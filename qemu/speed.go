@@ -36,6 +36,19 @@ func (a Accel) cpu() string {
 	return "max"
 }
 
+// cpus is how many processors a machine has unless it says so itself. Under software
+// emulation it is one. QEMU 7.2 translates each processor's code in a thread of its own and
+// may keep the breakpoint that a Linux guest puts, for a moment, into a piece of its own
+// code that it patches; the other processor then runs into it long afterwards ("Oops:
+// int3"). That hit one boot in twenty. With emulation in one thread two processors are no
+// faster than one.
+func (a Accel) cpus() int {
+	if a == KVM {
+		return 2
+	}
+	return 1
+}
+
 const (
 	// probeRounds is the work of the probe guest; probeReference is how long it takes, QEMU's
 	// start included, on the computer that all base timeouts were written on (2 cores, TCG).

@@ -47,6 +47,7 @@ func TestCommand(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			setDefault(&m.CPUs, test.host.Accel.cpus())
 			args := m.WithDefaults(0).Command(test.host, tapName(0))
 			page := strings.ReplaceAll(strings.Join(args, " "), " -", "\n-") // an option a line
 			golden(t, test.golden, page+"\n")

@@ -40,7 +40,7 @@ func labUpCommand(o *labOptions) *cobra.Command {
 
 It returns when the machines are powered on; the lab stays up until 'slipway lab down'.
 With --foreground it stays, and the lab ends with it (Ctrl-C).`,
-		Example: `  slipway lab up                                     # m1: BIOS, 2 CPUs, 3072 MiB
+		Example: `  slipway lab up                                     # m1: BIOS, 3072 MiB
   slipway lab up --machines 3                        # m1, m2, m3
   slipway lab up big --machine m1,firmware=uefi --machine m2,memory=4096,disk=20,pxe=plain`,
 		Args: cobra.MaximumNArgs(1),
@@ -65,7 +65,7 @@ func (up *labUp) flags(cmd *cobra.Command) {
 		"one machine, instead of --machines: NAME[,firmware=bios|uefi][,pxe=card|plain][,nic=virtio|e1000][,chipset=q35|pc][,memory=MiB][,cpus=N][,disk=GiB][,mac=MAC]")
 	f.StringVar(&up.firmware, "firmware", "bios", "firmware of the machines: bios or uefi")
 	f.IntVar(&up.template.MemoryMiB, "memory", 3072, "memory of each machine, MiB")
-	f.IntVar(&up.template.CPUs, "cpus", 2, "CPUs of each machine")
+	f.IntVar(&up.template.CPUs, "cpus", 0, "CPUs of each machine (default: 2; under software emulation 1, for QEMU may trip up guests with more)")
 	f.StringVar(&up.image, "image", filepath.Join(".build", "image"), "directory with a built image")
 	f.StringVar(&up.address, "address", "10.77.0.1/24", "the boot service's address in the lab, with the prefix length of its network")
 	f.StringVar(&up.approve, "approve", "any", "which machines the boot service approves by itself: any, none, or a file of rules")

@@ -81,10 +81,6 @@ func delegateCgroups(log *slog.Logger, root string) error {
 	return apply(log, []action{
 		set{root + "/cgroup.subtree_control", enable},
 		set{units + "/cgroup.subtree_control", enable},
-		// The first CPU limit makes the kernel patch its scheduler's code; all
-		// later ones do not.
-		dir{root + "/limited", 0o755},
-		optional{alone{set{root + "/limited/cpu.max", "100000 100000"}, "/proc/cpuinfo", "/sys/devices/system/cpu"}},
 	})
 }
 
