@@ -90,9 +90,9 @@ func TestPrintStatus(t *testing.T) {
 		Name: "default", State: qemu.StateUp, Dir: "/state/default", PID: 7, Address: "10.77.0.1/24", Accel: qemu.TCG,
 		Service: &qemu.ProcessStatus{Running: true, Since: since},
 		Machines: []qemu.MachineStatus{
-			{Machine: qemu.Machine{}.WithDefaults(0), ProcessStatus: qemu.ProcessStatus{Running: true, Since: since}},
-			{Machine: qemu.Machine{}.WithDefaults(1), ProcessStatus: qemu.ProcessStatus{Since: since, LastEnd: "exit status 0"}},
-			{Machine: qemu.Machine{}.WithDefaults(2)},
+			{Machine: qemu.Machine{CPUs: 2}.WithDefaults(0), ProcessStatus: qemu.ProcessStatus{Running: true, Since: since}},
+			{Machine: qemu.Machine{CPUs: 2}.WithDefaults(1), ProcessStatus: qemu.ProcessStatus{Since: since, LastEnd: "exit status 0"}},
+			{Machine: qemu.Machine{CPUs: 2}.WithDefaults(2)},
 		},
 	}, now)
 	if err != nil {
