@@ -39,6 +39,7 @@ var codes = []struct {
 	{enroll.ErrWords, connect.CodeFailedPrecondition},
 	{assign.ErrReplaced, connect.CodePermissionDenied},
 	{assign.ErrDelivered, connect.CodeFailedPrecondition},
+	{assign.ErrGrant, connect.CodeFailedPrecondition},
 	{assign.ErrClaimed, connect.CodeFailedPrecondition},
 	{assign.ErrNoEndpoint, connect.CodeFailedPrecondition},
 	{assign.ErrWhich, connect.CodeFailedPrecondition},
@@ -120,6 +121,12 @@ func machineTo(m inventory.Machine, now time.Time) *bootv1.Machine {
 	}
 	if !m.LastSeen.IsZero() {
 		machine.LastSeen = timestamppb.New(m.LastSeen)
+	}
+	if m.Etcd != (inventory.EtcdState{}) {
+		machine.Etcd = &bootv1.EtcdState{
+			MemberId: m.Etcd.MemberID, Generation: int32(m.Etcd.Generation), Voter: m.Etcd.Voter,
+			Healthy: m.Etcd.Healthy, Leader: m.Etcd.Leader, Revision: m.Etcd.Revision,
+		}
 	}
 	return machine
 }

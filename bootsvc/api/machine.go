@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"time"
@@ -56,12 +58,25 @@ func (h *machineHandler) AckConfig(ctx context.Context, _ *connect.Request[bootv
 	return connect.NewResponse(&bootv1.AckConfigResponse{}), nil
 }
 
+// RedeemBootstrap takes the one-shot token that starts a cluster's etcd.
+func (h *machineHandler) RedeemBootstrap(ctx context.Context, request *connect.Request[bootv1.RedeemBootstrapRequest]) (*connect.Response[bootv1.RedeemBootstrapResponse], error) {
+	c := callerOf(ctx)
+	if err := h.Office.Redeem(ctx, c.name, c.keyHash, request.Msg.GetToken(), request.Msg.GetDone()); err != nil {
+		return nil, h.failed(ctx, "start of etcd refused", err)
+	}
+	h.Log.Info("etcd's start", "unit", service, "machine", c.name, "done", request.Msg.GetDone())
+	return connect.NewResponse(&bootv1.RedeemBootstrapResponse{}), nil
+}
+
 // Report adds to the machine's timeline and sets its phase.
 func (h *machineHandler) Report(ctx context.Context, request *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error) {
 	report := request.Msg
 	events, err := eventsFrom(report.GetEvents(), h.Now())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	if n := len(report.GetApplied()); n != 0 && n != sha256.Size {
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("applied has %d bytes: a SHA-256 has %d", n, sha256.Size))
 	}
 	phase := enroll.Phase(report.GetPhase())
 	switch phase {
@@ -70,23 +85,25 @@ func (h *machineHandler) Report(ctx context.Context, request *connect.Request[bo
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("a machine cannot report the phase %q: joining, ready, failed", clean(string(phase))))
 	}
 	c := callerOf(ctx)
-	_, err = h.Inventory.Change(ctx, c.name, func(m *inventory.Machine) ([]inventory.Event, error) {
-		if m.Enrolment.Approved.Hash != c.keyHash {
-			return nil, assign.ErrReplaced
-		}
-		if phase != "" {
-			*m = m.Enter(phase)
-		}
-		if waiting := clean(report.GetWaitingFor()); waiting != "" {
-			m.WaitingFor = waiting
-		}
-		m.LastSeen = h.Now()
-		return events, nil
+	err = h.Office.Report(ctx, c.name, c.keyHash, assign.Report{
+		Events: events, Phase: phase, WaitingFor: clean(report.GetWaitingFor()),
+		Applied: hex.EncodeToString(report.GetApplied()), Etcd: etcdFrom(report.GetEtcd()),
 	})
 	if err != nil {
 		return nil, h.failed(ctx, "report refused", err)
 	}
 	return connect.NewResponse(&bootv1.ReportResponse{}), nil
+}
+
+// etcdFrom is what the machine says of its member; nil if it says nothing.
+func etcdFrom(e *bootv1.EtcdState) *inventory.EtcdState {
+	if e == nil {
+		return nil
+	}
+	return &inventory.EtcdState{
+		MemberID: clean(e.GetMemberId()), Generation: int(e.GetGeneration()),
+		Voter: e.GetVoter(), Healthy: e.GetHealthy(), Leader: e.GetLeader(), Revision: e.GetRevision(),
+	}
 }
 
 func eventsFrom(reported []*bootv1.Event, now time.Time) ([]inventory.Event, error) {

@@ -18,6 +18,7 @@ import (
 	"slipway/bootsvc/store"
 	"slipway/configs/cluster"
 	"slipway/configs/enroll"
+	"slipway/configs/machine"
 )
 
 // Why a cluster is not made, or a config not given.
@@ -40,19 +41,24 @@ type Office struct {
 	now       func() time.Time
 }
 
-// record is a cluster as it is kept.
+// record is a cluster as it is kept. It is encrypted at rest: its document may
+// hold the key of someone else's etcd, its grant is one.
 type record struct {
 	Name     string    `json:"name"`
 	Document string    `json:"document"` // YAML, with its defaults
 	Created  time.Time `json:"created"`
+	Revision int       `json:"revision"` // counts the changes of the document
+	Etcd     Etcd      `json:"etcd,omitzero"`
 }
 
 // Cluster is a cluster and its machines, in the document's order.
 type Cluster struct {
 	Document *cluster.Cluster
-	YAML     []byte
+	YAML     []byte // the document for people's eyes: its secrets are masked
 	Endpoint string // empty until the first control plane's address is known
 	Machines []inventory.Machine
+	Etcd     Etcd
+	Revision int
 }
 
 // New returns the office of a store. machineCA is the certificate, PEM, of the
@@ -60,7 +66,7 @@ type Cluster struct {
 func New(s *store.Store, v *inventory.Inventory, machineCA []byte, now func() time.Time) *Office {
 	return &Office{
 		store: s, inventory: v, machineCA: string(machineCA), now: now,
-		clusters: store.NewTable[record](s, "clusters"),
+		clusters: store.SealedTable[record](s, "clusters"),
 		keys:     store.SealedTable[Keys](s, "cluster-keys"),
 	}
 }
@@ -72,6 +78,9 @@ func (o *Office) Create(ctx context.Context, document []byte) (Cluster, error) {
 	doc, err := cluster.Parse(document, "")
 	if err != nil {
 		return Cluster{}, fmt.Errorf("%w: %w", ErrDocument, err)
+	}
+	if doc.Masked() {
+		return Cluster{}, fmt.Errorf("%w: etcd.external.key is masked: give the key itself", ErrDocument)
 	}
 	text, err := cluster.Marshal(doc)
 	if err != nil {
@@ -87,16 +96,16 @@ func (o *Office) Create(ctx context.Context, document []byte) (Cluster, error) {
 		case err == nil && old.Document == string(text):
 			return nil
 		case err == nil:
-			return fmt.Errorf("create cluster %s: %w", doc.Name, ErrExists)
+			return fmt.Errorf("create cluster %s: %w; slipway cluster update changes it", doc.Name, ErrExists)
 		case !errors.Is(err, store.ErrNotFound):
 			return err
 		}
-		if err := o.claim(tx, doc); err != nil {
+		if err := o.claim(tx, doc, doc.Machines); err != nil {
 			return err
 		}
 		return errors.Join(
 			o.keys.Save(tx, doc.Name, keys),
-			o.clusters.Save(tx, doc.Name, record{Name: doc.Name, Document: string(text), Created: o.now()}))
+			o.clusters.Save(tx, doc.Name, record{Name: doc.Name, Document: string(text), Created: o.now(), Revision: 1}))
 	})
 	if err != nil {
 		return Cluster{}, err
@@ -104,10 +113,10 @@ func (o *Office) Create(ctx context.Context, document []byte) (Cluster, error) {
 	return o.Get(ctx, doc.Name)
 }
 
-// claim gives every machine of the document to the cluster.
-func (o *Office) claim(tx *store.Tx, doc *cluster.Cluster) error {
+// claim gives machines their places in the cluster.
+func (o *Office) claim(tx *store.Tx, doc *cluster.Cluster, places []cluster.Machine) error {
 	var errs []error
-	for _, place := range doc.Machines {
+	for _, place := range places {
 		errs = append(errs, o.inventory.ChangeIn(tx, place.ID, func(m *inventory.Machine) ([]inventory.Event, error) {
 			if m.Cluster != "" && m.Cluster != doc.Name {
 				return nil, fmt.Errorf("claim machine %s: %w, %s", place.ID, ErrClaimed, m.Cluster)
@@ -137,20 +146,54 @@ func (o *Office) Get(ctx context.Context, name string) (Cluster, error) {
 	if err != nil {
 		return Cluster{}, err
 	}
-	doc, err := cluster.Parse([]byte(kept.Document), name)
+	c, err := kept.cluster()
 	if err != nil {
-		return Cluster{}, fmt.Errorf("read cluster %s: %w", name, err)
+		return Cluster{}, err
 	}
-	c := Cluster{Document: doc, YAML: []byte(kept.Document)}
-	for _, place := range doc.Machines {
+	for _, place := range c.Document.Machines {
 		m, err := o.inventory.Get(ctx, place.ID)
 		if err != nil {
 			return Cluster{}, err
 		}
 		c.Machines = append(c.Machines, m)
 	}
-	c.Endpoint = endpoint(doc, c.controlPlanes())
+	c.Endpoint = endpoint(c.Document, c.controlPlanes())
 	return c, nil
+}
+
+// load is Get as a part of a transaction. It reads only the machines that run
+// the control plane or etcd: a transaction can guard 128 documents at most.
+func (o *Office) load(tx *store.Tx, name string) (Cluster, record, error) {
+	kept, err := o.clusters.Load(tx, name)
+	if err != nil {
+		return Cluster{}, record{}, err
+	}
+	c, err := kept.cluster()
+	if err != nil {
+		return Cluster{}, record{}, err
+	}
+	for _, place := range c.Document.Machines {
+		if place.Role == machine.Worker {
+			continue
+		}
+		m, err := o.inventory.LoadIn(tx, place.ID)
+		if err != nil {
+			return Cluster{}, record{}, err
+		}
+		c.Machines = append(c.Machines, m)
+	}
+	c.Endpoint = endpoint(c.Document, c.controlPlanes())
+	return c, kept, nil
+}
+
+// cluster reads the record's document.
+func (r record) cluster() (Cluster, error) {
+	doc, err := cluster.Parse([]byte(r.Document), r.Name)
+	if err != nil {
+		return Cluster{}, fmt.Errorf("read cluster %s: %w", r.Name, err)
+	}
+	shown, err := cluster.Marshal(doc.Mask())
+	return Cluster{Document: doc, YAML: shown, Etcd: r.Etcd, Revision: r.Revision}, err
 }
 
 // resolve finds the cluster that is meant.

@@ -169,6 +169,12 @@ func TestOnlyTheFirstOfThreeBootstrapsAndOnlyOnce(t *testing.T) {
 	if err := o.Acknowledge(t.Context(), id(1), "key"); err != nil {
 		t.Fatal(err)
 	}
+	for n := 1; n <= 3; n++ {
+		voter := &inventory.EtcdState{Generation: 1, Voter: true, Healthy: true}
+		if err := o.Report(t.Context(), id(n), "key", Report{Etcd: voter}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	approve(t, o, 1, "key2")
 	config, err := fetch(t, o, 1, "key2")
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"slipway/bootsvc/inventory"
+	"slipway/bootsvc/store"
 	"slipway/configs/cluster"
 	"slipway/configs/enroll"
 	"slipway/configs/machine"
@@ -49,7 +50,7 @@ func (o *Office) Acknowledge(ctx context.Context, id, keyHash string) error {
 		case !m.Enrolment.Acknowledged.IsZero():
 			return nil, nil
 		}
-		m.Enrolment.Acknowledged, m.Enrolment.Bootstrapped = o.now(), true
+		m.Enrolment.Acknowledged = o.now()
 		if m.Phase == enroll.Assigned { // its reports may have been faster
 			*m = m.Enter(enroll.Joining)
 		}
@@ -72,12 +73,15 @@ func (o *Office) render(ctx context.Context, id, keyHash string) (Config, error)
 	case m.Cluster == "":
 		return Config{Machine: m, WaitingFor: "a cluster to claim this machine"}, nil
 	}
-	c, err := o.Get(ctx, m.Cluster)
+	c, err := o.settle(ctx, m.Cluster)
 	if err != nil {
 		return Config{}, err
 	}
 	if missing := c.unaddressed(); missing != "" {
-		return Config{Machine: m, WaitingFor: "control plane " + missing + " to enrol"}, nil
+		return Config{Machine: m, WaitingFor: missing + " to enrol"}, nil
+	}
+	if words, gone := c.Etcd.trouble(c.members()); gone && m.Role != machine.Worker {
+		return Config{Machine: m, WaitingFor: words}, nil
 	}
 	keys, err := o.keys.Get(ctx, m.Cluster)
 	if err != nil {
@@ -91,19 +95,61 @@ func (o *Office) render(ctx context.Context, id, keyHash string) (Config, error)
 	return Config{Machine: m, YAML: text}, err
 }
 
+// settle decides who starts the cluster's etcd, and stores it before any config
+// says so. The cluster it returns has its control planes and members of etcd.
+func (o *Office) settle(ctx context.Context, name string) (c Cluster, err error) {
+	err = o.store.Atomically(ctx, func(tx *store.Tx) error {
+		var kept record
+		if c, kept, err = o.load(tx, name); err != nil {
+			return err
+		}
+		if c.unaddressed() != "" {
+			return nil
+		}
+		kept.Etcd = kept.Etcd.next(c.members())
+		c.Etcd = kept.Etcd
+		return o.clusters.Save(tx, name, kept)
+	})
+	return c, err
+}
+
 // controlPlanes are the cluster's control-plane machines, in its order.
 func (c Cluster) controlPlanes() []inventory.Machine {
 	return slices.DeleteFunc(slices.Clone(c.Machines), func(m inventory.Machine) bool { return m.Role != machine.ControlPlane })
 }
 
-// unaddressed is the first control plane whose address no key has vouched for.
+// members are the machines that are to run a member of etcd, in its order.
+func (c Cluster) members() (members []inventory.Machine) {
+	for _, place := range c.Document.EtcdMachines() {
+		at := slices.IndexFunc(c.Machines, func(m inventory.Machine) bool { return m.ID == place.ID })
+		members = append(members, c.Machines[at])
+	}
+	return members
+}
+
+// unaddressed names the first machine whose address all others must know and no
+// key has vouched for. Only before etcd's first start are all of them waited
+// for: later, a machine that never comes must not keep the others from theirs.
 func (c Cluster) unaddressed() string {
-	for _, m := range c.controlPlanes() {
-		if m.Enrolment.Approved.Hash == "" || !m.Address.IsValid() {
-			return m.Hostname
+	planes := c.controlPlanes()
+	for _, m := range append(planes, c.members()...) {
+		if (c.Etcd.Generation == 0 || len(planes) == 1) && !addressed(m) {
+			return place(m.Role) + " " + m.Hostname
 		}
 	}
 	return ""
+}
+
+func place(role machine.Role) string {
+	if role == machine.EtcdOnly {
+		return "etcd machine"
+	}
+	return "control plane"
+}
+
+// addressed says that a key has vouched for the machine's address.
+func addressed(m inventory.Machine) bool {
+	return m.Enrolment.Approved.Hash != "" && m.Address.IsValid()
 }
 
 // endpoint is the API's address for people.
@@ -111,6 +157,8 @@ func endpoint(doc *cluster.Cluster, controlPlanes []inventory.Machine) string {
 	switch {
 	case doc.Endpoint != "":
 		return doc.Endpoint
+	case doc.VirtualIP.IsValid():
+		return "https://" + netip.AddrPortFrom(doc.VirtualIP, 6443).String()
 	case len(controlPlanes) == 0 || !controlPlanes[0].Address.IsValid():
 		return ""
 	}
@@ -130,6 +178,7 @@ func (c Cluster) configFor(m inventory.Machine, keys Keys, machineCA string) *ma
 		Cluster: machine.Cluster{
 			Name:                c.Document.Name,
 			Endpoint:            c.Endpoint,
+			VirtualIP:           c.Document.VirtualIP,
 			PodSubnet:           c.Document.Network.PodSubnet,
 			ServiceSubnet:       c.Document.Network.ServiceSubnet,
 			DNSDomain:           c.Document.Network.DNSDomain,
@@ -140,11 +189,15 @@ func (c Cluster) configFor(m inventory.Machine, keys Keys, machineCA string) *ma
 		},
 	}
 	for _, plane := range c.controlPlanes() {
-		config.Cluster.ControlPlanes = append(config.Cluster.ControlPlanes, plane.Address)
+		if addressed(plane) {
+			config.Cluster.ControlPlanes = append(config.Cluster.ControlPlanes, plane.Address)
+		}
+	}
+	if place.Role != machine.Worker {
+		config.Etcd = c.etcd(m, keys)
 	}
 	if place.Role == machine.ControlPlane {
 		config.ControlPlaneKeys = keys.forControlPlane()
-		config.Etcd = c.etcd(m, keys)
 		if !*c.Document.ScheduleOnControlPlanes && !slices.Contains(config.Kubelet.Taints, controlPlaneTaint) {
 			config.Kubelet.Taints = append(config.Kubelet.Taints, controlPlaneTaint)
 		}
@@ -152,20 +205,25 @@ func (c Cluster) configFor(m inventory.Machine, keys Keys, machineCA string) *ma
 	return config
 }
 
-// bootstraps says whether the machine is to start a new etcd cluster: the first
-// control plane, once. Alone, with its state in RAM, it starts anew each time.
-func (c Cluster) bootstraps(m inventory.Machine) bool {
-	planes := c.controlPlanes()
-	return planes[0].ID == m.ID && (len(planes) == 1 || !m.Enrolment.Bootstrapped)
-}
-
+// etcd is a control plane's or a member's view of etcd, in each of the three
+// topologies: members on the control planes, on machines of their own, or
+// someone else's.
 func (c Cluster) etcd(m inventory.Machine, keys Keys) *machine.Etcd {
-	e := &machine.Etcd{CA: keys.EtcdCA.Bundle(), CAKey: secret.New(string(keys.EtcdCA.KeyPEM)), Generation: 1}
-	for _, plane := range c.controlPlanes() {
-		e.Members = append(e.Members, machine.EtcdMember{Name: plane.Hostname, Address: plane.Address})
+	if e := c.Document.Etcd.External; e != nil {
+		return &machine.Etcd{CA: e.CA, External: &machine.EtcdExternal{Endpoints: e.Endpoints, Cert: e.Cert, Key: e.Key}}
 	}
-	if c.bootstraps(m) {
-		e.Bootstrap = &machine.EtcdBootstrap{Token: secret.New(keys.BootstrapToken)}
+	e := &machine.Etcd{
+		CA: keys.EtcdCA.Bundle(), CAKey: secret.New(string(keys.EtcdCA.KeyPEM)),
+		Generation: c.Etcd.Generation, AllowSlowDisk: c.Document.Etcd.AllowSlowDisk,
+	}
+	for _, member := range c.members() {
+		if addressed(member) {
+			e.Members = append(e.Members, machine.EtcdMember{Name: member.Hostname, Address: member.Address})
+		}
+	}
+	// It stays in the config when it is done: the machine's record of it says so.
+	if grant := c.Etcd.Grant; grant.holds(m) {
+		e.Bootstrap = &machine.EtcdBootstrap{Token: secret.New(grant.Token), Snapshot: grant.Snapshot, Recover: grant.Recover}
 	}
 	return e
 }

@@ -119,6 +119,12 @@ func (v *Inventory) Record(ctx context.Context, id string, events ...Event) erro
 // or neither. It returns the machine as it is stored. change may run several
 // times; it gets a machine without a phase when there was none.
 func (v *Inventory) Change(ctx context.Context, id string, change func(*Machine) ([]Event, error)) (Machine, error) {
+	return v.ChangeWith(ctx, id, func(_ *store.Tx, m *Machine) ([]Event, error) { return change(m) })
+}
+
+// ChangeWith is Change with more: what change reads and writes besides is a
+// part of the same transaction.
+func (v *Inventory) ChangeWith(ctx context.Context, id string, change func(*store.Tx, *Machine) ([]Event, error)) (Machine, error) {
 	if err := v.admit(ctx, id); err != nil {
 		return Machine{}, err
 	}
@@ -127,7 +133,7 @@ func (v *Inventory) Change(ctx context.Context, id string, change func(*Machine)
 		if before, err = loadOr(v.machines, tx, id, Machine{}); err != nil {
 			return err
 		}
-		if err := v.ChangeIn(tx, id, change); err != nil {
+		if err := v.ChangeIn(tx, id, func(m *Machine) ([]Event, error) { return change(tx, m) }); err != nil {
 			return err
 		}
 		after, err = v.machines.Load(tx, id)
@@ -158,6 +164,12 @@ func (v *Inventory) ChangeIn(tx *store.Tx, id string, change func(*Machine) ([]E
 		}
 	}
 	return v.machines.Save(tx, id, machine)
+}
+
+// LoadIn is Get as a part of a greater transaction: that takes effect only if
+// the machine has not changed meanwhile.
+func (v *Inventory) LoadIn(tx *store.Tx, id string) (Machine, error) {
+	return v.machines.Load(tx, id)
 }
 
 // add writes events into the machine's timeline and returns what they make of it.

@@ -23,10 +23,34 @@ type Machine struct {
 
 	Enrolment Enrolment `json:"enrolment"`
 
+	// Given is the config that the machine was given last, and Applied the one
+	// that its units run with, as far as is known of this boot.
+	Given   Given  `json:"given,omitzero"`
+	Applied string `json:"applied,omitempty"` // hex SHA-256
+	// Etcd is what the machine said last of its member of etcd.
+	Etcd EtcdState `json:"etcd,omitzero"`
+
 	// Cluster, Hostname and Role are empty until a cluster claims the machine.
 	Cluster  string       `json:"cluster,omitempty"`
 	Hostname string       `json:"hostname,omitempty"`
 	Role     machine.Role `json:"role,omitempty"`
+}
+
+// Given is a config that was handed out.
+type Given struct {
+	Digest string `json:"digest"` // hex SHA-256
+	// Generation is that of etcd in the config; 0 without one of our own.
+	Generation int `json:"generation,omitempty"`
+}
+
+// EtcdState is what a machine says of its member of etcd.
+type EtcdState struct {
+	MemberID   string `json:"memberID,omitempty"` // hex; empty before it is a member
+	Generation int    `json:"generation,omitempty"`
+	Voter      bool   `json:"voter,omitempty"`
+	Healthy    bool   `json:"healthy,omitempty"` // it answers linearizable reads
+	Leader     bool   `json:"leader,omitempty"`
+	Revision   int64  `json:"revision,omitempty"`
 }
 
 // Enrolment is which key may speak for the machine.
@@ -39,8 +63,9 @@ type Enrolment struct {
 	// Acknowledged is when the machine said that it has stored its config;
 	// zero until it has, for this key.
 	Acknowledged time.Time `json:"acknowledged,omitzero"`
-	// Bootstrapped is true once some key of this machine acknowledged a config.
-	Bootstrapped bool `json:"bootstrapped,omitempty"`
+	// Released is set when a cluster lets go of a machine that has a config:
+	// that config is to be reset, and not to be changed.
+	Released bool `json:"released,omitempty"`
 }
 
 // Key is a machine's public key.
@@ -63,7 +88,7 @@ func (e Enrolment) Approve(key Key) Enrolment {
 		e.Retired = append(slices.Clone(e.Retired), e.Approved.Hash)
 		e.Retired = e.Retired[max(0, len(e.Retired)-maxRetired):]
 	}
-	return Enrolment{Approved: key, Retired: e.Retired, Bootstrapped: e.Bootstrapped}
+	return Enrolment{Approved: key, Retired: e.Retired}
 }
 
 // Words are those of the key that waits for approval or else was approved.
@@ -92,6 +117,9 @@ func (m Machine) Next(e Event, newBoot bool) Machine {
 		m = m.Enter(enroll.Discovered)
 	case newBoot && m.Phase != enroll.Discovered:
 		m = m.Enter(enroll.Booting)
+	}
+	if newBoot { // what runs on it now, nobody knows
+		m.Applied, m.Etcd = "", EtcdState{}
 	}
 	if m.Phase == enroll.Discovered && loading(e) {
 		m = m.Enter(enroll.Booting)

@@ -216,15 +216,15 @@ func FuzzTimeline(f *testing.F) {
 }
 
 func TestApproveRetiresTheKeyBefore(t *testing.T) {
-	e := Enrolment{Bootstrapped: true, Acknowledged: powerOn}
+	e := Enrolment{Acknowledged: powerOn}
 	for i := range maxRetired + 10 {
 		e = e.Approve(Key{Hash: fmt.Sprint(i)})
 	}
 	if len(e.Retired) != maxRetired || e.Retired[maxRetired-1] != fmt.Sprint(maxRetired+8) {
 		t.Errorf("%d retired keys, the newest %s", len(e.Retired), e.Retired[len(e.Retired)-1])
 	}
-	if !e.Acknowledged.IsZero() || !e.Bootstrapped {
-		t.Errorf("acknowledged %v, bootstrapped %v", e.Acknowledged, e.Bootstrapped)
+	if !e.Acknowledged.IsZero() {
+		t.Errorf("acknowledged %v", e.Acknowledged)
 	}
 	if again := e.Approve(e.Approved); len(again.Retired) != maxRetired || again.Retired[maxRetired-1] != e.Retired[maxRetired-1] {
 		t.Error("approving the same key retired it")

@@ -91,3 +91,26 @@ type Machine struct {
 	Labels   map[string]string `yaml:"labels,omitempty"`
 	Taints   []string          `yaml:"taints,omitempty"`
 }
+
+// Masked says that the document is one that was shown to a person: the key of
+// the external etcd is not in it.
+func (c *Cluster) Masked() bool { return c.Etcd.External != nil && c.Etcd.External.Key.Masked() }
+
+// Mask is the document as it may be shown to anybody: the key of the external
+// etcd is masked.
+func (c *Cluster) Mask() *Cluster {
+	shown := *c
+	if c.Etcd.External != nil {
+		external := *c.Etcd.External
+		external.Key = external.Key.Mask()
+		shown.Etcd.External = &external
+	}
+	return &shown
+}
+
+// Unmask gives a masked document the key that another one of the cluster has.
+func (c *Cluster) Unmask(with *Cluster) {
+	if c.Masked() && with.Etcd.External != nil {
+		c.Etcd.External.Key = with.Etcd.External.Key
+	}
+}

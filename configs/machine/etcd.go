@@ -36,10 +36,15 @@ func (e *Etcd) checkExternal(ps *document.Problems) {
 	if len(e.Members) > 0 || e.Bootstrap != nil {
 		ps.Add("etcd.external", "there are members of our own too", "either external or members")
 	}
+	if e.External.Key.Masked() {
+		ps.Add("etcd.external.key", "this is not a private key", "the private key that belongs to the certificate")
+	}
 	CheckExternal(ps, "etcd.external", *e.External)
 }
 
-// CheckExternal adds the problems of what is said of an external etcd.
+// CheckExternal adds the problems of what is said of an external etcd. A key
+// that is masked passes: the document was shown to a person, and whoever takes
+// it back has the key.
 func CheckExternal(ps *document.Problems, path string, e EtcdExternal) {
 	if len(e.Endpoints) == 0 {
 		ps.Add(path+".endpoints", "there is none", "https://host:port of at least one member")
@@ -50,7 +55,9 @@ func CheckExternal(ps *document.Problems, path string, e EtcdExternal) {
 	if _, err := parseCertificates(e.Cert); err != nil {
 		ps.Add(path+".cert", "this is not a certificate", "a client certificate in PEM")
 	}
-	pair(ps, path+".key", e.Cert, e.Key)
+	if !e.Key.Masked() {
+		pair(ps, path+".key", e.Cert, e.Key)
+	}
 }
 
 // CheckAuthorities adds a problem unless text is the certificate of a CA, in PEM.

@@ -17,6 +17,12 @@ func (s String) Reveal() string { return s.text }
 // IsZero reports whether there is no secret.
 func (s String) IsZero() bool { return s.text == "" }
 
+// Mask is what stands in the secret's place where it may be seen.
+func (s String) Mask() String { return String{mask} }
+
+// Masked says that this is the mask, and not the secret.
+func (s String) Masked() bool { return s.text == mask }
+
 func (s String) String() string   { return mask }
 func (s String) GoString() string { return mask }
 
