@@ -155,6 +155,30 @@ func (n *Net) Host(mac string) *Host {
 	return &Host{name: name, t: n.t}
 }
 
+// Address gives the host an IP address, and its network a route.
+func (h *Host) Address(address netip.Prefix) {
+	h.t.Helper()
+	h.Run("ip", "addr", "add", address.String(), "dev", "eth0")
+}
+
+// Plug connects the host's cable to the bridge, or pulls it: the card sees no
+// carrier then. A host starts connected.
+func (h *Host) Plug(in bool) {
+	h.t.Helper()
+	if err := run(fmt.Sprintf("ip link set %s %s", h.name, map[bool]string{true: "up", false: "down"}[in])); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// Mute has the host send nothing to the given addresses any more, though it
+// hears them, until it is undone.
+func (h *Host) Mute(to []netip.Addr, muted bool) {
+	h.t.Helper()
+	for _, a := range to {
+		h.Run("ip", "route", map[bool]string{true: "add", false: "del"}[muted], "blackhole", a.String())
+	}
+}
+
 // Command is a program that will run on the host. It ends with the context.
 func (h *Host) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.name, program}, args...)...)
