@@ -43,6 +43,7 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 		Name:        Name,
 		Path:        "/usr/bin/etcd",
 		Args:        args(cfg, id),
+		Reads:       []string{CAFile},
 		Ready:       proc.HTTPProbe{URL: metrics + "/readyz"},
 		OOMScoreAdj: -999,
 	}}}

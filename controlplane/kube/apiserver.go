@@ -58,6 +58,7 @@ func apiServer(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		// Half as many collections: a fifth less processor time until it is
 		// ready, for 40 MB.
 		Env:         append([]string{"GOGC=200"}, generation(cfg)...),
+		Reads:       []string{etcd.CAFile, accountKeyFile, dir + "/admission.yaml", dir + "/audit.yaml"},
 		OOMScoreAdj: -998,
 	}}
 }

@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"slipway/configs/machine"
+	"slipway/controlplane/renew"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
 )
@@ -21,6 +22,7 @@ func controllerManager(cfg *machine.Config) supervise.Unit {
 		"--service-cluster-ip-range="+cfg.Cluster.ServiceSubnet.String(),
 		"--cluster-signing-cert-file="+signerFile,
 		"--cluster-signing-key-file="+signerKeyFile,
+		"--cluster-signing-duration="+renew.Lifetime(cfg).String(), // kubelets' certificates
 		"--root-ca-file="+CAFile,
 		"--service-account-private-key-file="+accountKeyFile,
 		"--use-service-account-credentials",
@@ -31,11 +33,11 @@ func controllerManager(cfg *machine.Config) supervise.Unit {
 		"--kube-api-qps=200",
 		"--kube-api-burst=400",
 	)
-	return controller(cfg, controllerManagerName, "10257", args)
+	return controller(controllerManagerName, "10257", args, generation(cfg), CAFile, accountKeyFile)
 }
 
 func scheduler(cfg *machine.Config) supervise.Unit {
-	return controller(cfg, schedulerName, "10259", loopbackArgs(cfg, schedulerName, "10259"))
+	return controller(schedulerName, "10259", loopbackArgs(cfg, schedulerName, "10259"), generation(cfg))
 }
 
 // loopbackArgs are the flags of a controller that serves its health and
@@ -62,12 +64,13 @@ func loopbackArgs(cfg *machine.Config, name, port string) []string {
 // controller starts after the API server. Started beside it, the controller
 // manager gets to work as soon as the API answers, finds it not yet healthy
 // for ten seconds, and ends.
-func controller(cfg *machine.Config, name, port string, args []string) supervise.Unit {
+func controller(name, port string, args, env []string, reads ...string) supervise.Unit {
 	return supervise.Unit{Name: name, After: []string{APIServer}, Service: &proc.Process{
 		Name:        name,
 		Path:        "/usr/bin/" + name,
 		Args:        args,
-		Env:         generation(cfg),
+		Env:         env,
+		Reads:       append(reads, Kubeconfig(name)),
 		Ready:       proc.HTTPSProbe{URL: "https://127.0.0.1:" + port + "/healthz", CAFile: CAFile},
 		OOMScoreAdj: -997,
 	}}

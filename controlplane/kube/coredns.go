@@ -27,6 +27,7 @@ func coreDNS() supervise.Unit {
 		Path:        "/usr/bin/coredns",
 		Args:        []string{"-conf=" + corefilePath},
 		Env:         []string{"GOMEMLIMIT=128MiB"},
+		Reads:       []string{corefilePath, Kubeconfig(coreDNSName)},
 		Ready:       proc.HTTPProbe{URL: "http://127.0.0.1:8181/ready"},
 		OOMScoreAdj: -996,
 	}}

@@ -13,10 +13,20 @@ import (
 // that calling for a new one. It is less than certificates are backdated.
 const skew = 5 * time.Minute
 
+// notice is what a new leaf needs to get to its users, of an old one's life:
+// client-go looks at the files every five minutes, package renew every minute.
+const notice = 6 * time.Minute
+
+// margin is how much of its life a leaf has left when it is due: a third. Of a
+// short one it is more, so that nobody is left with an ended one.
+func margin(lifetime time.Duration) time.Duration {
+	return max(lifetime/3, min(notice, lifetime*2/3))
+}
+
 // Due says why it is time for a new leaf in place of the one in certPEM and
 // keyPEM, which are nil if there is none; "" if that one is good. A leaf is
-// good while more than a third of lifetime is left, if it is what the request
-// asks for and the CA's signing certificate signed it. The error is of the CA.
+// good while more than a third of lifetime is left (see margin), if it is what
+// the request asks for and the CA's signing certificate signed it. The error is of the CA.
 func (l Leaf) Due(certPEM, keyPEM []byte, now time.Time, lifetime time.Duration) (string, error) {
 	signer, err := l.CA.Signer()
 	if err != nil {
@@ -48,7 +58,7 @@ func dueAt(cert *x509.Certificate, end, now time.Time, lifetime time.Duration) s
 		return "it is not valid yet"
 	case left > lifetime+skew:
 		return "it lasts too long"
-	case left > lifetime/3:
+	case left > margin(lifetime):
 		return ""
 	case !cert.NotAfter.Before(end) && left > 0:
 		return "" // a new one could not last longer: its CA ends with it

@@ -105,3 +105,14 @@ func TestDueOfBadFiles(t *testing.T) {
 		t.Errorf("with a key of another CA: %v", err)
 	}
 }
+
+func TestMargin(t *testing.T) {
+	for lifetime, want := range map[time.Duration]time.Duration{
+		365 * 24 * time.Hour: 365 * 8 * time.Hour, time.Hour: 20 * time.Minute, 18 * time.Minute: 6 * time.Minute,
+		10 * time.Minute: 6 * time.Minute, 3 * time.Minute: 2 * time.Minute,
+	} {
+		if got := margin(lifetime); got != want {
+			t.Errorf("margin(%s) = %s, want %s", lifetime, got, want)
+		}
+	}
+}

@@ -35,8 +35,13 @@ const interval = time.Minute
 // asks for.
 func Unit(cfg *machine.Config, leaves []leaf.Leaf) supervise.Unit {
 	return supervise.Unit{Name: Name, Service: &Service{
-		Leaves: leaves, Lifetime: cmp.Or(cfg.Cluster.CertificateLifetime, machine.DefaultCertificateLifetime),
+		Leaves: leaves, Lifetime: Lifetime(cfg),
 	}}
+}
+
+// Lifetime is how long certificates of the cluster's components last.
+func Lifetime(cfg *machine.Config) time.Duration {
+	return cmp.Or(cfg.Cluster.CertificateLifetime, machine.DefaultCertificateLifetime)
 }
 
 // Service keeps leaves on disk.

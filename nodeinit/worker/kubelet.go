@@ -32,9 +32,9 @@ type login struct {
 
 // loginOf says where the kubelet's credentials are. A worker's kubelet asks for
 // them with the bootstrap token, writes them and renews them in place. A
-// control-plane machine holds the CA: package controlplane mints the first
-// certificate there, as it does for every component, so that the first node
-// need not wait for a controller manager to sign it.
+// control-plane machine holds the CA: the unit certificates mints and renews it
+// there, as it does for every component. The first node need not wait for a
+// controller manager to sign it, and one that was off for long comes back alone.
 func loginOf(cfg *machine.Config) login {
 	if cfg.Role == machine.ControlPlane {
 		return login{
@@ -97,6 +97,7 @@ func kubeletFiles(cfg *machine.Config, _ machine.Identity) ([]proc.File, error) 
 		"Domain":   cfg.Cluster.DNSDomain,
 		"Reserved": reserved(cfg.Role),
 		"Taints":   taints,
+		"Rotates":  loginOf(cfg).bootstraps,
 	})
 	if err != nil || !loginOf(cfg).bootstraps {
 		return []proc.File{config}, err

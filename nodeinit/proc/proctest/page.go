@@ -59,6 +59,9 @@ func printService(b *strings.Builder, service supervise.Service) {
 	if p.Ready != nil {
 		fmt.Fprintf(b, "  ready: %s\n", p.Ready)
 	}
+	for _, path := range p.Reads {
+		fmt.Fprintf(b, "  reads once: %s\n", path)
+	}
 	if p.LeaveChildren {
 		b.WriteString("  leaves children\n")
 	}
