@@ -1,10 +1,11 @@
 // Package apiclient is the smallest Kubernetes API client: requests with a
 // client certificate, answers as JSON. It exists because PID 1 carries its
-// callers, the units addons and node, and client-go would triple PID 1's size.
+// callers, the units addons, secrets and node, and client-go would triple PID 1's size.
 // It has no cache, no watch and no types.
 package apiclient
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -22,7 +23,7 @@ const (
 	// timeout bounds one request.
 	timeout = 15 * time.Second
 	// maxAnswer bounds an answer, in bytes.
-	maxAnswer = 4 << 20
+	maxAnswer = 8 << 20
 )
 
 // The content types of patches that the callers send.
@@ -83,38 +84,94 @@ func (c *Client) Patch(ctx context.Context, path, contentType string, body []byt
 	return c.do(ctx, http.MethodPatch, path, contentType, body, nil)
 }
 
+// Put replaces what is at path by body, JSON. What the server answers is
+// dropped. ErrConflict is within the error if body's resourceVersion is old.
+func (c *Client) Put(ctx context.Context, path string, body []byte) error {
+	return c.do(ctx, http.MethodPut, path, asJSON, body, nil)
+}
+
+// Metadata reads a list of objects into value, of each its metadata only.
+func (c *Client) Metadata(ctx context.Context, path string, value any) error {
+	return c.ask(ctx, request{http.MethodGet, path, asMetadata, "", nil}, func(answer io.Reader) error {
+		return json.NewDecoder(io.LimitReader(answer, maxAnswer)).Decode(value)
+	})
+}
+
+// Find reads text from path, of any length, until a line contains part, and
+// says whether one does.
+func (c *Client) Find(ctx context.Context, path, part string) (found bool, err error) {
+	err = c.ask(ctx, request{http.MethodGet, path, "", "", nil}, func(answer io.Reader) error {
+		lines := bufio.NewScanner(answer)
+		for !found && lines.Scan() {
+			found = bytes.Contains(lines.Bytes(), []byte(part))
+		}
+		return lines.Err()
+	})
+	return found, err
+}
+
+const (
+	asJSON = "application/json"
+	// asMetadata: kubernetes.io/docs/reference/using-api/api-concepts, metadata-only fetches.
+	asMetadata = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+)
+
+type request struct {
+	method, path        string
+	accept, contentType string
+	body                []byte
+}
+
 func (c *Client) do(ctx context.Context, method, path, contentType string, body []byte, value any) error {
-	request, err := http.NewRequestWithContext(ctx, method, c.server+path, bytes.NewReader(body))
+	return c.ask(ctx, request{method, path, asJSON, contentType, body}, func(answer io.Reader) error {
+		if value == nil {
+			_, err := io.Copy(io.Discard, io.LimitReader(answer, maxAnswer))
+			return err
+		}
+		return json.NewDecoder(io.LimitReader(answer, maxAnswer)).Decode(value)
+	})
+}
+
+// ask sends a request and has read take the answer, if it is a good one.
+func (c *Client) ask(ctx context.Context, r request, read func(io.Reader) error) error {
+	fail := func(err error) error { return fmt.Errorf("%s %s: %w", r.method, r.path, err) }
+	request, err := http.NewRequestWithContext(ctx, r.method, c.server+r.path, bytes.NewReader(r.body))
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
+		return fail(err)
 	}
-	request.Header.Set("Accept", "application/json")
-	if contentType != "" {
-		request.Header.Set("Content-Type", contentType)
+	if r.accept != "" {
+		request.Header.Set("Accept", r.accept)
+	}
+	if r.contentType != "" {
+		request.Header.Set("Content-Type", r.contentType)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
 		return err // names method and URL itself
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
-	}
-	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("%s %s: %w", method, path, refusal(response.StatusCode, answer))
-	}
-	if value == nil {
+	if response.StatusCode/100 == 2 {
+		if err := read(response.Body); err != nil {
+			return fail(fmt.Errorf("read answer: %w", err))
+		}
 		return nil
 	}
-	if err := json.Unmarshal(answer, value); err != nil {
-		return fmt.Errorf("%s %s: read answer: %w", method, path, err)
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return fail(err)
 	}
-	return nil
+	return fail(refusal(response.StatusCode, answer))
 }
 
-// ErrNotFound is within the error when the object does not exist.
-var ErrNotFound = errors.New("not found")
+// What a caller may have to tell apart.
+var (
+	// ErrNotFound is within the error when the object does not exist.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict is within it when the object has changed meanwhile.
+	ErrConflict = errors.New("changed meanwhile")
+	// ErrGone is within it when a list can no longer be continued.
+	ErrGone = errors.New("gone")
+)
 
 // refusal is what the server gave as its reason: a Status object, as a rule.
 func refusal(code int, answer []byte) error {
@@ -122,8 +179,13 @@ func refusal(code int, answer []byte) error {
 	if json.Unmarshal(answer, &status) != nil || status.Message == "" {
 		status.Message = http.StatusText(code)
 	}
-	if code == http.StatusNotFound {
+	switch code {
+	case http.StatusNotFound:
 		return fmt.Errorf("%w: %s", ErrNotFound, status.Message)
+	case http.StatusConflict:
+		return fmt.Errorf("%w: %s", ErrConflict, status.Message)
+	case http.StatusGone:
+		return fmt.Errorf("%w: %s", ErrGone, status.Message)
 	}
 	return fmt.Errorf("%d: %s", code, status.Message)
 }
