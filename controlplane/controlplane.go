@@ -11,6 +11,7 @@ import (
 
 	"slipway/configs/machine"
 	"slipway/controlplane/addons"
+	"slipway/controlplane/atrest"
 	"slipway/controlplane/etcd"
 	"slipway/controlplane/kube"
 	"slipway/controlplane/leaf"
@@ -32,6 +33,7 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 	if cfg.Role == machine.ControlPlane {
 		units = append(units, kube.Units(cfg, id)...)
 		units = append(units, addons.Units(id)...)
+		units = append(units, atrest.Units(cfg)...)
 	}
 	return units
 }

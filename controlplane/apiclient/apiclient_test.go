@@ -25,6 +25,20 @@ func answers(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, `{"kind":"Status","message":"nodes is forbidden: no"}`)
 	case "/garbage":
 		io.WriteString(w, `<html>`)
+	case "/list":
+		if !strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadataList") {
+			w.WriteHeader(http.StatusNotAcceptable)
+		}
+		io.WriteString(w, `{"items":[{},{}]}`)
+	case "/metrics":
+		io.WriteString(w, strings.Repeat("a 1\n", 1000)+"b{c=\"d\"} 1\n")
+	case "/put":
+		body, _ := io.ReadAll(r.Body)
+		if r.Method != http.MethodPut || r.Header.Get("Content-Type") != asJSON || string(body) != `{"a":1}` {
+			w.WriteHeader(http.StatusConflict)
+		}
+	case "/gone":
+		w.WriteHeader(http.StatusGone)
 	case "/patch":
 		body, _ := io.ReadAll(r.Body)
 		if r.Method != http.MethodPatch || r.Header.Get("Content-Type") != Apply || string(body) != "a: 1" {
@@ -56,6 +70,39 @@ func TestGet(t *testing.T) {
 func TestPatch(t *testing.T) {
 	if err := open(t).Patch(t.Context(), "/patch", Apply, []byte("a: 1")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestPut(t *testing.T) {
+	client := open(t)
+	if err := client.Put(t.Context(), "/put", []byte(`{"a":1}`)); err != nil {
+		t.Error(err)
+	}
+	if err := client.Put(t.Context(), "/put", []byte(`{"a":2}`)); !errors.Is(err, ErrConflict) {
+		t.Errorf("Put = %v, want a conflict", err)
+	}
+}
+
+func TestMetadata(t *testing.T) {
+	client := open(t)
+	var list struct{ Items []any }
+	if err := client.Metadata(t.Context(), "/list", &list); err != nil || len(list.Items) != 2 {
+		t.Errorf("Metadata = %v, %v", list, err)
+	}
+	if err := client.Metadata(t.Context(), "/gone", &list); !errors.Is(err, ErrGone) {
+		t.Errorf("Metadata = %v, want gone", err)
+	}
+}
+
+func TestFind(t *testing.T) {
+	client := open(t)
+	for part, want := range map[string]bool{`c="d"`: true, `c="e"`: false} {
+		if found, err := client.Find(t.Context(), "/metrics", part); err != nil || found != want {
+			t.Errorf("Find(%s) = %v, %v", part, found, err)
+		}
+	}
+	if _, err := client.Find(t.Context(), "/none", "x"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("Find = %v, want not found", err)
 	}
 }
 

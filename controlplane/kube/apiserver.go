@@ -22,6 +22,10 @@ const (
 	etcdClientCert    = pkiDir + "/apiserver-etcd-client"
 	proxyClientCert   = pkiDir + "/front-proxy-client"
 
+	// EncryptionFile says with which keys Secrets are encrypted. The API server
+	// loads it anew when it changes.
+	EncryptionFile = dir + "/encryption.yaml"
+
 	// frontProxyUser is whom extension API servers trust to name users.
 	frontProxyUser = "front-proxy-client"
 )
@@ -101,7 +105,7 @@ func etcdArgs(cfg *machine.Config) []string {
 	return append(pair("--etcd-certfile", "--etcd-keyfile", etcdClientCert),
 		"--etcd-servers="+strings.Join(etcdServers(cfg), ","),
 		"--etcd-cafile="+etcd.CAFile,
-		"--encryption-provider-config="+dir+"/encryption.yaml",
+		"--encryption-provider-config="+EncryptionFile,
 		"--encryption-provider-config-automatic-reload")
 }
 
