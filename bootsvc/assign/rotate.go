@@ -38,10 +38,22 @@ const (
 	Retire RotationPhase = "retire"
 )
 
-// settle is how long trust goes on after every machine has taken it. Pods see
-// the cluster's CA in a ConfigMap: the kubelet refreshes that within 90 s, and
-// client-go, from 1.36 on, reads the file anew every five minutes.
-const settle = 8 * time.Minute
+// settle is how long a phase lasts after every machine has taken it, for what
+// reads files or objects in its own time. Client-go looks at certificate and CA
+// files every five minutes (the CA from 1.36 on), and the kubelet renews the
+// ConfigMap in which pods see the cluster's CA within 90 s. An API server and
+// an extension of it follow each other's files and ConfigMap within a minute.
+func settle(what What, phase RotationPhase) time.Duration {
+	switch {
+	case phase == Retire:
+		return 0
+	case what == KubernetesCA:
+		return 8 * time.Minute
+	case what == FrontProxyCA:
+		return 2 * time.Minute
+	}
+	return 0
+}
 
 // Rotation is the replacement of one secret, under way.
 type Rotation struct {
@@ -157,19 +169,14 @@ func (r Rotation) WaitingFor(machines []Standing, now time.Time) string {
 	if r.Taken.IsZero() {
 		return behind(machines)
 	}
-	if left := r.until().Sub(now); left > 0 {
-		return fmt.Sprintf("pods to read the new CA: until %s", r.until().UTC().Format("15:04:05 MST"))
+	if r.until().After(now) {
+		return fmt.Sprintf("programs and pods to read their new files: until %s", r.until().UTC().Format("15:04:05 MST"))
 	}
 	return ""
 }
 
 // until is when a phase that was taken by all may end.
-func (r Rotation) until() time.Time {
-	if r.What == KubernetesCA && r.Phase == Trust {
-		return r.Taken.Add(settle)
-	}
-	return r.Taken
-}
+func (r Rotation) until() time.Time { return r.Taken.Add(settle(r.What, r.Phase)) }
 
 // Advance moves on every rotation whose phase every machine has taken, by one
 // phase at most. passed are those that have moved, in their new phase; one that

@@ -35,6 +35,10 @@ const (
 	searchPath    = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
+// Preparation is what a process needs done each time before it starts. It may
+// be repeated; its error is the start's.
+type Preparation interface{ Prepare() error }
+
 // Process is a program run as a service. Its exported fields say all there is
 // to know about how it runs; they are not changed while it does.
 type Process struct {
@@ -54,6 +58,9 @@ type Process struct {
 	// Reads are the files that the program reads only when it starts. When one
 	// is not as it was, the process is another one: Apply restarts it.
 	Reads []string
+
+	// Before is done before each start; nil: nothing.
+	Before Preparation
 
 	// LeaveChildren keeps what the process started alive when it ends:
 	// containerd's shims, and so its containers, outlive containerd.
@@ -75,6 +82,11 @@ type Process struct {
 // error if it had to be killed. Otherwise the error holds the exit status and
 // the last line of output.
 func (p *Process) Run(ctx context.Context, ready func()) error {
+	if p.Before != nil {
+		if err := p.Before.Prepare(); err != nil {
+			return fmt.Errorf("prepare %s: %w", p.Name, err)
+		}
+	}
 	group, err := p.openCgroup()
 	if err != nil {
 		return err
@@ -230,7 +242,7 @@ func (p *Process) Equal(other supervise.Service) bool {
 		p.Cgroup == o.Cgroup && reflect.DeepEqual(p.Ready, o.Ready) && p.ReadyTimeout == o.ReadyTimeout &&
 		p.StopSignal == o.StopSignal && p.StopTimeout == o.StopTimeout &&
 		p.OOMScoreAdj == o.OOMScoreAdj && p.LeaveChildren == o.LeaveChildren &&
-		slices.Equal(p.Reads, o.Reads) && p.inputs == o.inputs
+		slices.Equal(p.Reads, o.Reads) && p.inputs == o.inputs && reflect.DeepEqual(p.Before, o.Before)
 }
 
 // PID is the running process, or 0.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"slipway/configs/kubeconfig"
 	"slipway/configs/machine"
@@ -21,6 +22,10 @@ const (
 	// kubeletCertDir is where the kubelet keeps client certificates that it
 	// asked for itself.
 	kubeletCertDir = "/var/lib/kubelet/pki"
+	// askedFile is the present one: certificate and key. While it is being
+	// renewed, the next one is called renewedName for a moment.
+	askedFile   = kubeletCertDir + "/kubelet-client-current.pem"
+	renewedName = "kubelet-client-updated.pem"
 )
 
 // login is how a node's kubelet logs in to the API server.
@@ -42,8 +47,7 @@ func loginOf(cfg *machine.Config) login {
 			certFile:   "/etc/kubernetes/pki/kubelet.crt", keyFile: "/etc/kubernetes/pki/kubelet.key",
 		}
 	}
-	current := kubeletCertDir + "/kubelet-client-current.pem"
-	return login{kubeconfig: "/var/lib/kubelet/kubeconfig", certFile: current, keyFile: current, bootstraps: true}
+	return login{kubeconfig: "/var/lib/kubelet/kubeconfig", certFile: askedFile, keyFile: askedFile, bootstraps: true}
 }
 
 // kubelet comes after the API server where that is on the same machine: its
@@ -51,9 +55,10 @@ func loginOf(cfg *machine.Config) login {
 func kubelet(cfg *machine.Config, id machine.Identity) supervise.Unit {
 	after := []string{containerdName, imagesName, podsName}
 	if cfg.Role == machine.ControlPlane {
-		after = append(after, "kube-apiserver")
+		after = append(after, "kube-apiserver", "certificates")
 	}
 	login := loginOf(cfg)
+	credential := kubeletCredential(login, cfg.Cluster.CA)
 	args := []string{
 		"--config=" + kubeletConfig,
 		"--kubeconfig=" + login.kubeconfig,
@@ -68,11 +73,14 @@ func kubelet(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		args = append(args, "--node-labels="+labels)
 	}
 	return supervise.Unit{Name: kubeletName, After: after, Service: &proc.Process{
-		Name:        kubeletName,
-		Path:        "/usr/bin/kubelet",
-		Args:        args,
-		Ready:       proc.HTTPProbe{URL: "http://127.0.0.1:10248/healthz"},
-		OOMScoreAdj: -999,
+		Name:   kubeletName,
+		Path:   "/usr/bin/kubelet",
+		Args:   args,
+		Before: credential,
+		Ready:  credential,
+		// It waits for other machines: for an API server, and for one that signs.
+		ReadyTimeout: 10 * time.Minute,
+		OOMScoreAdj:  -999,
 	}}
 }
 
