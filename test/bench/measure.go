@@ -187,6 +187,20 @@ func (b bench) boot(ctx context.Context) ([]figure, error) {
 	return append(figures, figure{name: "pulls", value: float64(len(strings.Fields(pulls))), unit: "count", budget: upTo(0)}), nil
 }
 
+// cluster is four blank machines' way from power-on to a cluster of three
+// control planes and a worker, all Ready.
+func (b bench) cluster(ctx context.Context) ([]figure, error) {
+	begin := time.Now()
+	if err := b.run(ctx, "lab", "up", lab, "--image", b.image, "--machines", "4", "--memory", "2048"); err != nil {
+		return nil, err
+	}
+	defer b.down()
+	if err := b.inside(ctx, "cluster", "create", lab, "--control-planes", "3", "--workers", "1", "--yes", "--wait", "--timeout", "20m"); err != nil {
+		return nil, err
+	}
+	return []figure{{name: "cluster.ready.3+1", value: time.Since(begin).Seconds(), unit: "s", budget: upTo(360)}}, nil
+}
+
 // phases are the steps of the boot, each with the time since the one before.
 func (b bench) phases(ctx context.Context) ([]figure, error) {
 	var machine struct {
