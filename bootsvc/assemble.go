@@ -63,11 +63,16 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 		MAC: ask.MAC, Observe: machines.Observe, Refusals: refusals, Metrics: metrics, Log: s.Log, Now: s.Now,
 	})
 	people := s.api(p, machines, refusals, metrics)
+	clock, err := s.snapshots(p, people, metrics)
+	if err != nil {
+		return parts{}, err
+	}
 	return parts{
 		where: p.where(),
 		all: []part{
 			{"store", background(p.state.Run)}, {"inventory", background(machines.Run)},
 			{"api", people.Run}, {"http", web.Run}, {"tftp", loaders.Run}, {"dhcp", ask.Run}, {"radv", routers.Run},
+			{"snapshots", background(clock.Run)},
 		},
 	}, nil
 }

@@ -26,6 +26,7 @@ const (
 	caValidity     = 20 * 365 * 24 * time.Hour
 	serverValidity = 90 * 24 * time.Hour
 	adminValidity  = 365 * 24 * time.Hour
+	backupValidity = 24 * time.Hour
 )
 
 // identity is who the boot service is: its CA, and the server certificate that
@@ -38,8 +39,14 @@ type identity struct {
 	now   func() time.Time
 
 	mu     sync.Mutex
-	shown  *tls.Certificate
-	expiry time.Time
+	shown  issued // to the API's clients
+	backup issued // to nodes, whose etcd it takes snapshots of
+}
+
+// issued is a certificate that is made anew a third of its life before its end.
+type issued struct {
+	cert *tls.Certificate
+	due  time.Time
 }
 
 // newIdentity reads the CA from the store, or makes it on the first start.
@@ -68,27 +75,40 @@ func newIdentity(ctx context.Context, s *store.Store, address netip.Addr, now fu
 	}, nil
 }
 
-// certificate is what the API shows. A third before its end it makes a new one.
+// certificate is what the API shows. The CA itself closes the chain: machines
+// know that by its hash only.
 func (i *identity) certificate() (*tls.Certificate, error) {
+	return i.renew(&i.shown, pki.Request{
+		CommonName: client.ServerName, DNSNames: i.names, IPs: i.ips, Server: true, Validity: serverValidity,
+	})
+}
+
+// backupCertificate is what the boot service shows to nodes: it may look at
+// their etcd and take snapshots of it, and nothing else.
+func (i *identity) backupCertificate() (*tls.Certificate, error) {
+	return i.renew(&i.backup, pki.Request{
+		CommonName: client.ServerName, Organizations: []string{string(api.Backup)}, Client: true, Validity: backupValidity,
+	})
+}
+
+// renew returns the certificate that was issued, or a new one when it is time.
+func (i *identity) renew(kept *issued, r pki.Request) (*tls.Certificate, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.shown != nil && i.now().Before(i.expiry.Add(-serverValidity/3)) {
-		return i.shown, nil
+	if kept.cert != nil && i.now().Before(kept.due) {
+		return kept.cert, nil
 	}
-	leaf, err := i.ca.Issue(pki.Request{
-		CommonName: client.ServerName, DNSNames: i.names, IPs: i.ips, Server: true, Validity: serverValidity,
-	}, i.now())
+	leaf, err := i.ca.Issue(r, i.now())
 	if err != nil {
 		return nil, err
 	}
-	// The CA itself closes the chain: machines know it by its hash only.
 	chain := append(append([]byte(nil), leaf.CertPEM...), i.ca.CertPEM...)
 	cert, err := tls.X509KeyPair(chain, leaf.KeyPEM)
 	if err != nil {
-		return nil, fmt.Errorf("use server certificate: %w", err)
+		return nil, fmt.Errorf("use certificate of %s: %w", r.CommonName, err)
 	}
-	i.shown, i.expiry = &cert, i.now().Add(serverValidity)
-	return i.shown, nil
+	*kept = issued{cert: &cert, due: i.now().Add(r.Validity / 3 * 2)}
+	return kept.cert, nil
 }
 
 func (i *identity) pool() *x509.CertPool {

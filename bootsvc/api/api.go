@@ -29,6 +29,7 @@ import (
 	"slipway/bootsvc/enroll"
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/refusal"
+	"slipway/bootsvc/snapshot"
 )
 
 // The bounds of what a client may take.
@@ -50,6 +51,11 @@ type Server struct {
 	Inventory *inventory.Inventory
 	Desk      *enroll.Desk
 	Office    *assign.Office
+	Snapshots *snapshot.Store
+	// Take has a snapshot taken: a snapshot.Taker's.
+	Take func(context.Context, snapshot.Origin, []snapshot.Member) (snapshot.Snapshot, error)
+	// EtcdStatus asks a node how its member of etcd is: snapshot.Nodes does.
+	EtcdStatus assign.AskStatus
 	// Certificate is what the server shows; it is asked for every handshake,
 	// so that it can be renewed. Its chain must end with the CA certificate:
 	// machines know that by its hash only.

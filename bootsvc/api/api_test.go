@@ -24,6 +24,7 @@ import (
 	"slipway/bootsvc/enroll"
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/refusal"
+	"slipway/bootsvc/snapshot"
 	"slipway/bootsvc/store"
 	"slipway/configs/machine"
 	"slipway/controlplane/pki"
@@ -33,9 +34,10 @@ const machineID = "52-54-00-00-00-01"
 
 // site is a boot service's API on a loopback port, and its CA.
 type site struct {
-	url  string
-	ca   pki.CA
-	desk *enroll.Desk
+	url    string
+	ca     pki.CA
+	desk   *enroll.Desk
+	server *Server
 }
 
 func newCA(t *testing.T, name string) pki.CA {
@@ -84,7 +86,12 @@ func start(t *testing.T, rules enroll.Rules) *site {
 	machines := inventory.New(state, log, metrics)
 	desk := &enroll.Desk{Inventory: machines, CA: ca, Rules: rules, Now: time.Now}
 	shown := keyPair(t, ca, pki.Request{CommonName: "slipway", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Server: true})
+	snapshots, err := snapshot.Open(filepath.Join(dir, "snapshots"), log, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := &Server{
+		Snapshots: snapshots, Take: snapshot.NewTaker(snapshots, &snapshot.Nodes{}).Take,
 		Inventory: machines, Desk: desk, Office: assign.New(state, machines, ca.CertPEM, time.Now),
 		Certificate: func() (*tls.Certificate, error) { return shown, nil }, ClientCAs: pool(t, ca),
 		Metrics:  promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
@@ -103,7 +110,7 @@ func start(t *testing.T, rules enroll.Rules) *site {
 			t.Error(err)
 		}
 	})
-	return &site{url: "https://" + listener.Addr().String(), ca: ca, desk: desk}
+	return &site{url: "https://" + listener.Addr().String(), ca: ca, desk: desk, server: server}
 }
 
 // as is an HTTP client that shows a certificate; nil shows none.

@@ -15,6 +15,7 @@ import (
 	"slipway/bootsvc/assign"
 	"slipway/bootsvc/enroll"
 	"slipway/bootsvc/inventory"
+	"slipway/bootsvc/snapshot"
 	"slipway/bootsvc/store"
 	configs "slipway/configs/enroll"
 )
@@ -45,6 +46,11 @@ var codes = []struct {
 	{assign.ErrWhich, connect.CodeFailedPrecondition},
 	{assign.ErrExists, connect.CodeAlreadyExists},
 	{assign.ErrDocument, connect.CodeInvalidArgument},
+	{assign.ErrNoMembers, connect.CodeFailedPrecondition},
+	{snapshot.ErrNotFound, connect.CodeNotFound},
+	{snapshot.ErrBad, connect.CodeInvalidArgument},
+	{snapshot.ErrFull, connect.CodeResourceExhausted},
+	{snapshot.ErrNoMember, connect.CodeFailedPrecondition},
 	{context.Canceled, connect.CodeCanceled},
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded},
 }

@@ -20,12 +20,12 @@ func withDeadlines(next http.Handler) http.Handler {
 	})
 }
 
-// extend gives a stream until writeTimeout from now for its next message, each
-// way. A client that neither takes nor sends anything for that long is gone.
-func extend(ctx context.Context) {
+// extend gives a call this long from now for what it does next, each way: for a
+// stream's next message, which a client that is gone neither takes nor sends.
+func extend(ctx context.Context, by time.Duration) {
 	if deadlines, ok := ctx.Value(deadlinesKey{}).(*http.ResponseController); ok {
-		at := time.Now().Add(writeTimeout) // the network's clock is the system's
-		_ = deadlines.SetReadDeadline(at)  // only fails when the request has ended
+		at := time.Now().Add(by)          // the network's clock is the system's
+		_ = deadlines.SetReadDeadline(at) // only fails when the request has ended
 		_ = deadlines.SetWriteDeadline(at)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"slipway/bootsvc/inventory"
 	"slipway/nodeinit/api/nodev1"
 )
 
@@ -20,6 +21,15 @@ var ErrNoMember = errors.New("no member of etcd gave a snapshot")
 type Member struct {
 	Hostname string
 	Address  netip.Addr // invalid: not known yet
+}
+
+// MembersOf are machines that run members, as a Taker knows them.
+func MembersOf(machines []inventory.Machine) []Member {
+	members := make([]Member, len(machines))
+	for i, m := range machines {
+		members[i] = Member{Hostname: m.Hostname, Address: m.Address}
+	}
+	return members
 }
 
 // Taker takes snapshots from members, one at a time. Use NewTaker.
