@@ -34,7 +34,7 @@ var manifests embed.FS
 // Units returns the unit that applies what lies in Dir, and again every few
 // minutes. It is ready after the first time.
 func Units(id machine.Identity) []supervise.Unit {
-	service := &Reconciler{Dir: Dir, Node: id.Hostname, Access: apiclient.Access{
+	service := &Reconciler{Dir: Dir, Node: id.Hostname, Address: id.Address, Access: apiclient.Access{
 		Server: kube.LocalServer, CAFile: kube.CAFile,
 		CertFile: kube.AddonsCert + ".crt", KeyFile: kube.AddonsCert + ".key",
 	}}
@@ -45,7 +45,6 @@ func Units(id machine.Identity) []supervise.Unit {
 type values struct {
 	TokenID, TokenSecret string
 	DNSAddress           netip.Addr
-	ControlPlanes        []netip.Addr
 }
 
 // Files renders the manifests. They are 0600: one holds the bootstrap token.
@@ -54,7 +53,7 @@ func Files(cfg *machine.Config) ([]proc.File, error) {
 	if !ok {
 		return nil, fmt.Errorf("render addons: the bootstrap token is not of the form id.secret")
 	}
-	v := values{id, secret, cfg.Cluster.DNSAddress(), cfg.Cluster.ControlPlanes}
+	v := values{id, secret, cfg.Cluster.DNSAddress()}
 	templates, err := template.New("").Funcs(template.FuncMap{"base64": encode}).ParseFS(manifests, "manifests/*.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("parse addons: %w", err)

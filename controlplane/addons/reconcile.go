@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,15 +21,19 @@ const (
 	patience = 2 * time.Minute        // for the first success; then it fails by name
 	again    = 5 * time.Minute        // between two rounds
 	joining  = 2 * time.Second        // between two looks for the Node, until it is there
+	watching = 5 * time.Second        // between two looks at the control planes' Nodes
 )
 
-// Reconciler is a service that keeps the objects in Dir's files applied, and
-// the machine's Node marked as a control plane's. It is level-triggered: each
-// round applies everything, whatever the last one did.
+// Reconciler is a service that keeps the objects in Dir's files applied, the
+// machine's Node marked as a control plane's, and the DNS service's endpoints.
+// It is level-triggered: each round applies everything, whatever the last one
+// did. Every control plane runs one; they apply the same, which changes nothing
+// for the second.
 type Reconciler struct {
-	Dir    string
-	Node   string
-	Access apiclient.Access
+	Dir     string
+	Node    string
+	Address netip.Addr // the machine's
+	Access  apiclient.Access
 
 	waiting atomic.Value // string: why the last round failed
 }
@@ -36,7 +41,7 @@ type Reconciler struct {
 // Equal reports whether other does the same.
 func (r *Reconciler) Equal(other supervise.Service) bool {
 	o, ok := other.(*Reconciler)
-	return ok && r.Dir == o.Dir && r.Node == o.Node && r.Access == o.Access
+	return ok && r.Dir == o.Dir && r.Node == o.Node && r.Address == o.Address && r.Access == o.Access
 }
 
 // WaitingFor is why there was no success yet.
@@ -60,11 +65,17 @@ func (r *Reconciler) Run(ctx context.Context, ready func()) error {
 	return r.keep(ctx)
 }
 
-// keep repeats both parts until ctx ends or one fails.
+// keep repeats all parts until ctx ends or one fails. That the endpoints could
+// not be looked at is looked over: the API may be away, and the next look is
+// seconds from now.
 func (r *Reconciler) keep(ctx context.Context) error {
-	apply, mark := time.NewTicker(again), time.NewTicker(joining)
+	apply, mark, watch := time.NewTicker(again), time.NewTicker(joining), time.NewTicker(watching)
 	defer apply.Stop()
 	defer mark.Stop()
+	defer watch.Stop()
+	endpoints := &dns{access: r.Access, own: r.Address}
+	defer endpoints.hangUp()
+	endpoints.update(ctx)
 	for {
 		var err error
 		select {
@@ -72,6 +83,8 @@ func (r *Reconciler) keep(ctx context.Context) error {
 			return nil
 		case <-apply.C:
 			err = r.Apply(ctx)
+		case <-watch.C:
+			endpoints.update(ctx)
 		case <-mark.C:
 			err = r.mark(ctx)
 			if err == nil {
