@@ -40,6 +40,8 @@ var codes = []struct {
 	{enroll.ErrWords, connect.CodeFailedPrecondition},
 	{assign.ErrReplaced, connect.CodePermissionDenied},
 	{assign.ErrDelivered, connect.CodeFailedPrecondition},
+	{assign.ErrFixed, connect.CodeFailedPrecondition},
+	{assign.ErrQuorum, connect.CodeFailedPrecondition},
 	{assign.ErrGrant, connect.CodeFailedPrecondition},
 	{assign.ErrClaimed, connect.CodeFailedPrecondition},
 	{assign.ErrNoEndpoint, connect.CodeFailedPrecondition},
@@ -152,7 +154,9 @@ func eventsTo(entries []inventory.Entry) []*bootv1.Event {
 func clusterTo(c assign.Cluster, now time.Time) *bootv1.Cluster {
 	cluster := &bootv1.Cluster{Name: c.Document.Name, Endpoint: c.Endpoint, Document: c.YAML}
 	for _, m := range c.Machines {
-		cluster.Machines = append(cluster.Machines, machineTo(m, now))
+		machine := machineTo(m, now)
+		machine.Current = c.Current[m.ID]
+		cluster.Machines = append(cluster.Machines, machine)
 	}
 	return cluster
 }

@@ -33,14 +33,20 @@ const (
 // eventName is what a machine may call an event.
 var eventName = regexp.MustCompile(`^[a-z][a-z0-9.-]{0,31}$`)
 
-// FetchConfig gives the machine its config, or says what it waits for.
-func (h *machineHandler) FetchConfig(ctx context.Context, _ *connect.Request[bootv1.FetchConfigRequest]) (*connect.Response[bootv1.FetchConfigResponse], error) {
+// FetchConfig gives the machine another config than it has, or says what it waits for.
+func (h *machineHandler) FetchConfig(ctx context.Context, request *connect.Request[bootv1.FetchConfigRequest]) (*connect.Response[bootv1.FetchConfigResponse], error) {
 	c := callerOf(ctx)
-	config, err := h.Office.Fetch(ctx, c.name, c.keyHash, fetchWait)
+	have, err := digestFrom(request.Msg.GetHave())
+	if err != nil {
+		return nil, err
+	}
+	config, err := h.Office.Fetch(ctx, c.name, c.keyHash, have, fetchWait)
 	if err != nil {
 		return nil, h.failed(ctx, "config refused", err)
 	}
-	answer := &bootv1.FetchConfigResponse{Config: config.YAML, WaitingFor: config.WaitingFor}
+	answer := &bootv1.FetchConfigResponse{
+		Config: config.YAML, WaitingFor: config.WaitingFor, Unchanged: config.Unchanged, Released: config.Released,
+	}
 	if config.YAML != nil {
 		if answer.Certificate, err = h.Desk.Certify(config.Machine, c.key); err != nil {
 			return nil, h.failed(ctx, "config refused", err)
@@ -50,12 +56,37 @@ func (h *machineHandler) FetchConfig(ctx context.Context, _ *connect.Request[boo
 }
 
 // AckConfig ends the delivery.
-func (h *machineHandler) AckConfig(ctx context.Context, _ *connect.Request[bootv1.AckConfigRequest]) (*connect.Response[bootv1.AckConfigResponse], error) {
+func (h *machineHandler) AckConfig(ctx context.Context, request *connect.Request[bootv1.AckConfigRequest]) (*connect.Response[bootv1.AckConfigResponse], error) {
 	c := callerOf(ctx)
+	if _, err := digestFrom(request.Msg.GetConfig()); err != nil {
+		return nil, err
+	}
 	if err := h.Office.Acknowledge(ctx, c.name, c.keyHash); err != nil {
 		return nil, h.failed(ctx, "acknowledgement refused", err)
 	}
 	return connect.NewResponse(&bootv1.AckConfigResponse{}), nil
+}
+
+// RenewCertificate signs the machine's key again.
+func (h *machineHandler) RenewCertificate(ctx context.Context, _ *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error) {
+	c := callerOf(ctx)
+	m, err := h.Inventory.Get(ctx, c.name)
+	if err != nil {
+		return nil, h.failed(ctx, "certificate refused", err)
+	}
+	cert, err := h.Desk.Certify(m, c.key)
+	if err != nil {
+		return nil, h.failed(ctx, "certificate refused", err)
+	}
+	return connect.NewResponse(&bootv1.RenewCertificateResponse{Certificate: cert}), nil
+}
+
+// digestFrom reads a SHA-256, as hex; nothing is nothing.
+func digestFrom(sum []byte) (string, error) {
+	if n := len(sum); n != 0 && n != sha256.Size {
+		return "", connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("a digest has %d bytes: a SHA-256 has %d", n, sha256.Size))
+	}
+	return hex.EncodeToString(sum), nil
 }
 
 // RedeemBootstrap takes the one-shot token that starts a cluster's etcd.
@@ -75,8 +106,9 @@ func (h *machineHandler) Report(ctx context.Context, request *connect.Request[bo
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	if n := len(report.GetApplied()); n != 0 && n != sha256.Size {
-		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("applied has %d bytes: a SHA-256 has %d", n, sha256.Size))
+	applied, err := digestFrom(report.GetApplied())
+	if err != nil {
+		return nil, err
 	}
 	phase := enroll.Phase(report.GetPhase())
 	switch phase {
@@ -87,7 +119,7 @@ func (h *machineHandler) Report(ctx context.Context, request *connect.Request[bo
 	c := callerOf(ctx)
 	err = h.Office.Report(ctx, c.name, c.keyHash, assign.Report{
 		Events: events, Phase: phase, WaitingFor: clean(report.GetWaitingFor()),
-		Applied: hex.EncodeToString(report.GetApplied()), Etcd: etcdFrom(report.GetEtcd()),
+		Applied: applied, Etcd: etcdFrom(report.GetEtcd()),
 	})
 	if err != nil {
 		return nil, h.failed(ctx, "report refused", err)

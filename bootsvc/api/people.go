@@ -78,11 +78,21 @@ func (h *clusterHandler) CreateCluster(ctx context.Context, request *connect.Req
 
 // GetCluster shows a cluster and its machines.
 func (h *clusterHandler) GetCluster(ctx context.Context, request *connect.Request[bootv1.GetClusterRequest]) (*connect.Response[bootv1.GetClusterResponse], error) {
-	c, err := h.Office.Get(ctx, request.Msg.GetName())
+	c, err := h.Office.Show(ctx, request.Msg.GetName())
 	if err != nil {
 		return nil, h.failed(ctx, "unknown cluster", err)
 	}
 	return connect.NewResponse(&bootv1.GetClusterResponse{Cluster: clusterTo(c, h.Now())}), nil
+}
+
+// UpdateCluster replaces a cluster's document.
+func (h *clusterHandler) UpdateCluster(ctx context.Context, request *connect.Request[bootv1.UpdateClusterRequest]) (*connect.Response[bootv1.UpdateClusterResponse], error) {
+	c, err := h.Office.Update(ctx, request.Msg.GetCluster(), request.Msg.GetForce())
+	if err != nil {
+		return nil, h.failed(ctx, "cluster refused", err)
+	}
+	h.Log.Info("cluster updated", "unit", service, "cluster", c.Document.Name, "revision", c.Revision, "forced", request.Msg.GetForce(), "person", callerOf(ctx).name)
+	return connect.NewResponse(&bootv1.UpdateClusterResponse{Cluster: clusterTo(c, h.Now())}), nil
 }
 
 // Kubeconfig issues a day's admin credentials for a cluster.

@@ -59,6 +59,9 @@ type Cluster struct {
 	Machines []inventory.Machine
 	Etcd     Etcd
 	Revision int
+	// Current are the machines, by ID, whose units run with the config that they
+	// should have. Only Show fills it in.
+	Current map[string]bool
 }
 
 // New returns the office of a store. machineCA is the certificate, PEM, of the
@@ -158,6 +161,35 @@ func (o *Office) Get(ctx context.Context, name string) (Cluster, error) {
 		c.Machines = append(c.Machines, m)
 	}
 	c.Endpoint = endpoint(c.Document, c.controlPlanes())
+	return c, nil
+}
+
+// Show is Get for people: it says whose config is current, and of machines that
+// wait for what only people can mend, it says what.
+func (o *Office) Show(ctx context.Context, name string) (Cluster, error) {
+	c, err := o.Get(ctx, name)
+	if err != nil {
+		return Cluster{}, err
+	}
+	keys, err := o.keys.Get(ctx, c.Document.Name)
+	if err != nil {
+		return Cluster{}, err
+	}
+	c.Current = map[string]bool{}
+	members := c.members()
+	trouble, _ := c.Etcd.trouble(members)
+	for i, m := range c.Machines {
+		if m.Applied != "" {
+			wanted, err := c.render(m, keys, o.machineCA)
+			if err != nil {
+				return Cluster{}, err
+			}
+			c.Current[m.ID] = wanted.digest == m.Applied
+		}
+		if trouble != "" && slices.ContainsFunc(members, func(member inventory.Machine) bool { return member.ID == m.ID }) {
+			c.Machines[i].WaitingFor = trouble
+		}
+	}
 	return c, nil
 }
 

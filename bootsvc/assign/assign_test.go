@@ -68,7 +68,7 @@ func document(name string, machines ...int) []byte {
 
 func fetch(t *testing.T, o *Office, n int, key string) (*machine.Config, error) {
 	t.Helper()
-	got, err := o.Fetch(t.Context(), id(n), key, time.Minute)
+	got, err := o.Fetch(t.Context(), id(n), key, "", time.Minute)
 	if err != nil {
 		return nil, err
 	}
@@ -188,14 +188,14 @@ func TestOnlyTheFirstOfThreeBootstrapsAndOnlyOnce(t *testing.T) {
 func TestFetchWaitsAndSaysForWhat(t *testing.T) {
 	o := newOffice(t)
 	approve(t, o, 2, "key")
-	got, err := o.Fetch(t.Context(), id(2), "key", time.Millisecond)
+	got, err := o.Fetch(t.Context(), id(2), "key", "", time.Millisecond)
 	if err != nil || !strings.Contains(got.WaitingFor, "a cluster") {
 		t.Errorf("unclaimed: %q, %v", got.WaitingFor, err)
 	}
 	if _, err := o.Create(t.Context(), document("prod", 1, 2)); err != nil { // 1 was never seen
 		t.Fatal(err)
 	}
-	got, err = o.Fetch(t.Context(), id(2), "key", 50*time.Millisecond)
+	got, err = o.Fetch(t.Context(), id(2), "key", "", 50*time.Millisecond)
 	if err != nil || !strings.Contains(got.WaitingFor, "prod-cp-1") {
 		t.Errorf("without a control plane: %q, %v", got.WaitingFor, err)
 	}
@@ -203,7 +203,7 @@ func TestFetchWaitsAndSaysForWhat(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	go func() {
-		config, err := o.Fetch(ctx, id(2), "key", 10*time.Second)
+		config, err := o.Fetch(ctx, id(2), "key", "", 10*time.Second)
 		if err == nil && config.YAML == nil {
 			err = errors.New("no config")
 		}

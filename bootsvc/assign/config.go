@@ -1,117 +1,20 @@
 package assign
 
 import (
-	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"slipway/bootsvc/inventory"
-	"slipway/bootsvc/store"
 	"slipway/configs/cluster"
-	"slipway/configs/enroll"
 	"slipway/configs/machine"
 	"slipway/configs/secret"
 )
 
 // controlPlaneTaint keeps ordinary workloads off a control-plane node.
 const controlPlaneTaint = "node-role.kubernetes.io/control-plane:NoSchedule"
-
-// Config is what a machine gets: its config as YAML, or what it waits for.
-type Config struct {
-	YAML       []byte
-	WaitingFor string
-	Machine    inventory.Machine
-}
-
-// Fetch blocks until the machine's config can be given, or for at most wait:
-// then it says what is missing. keyHash is the key that the machine proved.
-func (o *Office) Fetch(ctx context.Context, id, keyHash string, wait time.Duration) (Config, error) {
-	limited, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	var config Config
-	err := o.inventory.WaitFor(limited, func() (done bool, err error) {
-		config, err = o.render(ctx, id, keyHash)
-		return config.YAML != nil, err
-	})
-	if err != nil && limited.Err() != nil && ctx.Err() == nil && config.WaitingFor != "" {
-		return config, nil
-	}
-	return config, err
-}
-
-// Acknowledge records that the machine has stored its config. It may be repeated.
-func (o *Office) Acknowledge(ctx context.Context, id, keyHash string) error {
-	_, err := o.inventory.Change(ctx, id, func(m *inventory.Machine) ([]inventory.Event, error) {
-		switch {
-		case m.Enrolment.Approved.Hash != keyHash:
-			return nil, ErrReplaced
-		case !m.Enrolment.Acknowledged.IsZero():
-			return nil, nil
-		}
-		m.Enrolment.Acknowledged = o.now()
-		if m.Phase == enroll.Assigned { // its reports may have been faster
-			*m = m.Enter(enroll.Joining)
-		}
-		return []inventory.Event{{Name: "configured", Detail: m.Hostname, At: o.now()}}, nil
-	})
-	return err
-}
-
-// render makes the machine's config from what is known now.
-func (o *Office) render(ctx context.Context, id, keyHash string) (Config, error) {
-	m, err := o.inventory.Get(ctx, id)
-	if err != nil {
-		return Config{}, err
-	}
-	switch {
-	case m.Enrolment.Approved.Hash != keyHash:
-		return Config{}, ErrReplaced
-	case !m.Enrolment.Acknowledged.IsZero():
-		return Config{}, ErrDelivered
-	case m.Cluster == "":
-		return Config{Machine: m, WaitingFor: "a cluster to claim this machine"}, nil
-	}
-	c, err := o.settle(ctx, m.Cluster)
-	if err != nil {
-		return Config{}, err
-	}
-	if missing := c.unaddressed(); missing != "" {
-		return Config{Machine: m, WaitingFor: missing + " to enrol"}, nil
-	}
-	if words, gone := c.Etcd.trouble(c.members()); gone && m.Role != machine.Worker {
-		return Config{Machine: m, WaitingFor: words}, nil
-	}
-	keys, err := o.keys.Get(ctx, m.Cluster)
-	if err != nil {
-		return Config{}, err
-	}
-	config := c.configFor(m, keys, o.machineCA)
-	if err := config.Validate(); err != nil {
-		return Config{}, fmt.Errorf("render config of %s: %w", id, err)
-	}
-	text, err := machine.Marshal(config)
-	return Config{Machine: m, YAML: text}, err
-}
-
-// settle decides who starts the cluster's etcd, and stores it before any config
-// says so. The cluster it returns has its control planes and members of etcd.
-func (o *Office) settle(ctx context.Context, name string) (c Cluster, err error) {
-	err = o.store.Atomically(ctx, func(tx *store.Tx) error {
-		var kept record
-		if c, kept, err = o.load(tx, name); err != nil {
-			return err
-		}
-		if c.unaddressed() != "" {
-			return nil
-		}
-		kept.Etcd = kept.Etcd.next(c.members())
-		c.Etcd = kept.Etcd
-		return o.clusters.Save(tx, name, kept)
-	})
-	return c, err
-}
 
 // controlPlanes are the cluster's control-plane machines, in its order.
 func (c Cluster) controlPlanes() []inventory.Machine {
@@ -163,6 +66,32 @@ func endpoint(doc *cluster.Cluster, controlPlanes []inventory.Machine) string {
 		return ""
 	}
 	return "https://" + netip.AddrPortFrom(controlPlanes[0].Address, 6443).String()
+}
+
+// handout is a machine's config as it is handed out.
+type handout struct {
+	text   []byte // YAML
+	digest string // its SHA-256, hex
+	// generation is that of etcd in it; 0 without one of our own.
+	generation int
+}
+
+// render makes a machine's config. It is pure: the same cluster gives the same bytes.
+func (c Cluster) render(m inventory.Machine, keys Keys, machineCA string) (handout, error) {
+	config := c.configFor(m, keys, machineCA)
+	if err := config.Validate(); err != nil {
+		return handout{}, fmt.Errorf("render config of %s: %w", m.ID, err)
+	}
+	text, err := machine.Marshal(config)
+	if err != nil {
+		return handout{}, err
+	}
+	sum := sha256.Sum256(text)
+	r := handout{text: text, digest: hex.EncodeToString(sum[:])}
+	if config.Etcd != nil {
+		r.generation = config.Etcd.Generation
+	}
+	return r, nil
 }
 
 // configFor is pure: the config of one machine of the cluster.

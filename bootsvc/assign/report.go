@@ -41,6 +41,9 @@ func (o *Office) Report(ctx context.Context, id, keyHash string, r Report) error
 
 // on is the machine after the report.
 func (r Report) on(m inventory.Machine) inventory.Machine {
+	if m.Enrolment.Released {
+		return m // it has yet to hear that no cluster has it any more
+	}
 	if r.Phase != "" {
 		m = m.Enter(r.Phase)
 	}

@@ -214,6 +214,9 @@ func (v *Inventory) WaitFor(ctx context.Context, check func() (bool, error)) err
 	return v.machines.WaitFor(ctx, check)
 }
 
+// Machines is the table of the machines, to be waited for.
+func (v *Inventory) Machines() store.Watched { return v.machines }
+
 func loadOr[T any](table store.Table[T], tx *store.Tx, id string, missing T) (T, error) {
 	document, err := table.Load(tx, id)
 	if errors.Is(err, store.ErrNotFound) {

@@ -150,13 +150,17 @@ func (m Machine) Enter(phase enroll.Phase) Machine {
 // reports every half a minute.
 const silence = 2 * time.Minute
 
+// Silent says that the machine, which was to report every half a minute, has
+// said nothing for so long that it is taken for dead.
+func (m Machine) Silent(now time.Time) bool { return now.Sub(m.LastSeen) > silence }
+
 // Waits is what the machine waits for at a time. A machine that is not heard
 // from any more cannot say so itself.
 func (m Machine) Waits(now time.Time) string {
 	switch m.Phase {
 	case enroll.Joining, enroll.Ready, enroll.Failed:
-		if quiet := now.Sub(m.LastSeen); quiet > silence {
-			return fmt.Sprintf("a sign of life: nothing was heard for %v; look at its console", quiet.Round(time.Second))
+		if m.Silent(now) {
+			return fmt.Sprintf("a sign of life: nothing was heard for %v; look at its console", now.Sub(m.LastSeen).Round(time.Second))
 		}
 	}
 	return m.WaitingFor

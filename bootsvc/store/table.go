@@ -130,23 +130,10 @@ func (t Table[T]) Count(ctx context.Context) (int64, error) {
 // WaitFor blocks until check says done or fails, or ctx ends. It calls check
 // at once and again whenever any document of the table has changed.
 func (t Table[T]) WaitFor(ctx context.Context, check func() (done bool, err error)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	changes := t.store.client.Watch(ctx, t.prefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
-	for {
-		select {
-		case change, open := <-changes:
-			if err := change.Err(); err != nil || !open {
-				return fmt.Errorf("watch %s: %w", t.prefix, errors.Join(err, ctx.Err()))
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if done, err := check(); done || err != nil {
-			return err
-		}
-	}
+	return t.store.WaitFor(ctx, func(string) bool { return true }, check, t)
 }
+
+func (t Table[T]) watched() string { return t.prefix }
 
 func (t Table[T]) decode(key string, value []byte) (T, error) {
 	var document T

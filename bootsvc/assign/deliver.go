@@ -1,0 +1,164 @@
+package assign
+
+import (
+	"context"
+	"time"
+
+	"slipway/bootsvc/inventory"
+	"slipway/bootsvc/store"
+	"slipway/configs/enroll"
+	"slipway/configs/machine"
+)
+
+// Config is what a machine gets: its config as YAML, or what it waits for.
+type Config struct {
+	YAML       []byte
+	WaitingFor string
+	Machine    inventory.Machine
+	Unchanged  bool // what it has is as it is to be, or its turn has not come
+	Released   bool // no cluster has it any more: it is to reset itself
+}
+
+// asker is a machine that asks for its config.
+type asker struct {
+	id      string
+	keyHash string // the key that it proved
+	have    string // SHA-256, hex, of the config that it has stored; empty: none
+	// matter are the ids of what the last answer was made of: the machine, its
+	// cluster, and whoever may go before it.
+	matter map[string]bool
+}
+
+// Fetch blocks until there is another config for the machine than the one it
+// has, or for at most wait: then it says what is missing. keyHash is the key
+// that the machine proved, have the SHA-256, hex, of the config that it has
+// stored, empty if none.
+func (o *Office) Fetch(ctx context.Context, id, keyHash, have string, wait time.Duration) (Config, error) {
+	limited, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	a := asker{id: id, keyHash: keyHash, have: have}
+	var config Config
+	err := o.store.WaitFor(limited, func(id string) bool { return a.matter[id] }, func() (bool, error) {
+		latest, err := o.offer(limited, &a)
+		if err == nil {
+			config = latest
+		}
+		return config.YAML != nil || config.Released, err
+	}, o.inventory.Machines(), o.clusters, o.keys)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil && (config.Unchanged || config.WaitingFor != "") {
+		return config, nil
+	}
+	return config, err
+}
+
+// offer decides what the machine gets now. What it is given is noted in the
+// same transaction, so that two machines that ask at once do not both find that
+// it is their turn.
+func (o *Office) offer(ctx context.Context, a *asker) (config Config, err error) {
+	err = o.store.Atomically(ctx, func(tx *store.Tx) error {
+		config, err = o.offerIn(tx, a)
+		return err
+	})
+	return config, err
+}
+
+func (o *Office) offerIn(tx *store.Tx, a *asker) (Config, error) {
+	a.matter = map[string]bool{a.id: true}
+	m, err := o.inventory.LoadIn(tx, a.id)
+	if err != nil {
+		return Config{}, err
+	}
+	switch {
+	case m.Enrolment.Approved.Hash != a.keyHash:
+		return Config{}, ErrReplaced
+	case a.have == "" && !m.Enrolment.Acknowledged.IsZero():
+		return Config{}, ErrDelivered
+	case a.have != "" && (m.Enrolment.Released || m.Cluster == ""):
+		return Config{Machine: m, Released: true}, nil
+	case m.Cluster == "":
+		return Config{Machine: m, WaitingFor: "a cluster to claim this machine"}, nil
+	}
+	c, keys, err := o.settle(tx, m.Cluster)
+	if err != nil {
+		return Config{}, err
+	}
+	a.matter[m.Cluster] = true
+	for _, plane := range c.Machines {
+		a.matter[plane.ID] = true
+	}
+	return o.answer(tx, a, c, keys, m)
+}
+
+// settle reads a cluster with its control planes and members of etcd, decides
+// who starts etcd, and stores that before any config says so.
+func (o *Office) settle(tx *store.Tx, name string) (Cluster, Keys, error) {
+	c, kept, err := o.load(tx, name)
+	if err != nil {
+		return Cluster{}, Keys{}, err
+	}
+	keys, err := o.keys.Load(tx, name)
+	if err != nil || c.unaddressed() != "" {
+		return c, keys, err
+	}
+	kept.Etcd = kept.Etcd.next(c.members())
+	c.Etcd = kept.Etcd
+	return c, keys, o.clusters.Save(tx, name, kept)
+}
+
+// answer is what a machine of a cluster gets.
+func (o *Office) answer(tx *store.Tx, a *asker, c Cluster, keys Keys, m inventory.Machine) (Config, error) {
+	unchanged := Config{Machine: m, Unchanged: a.have != ""}
+	if missing := c.unaddressed(); missing != "" {
+		unchanged.WaitingFor = missing + " to enrol"
+		return unchanged, nil
+	}
+	words, gone := c.Etcd.trouble(c.members())
+	if gone && a.have == "" && m.Role != machine.Worker {
+		return Config{Machine: m, WaitingFor: words}, nil
+	}
+	wanted, err := c.render(m, keys, o.machineCA)
+	switch {
+	case err != nil:
+		return unchanged, err
+	case wanted.digest == a.have:
+		return unchanged, o.give(tx, m, wanted)
+	case a.have != "":
+		if unchanged.WaitingFor, err = c.turn(m, wanted, keys, o.machineCA, o.now()); err != nil || unchanged.WaitingFor != "" {
+			return unchanged, err
+		}
+	}
+	if a.have == "" { // nothing of it runs yet
+		m.Applied, m.Etcd = "", inventory.EtcdState{}
+	}
+	return Config{Machine: m, YAML: wanted.text}, o.give(tx, m, wanted)
+}
+
+// give notes which config the machine has, or is about to have.
+func (o *Office) give(tx *store.Tx, m inventory.Machine, r handout) error {
+	m.Given = inventory.Given{Digest: r.digest, Generation: r.generation}
+	return o.inventory.ChangeIn(tx, m.ID, func(kept *inventory.Machine) ([]inventory.Event, error) {
+		*kept = m
+		return nil, nil
+	})
+}
+
+// Acknowledge records that the machine has stored a config. It may be repeated.
+// Which one it is, the next Fetch tells.
+func (o *Office) Acknowledge(ctx context.Context, id, keyHash string) error {
+	_, err := o.inventory.Change(ctx, id, func(m *inventory.Machine) ([]inventory.Event, error) {
+		switch {
+		case m.Enrolment.Approved.Hash != keyHash:
+			return nil, ErrReplaced
+		case m.Cluster == "": // it was let go meanwhile
+			return nil, nil
+		case !m.Enrolment.Acknowledged.IsZero():
+			return nil, nil
+		}
+		m.Enrolment.Acknowledged, m.Enrolment.Released = o.now(), false
+		if m.Phase == enroll.Assigned { // its reports may have been faster
+			*m = m.Enter(enroll.Joining)
+		}
+		return []inventory.Event{{Name: "configured", Detail: m.Hostname, At: o.now()}}, nil
+	})
+	return err
+}
