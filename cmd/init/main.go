@@ -2,7 +2,8 @@
 // how it is called:
 //
 //	as PID 1, by the kernel      goes from the initramfs to the root image, then runs the node
-//	slipway-init agent           the node agent, a unit of PID 1
+//	slipway-init agent           the node agent, a unit of PID 1; and so are
+//	slipway-init apiproxy        the way to the API servers
 //	slipway-init -q -- NAME      loads a kernel module; the kernel calls it (kernel.modprobe)
 package main
 
@@ -11,6 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"slipway/nodeinit/agent"
+	"slipway/nodeinit/apiproxy"
 )
 
 func main() {
@@ -20,7 +24,9 @@ func main() {
 	case filepath.Base(args[0]) == "modprobe" || len(args) == 4 && args[1] == "-q":
 		exit(modprobe(args[len(args)-1]))
 	case len(args) > 1 && args[1] == "agent":
-		exit(runAgent())
+		exit(runUnit(agent.Main))
+	case len(args) > 1 && args[1] == "apiproxy":
+		exit(runUnit(apiproxy.Main))
 	case os.Getpid() != 1:
 		fmt.Fprintln(os.Stderr, "slipway-init: only PID 1 and its helpers run this program")
 		os.Exit(2)

@@ -85,6 +85,8 @@ func TestProbes(t *testing.T) {
 		{"no client certificate yet", HTTPSProbe{URL: secure.URL, CAFile: ca, CertFile: ca + "x"}, "load client certificate"},
 		{"socket", UnixProbe{socket}, ""},
 		{"no socket", UnixProbe{socket + "x"}, "no such file"},
+		{"tcp", TCPProbe{plain.Listener.Addr().String()}, ""},
+		{"no tcp", TCPProbe{"127.0.0.1:1"}, "connection refused"},
 		{"file", FileProbe{junk}, ""},
 		{"no file", FileProbe{junk + "x"}, "file does not exist"},
 	} {

@@ -38,12 +38,16 @@ type HTTPSProbe struct{ URL, CAFile, CertFile, KeyFile string }
 // UnixProbe succeeds when something accepts connections on a Unix socket.
 type UnixProbe struct{ Path string }
 
+// TCPProbe succeeds when something accepts connections on a TCP address, host:port.
+type TCPProbe struct{ Address string }
+
 // FileProbe succeeds when a file exists.
 type FileProbe struct{ Path string }
 
 func (p HTTPProbe) String() string  { return p.URL }
 func (p HTTPSProbe) String() string { return p.URL }
 func (p UnixProbe) String() string  { return "socket " + p.Path }
+func (p TCPProbe) String() string   { return "tcp " + p.Address }
 func (p FileProbe) String() string  { return "file " + p.Path }
 
 // Probe sends the request.
@@ -148,9 +152,14 @@ func short(err error) error {
 }
 
 // Probe connects and hangs up.
-func (p UnixProbe) Probe(ctx context.Context) error {
+func (p UnixProbe) Probe(ctx context.Context) error { return connect(ctx, "unix", p.Path) }
+
+// Probe connects and hangs up.
+func (p TCPProbe) Probe(ctx context.Context) error { return connect(ctx, "tcp", p.Address) }
+
+func connect(ctx context.Context, network, address string) error {
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", p.Path)
+	conn, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return short(err)
 	}

@@ -53,7 +53,7 @@ func loginOf(cfg *machine.Config) login {
 // kubelet comes after the API server where that is on the same machine: its
 // first request would fail, and it waits seconds until the next.
 func kubelet(cfg *machine.Config, id machine.Identity) supervise.Unit {
-	after := []string{containerdName, imagesName, podsName}
+	after := []string{containerdName, imagesName, podsName, apiProxyName}
 	if cfg.Role == machine.ControlPlane {
 		after = append(after, "kube-apiserver", "certificates")
 	}
@@ -111,7 +111,7 @@ func kubeletFiles(cfg *machine.Config, _ machine.Identity) ([]proc.File, error) 
 		return []proc.File{config}, err
 	}
 	bootstrap, err := kubeconfig.Config{
-		Cluster: cfg.Cluster.Name, Server: apiServer(cfg), CAFile: caFile,
+		Cluster: cfg.Cluster.Name, Server: apiServer, CAFile: caFile,
 		User: "kubelet-bootstrap", Token: cfg.Cluster.BootstrapToken,
 	}.Encode()
 	return []proc.File{config, {Path: bootstrapKubeconfig, Mode: 0o600, Data: bootstrap}}, err

@@ -41,7 +41,7 @@ func kubeProxyFiles(cfg *machine.Config, id machine.Identity) ([]proc.File, erro
 	}
 	login := loginOf(cfg)
 	access, err := kubeconfig.Config{
-		Cluster: cfg.Cluster.Name, Server: apiServer(cfg), CAFile: caFile,
+		Cluster: cfg.Cluster.Name, Server: apiServer, CAFile: caFile,
 		User: "node", CertFile: login.certFile, KeyFile: login.keyFile,
 	}.Encode()
 	return []proc.File{config, {Path: kubeProxyKubeconfig, Mode: 0o600, Data: access}}, err

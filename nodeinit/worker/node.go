@@ -31,7 +31,7 @@ func nodeObject(cfg *machine.Config, id machine.Identity) supervise.Unit {
 	return supervise.Unit{Name: nodeName, After: []string{kubeletName}, Service: &follower{
 		Hostname: id.Hostname,
 		Access: apiclient.Access{
-			Server: apiServer(cfg), CAFile: caFile,
+			Server: apiServer, CAFile: caFile,
 			CertFile: login.certFile, KeyFile: login.keyFile,
 		},
 		Registered: Registered,

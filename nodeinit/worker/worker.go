@@ -1,15 +1,13 @@
-// Package worker says what makes a machine a Kubernetes node: containerd with
-// the images it ships, kubelet, kube-proxy and the pod network. PID 1 calls it
-// for every machine that has a config, and runs the units.
+// Package worker says what makes a machine a Kubernetes node: the way to the
+// API servers, containerd with the images it ships, kubelet, kube-proxy and the
+// pod network. PID 1 calls it for every machine that has a config, and runs the
+// units. A machine of role etcd is no node: there is nothing of it there.
 //
 // Units and Files are pure. What runs are upstream programs as processes, and
 // the units images, pods and node, which are goroutines of PID 1.
 package worker
 
 import (
-	"net"
-	"net/netip"
-
 	"slipway/configs/machine"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
@@ -27,7 +25,11 @@ const (
 
 // Units returns the node's units.
 func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
+	if cfg.Role == machine.EtcdOnly {
+		return nil
+	}
 	return []supervise.Unit{
+		apiProxy(),
 		containerd(),
 		bundledImages(),
 		runningPods(),
@@ -41,9 +43,12 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 // Files returns what the units read. On a control-plane machine package
 // controlplane adds its own, kube-proxy's credentials among them.
 func Files(cfg *machine.Config, id machine.Identity) ([]proc.File, error) {
+	if cfg.Role == machine.EtcdOnly {
+		return nil, nil
+	}
 	files := []proc.File{{Path: caFile, Mode: 0o644, Data: []byte(cfg.Cluster.CA)}}
 	for _, make := range []func(*machine.Config, machine.Identity) ([]proc.File, error){
-		containerdFiles, kubeletFiles, kubeProxyFiles, masqueradeFiles,
+		apiProxyFiles, containerdFiles, kubeletFiles, kubeProxyFiles, masqueradeFiles,
 	} {
 		more, err := make(cfg, id)
 		if err != nil {
@@ -52,14 +57,4 @@ func Files(cfg *machine.Config, id machine.Identity) ([]proc.File, error) {
 		files = append(files, more...)
 	}
 	return files, nil
-}
-
-// apiServer is the API server that this node's components use. A control-plane
-// machine uses its own; a worker the first control-plane machine's.
-func apiServer(cfg *machine.Config) string {
-	addr := netip.MustParseAddr("127.0.0.1")
-	if cfg.Role != machine.ControlPlane {
-		addr = cfg.Cluster.ControlPlanes[0]
-	}
-	return "https://" + net.JoinHostPort(addr.String(), "6443")
 }

@@ -11,10 +11,11 @@ import (
 
 func config(role machine.Role) (*machine.Config, machine.Identity) {
 	cp := netip.MustParseAddr("192.0.2.10")
+	others := []netip.Addr{netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("192.0.2.12")}
 	cfg := &machine.Config{
 		Hostname: "prod-1", Role: role,
 		Cluster: machine.Cluster{
-			Name: "prod", Endpoint: "https://192.0.2.10:6443", ControlPlanes: []netip.Addr{cp},
+			Name: "prod", Endpoint: "https://192.0.2.10:6443", ControlPlanes: append([]netip.Addr{cp}, others...),
 			PodSubnet: netip.MustParsePrefix("10.244.0.0/16"), ServiceSubnet: netip.MustParsePrefix("10.96.0.0/16"),
 			DNSDomain: "cluster.local", CA: "cluster CA\n", MachineCA: "machine CA\n",
 			BootstrapToken: secret.New("abcdef.0123456789abcdef"),
@@ -62,5 +63,23 @@ func TestParseTaints(t *testing.T) {
 		if got, err := parseTaints([]string{text}); err == nil {
 			t.Errorf("parseTaints(%q) = %v, want an error", text, got)
 		}
+	}
+}
+
+// TestOwnAPIServerFirst: a control plane reaches its own by the loopback.
+func TestOwnAPIServerFirst(t *testing.T) {
+	cfg, id := config(machine.ControlPlane)
+	files, err := apiProxyFiles(cfg, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proctest.Golden(t, "testdata/apiproxy.txt", proctest.Contents(files))
+}
+
+func TestEtcdOnlyIsNoNode(t *testing.T) {
+	cfg, id := config(machine.EtcdOnly)
+	files, err := Files(cfg, id)
+	if units := Units(cfg, id); len(units)+len(files) > 0 || err != nil {
+		t.Errorf("units %v, files %v, %v", units, files, err)
 	}
 }
