@@ -154,11 +154,11 @@ func behind(machines []Standing) string {
 		switch {
 		case !m.Runs:
 		case !m.Current && m.Missing != "":
-			return fmt.Sprintf("%s (%s) to take its config; it waits for %s. If it is dead, take it out of the cluster or replace it", m.Hostname, m.ID, m.Missing)
+			return fmt.Sprintf("%s (%s) to take its config; it waits for %s. If it is dead, replace it, or reset it and take it out of the cluster", m.Hostname, m.ID, m.Missing)
 		case !m.Current:
 			return fmt.Sprintf("%s (%s) to take its config", m.Hostname, m.ID)
 		case m.Missing != "":
-			return fmt.Sprintf("%s (%s): it waits for %s. If it is dead, take it out of the cluster or replace it", m.Hostname, m.ID, m.Missing)
+			return fmt.Sprintf("%s (%s) to be well: it waits for %s. If it is dead, replace it, or reset it and take it out of the cluster", m.Hostname, m.ID, m.Missing)
 		}
 	}
 	return ""

@@ -59,8 +59,8 @@ func TestWhoHoldsAPhase(t *testing.T) {
 	}{
 		"all have taken it":               {well(2), ""},
 		"one has not":                     {outdated, "prod-cp-2 (52-54-00-00-00-02) to take its config"},
-		"one has, and is not ready":       {sick, "prod-cp-2 (52-54-00-00-00-02): it waits for etcd"},
-		"one is dead":                     {dead, "it waits for a sign of life. If it is dead, take it out of the cluster or replace it"},
+		"one has, and is not ready":       {sick, "prod-cp-2 (52-54-00-00-00-02) to be well: it waits for etcd"},
+		"one is dead":                     {dead, "it waits for a sign of life. If it is dead, replace it, or reset it"},
 		"one has nothing of the cluster":  {stranger, ""},
 		"two have not: the first is said": {Standing{ID: id(2), Hostname: "prod-cp-2", Runs: true}, "prod-cp-2"},
 	} {

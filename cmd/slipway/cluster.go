@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ func clusterCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster", Short: "Make clusters of approved machines, and reach them"}
 	r.register(cmd)
 	cmd.AddCommand(clusterCreateCommand(r), clusterStatusCommand(r), clusterKubeconfigCommand(r))
+	cmd.AddCommand(clusterRotateCACommand(r), clusterRotateKeyCommand(r))
 	return cmd
 }
 
@@ -34,7 +36,10 @@ func clusterStatusCommand(r *remote) *cobra.Command {
 				return err
 			}
 			cluster := answer.Msg.GetCluster()
-			return show(cmd.OutOrStdout(), r.output, cluster, func(w io.Writer) { clusterTable(w, cluster) })
+			return show(cmd.OutOrStdout(), r.output, cluster, func(w io.Writer) {
+				clusterTable(w, cluster)
+				rotationTable(w, cluster, time.Now())
+			})
 		},
 	}
 }

@@ -82,7 +82,8 @@ type Cluster struct {
 	ServiceSubnet netip.Prefix `yaml:"serviceSubnet" jsonschema:"required"`
 	DNSDomain     string       `yaml:"dnsDomain" jsonschema:"required"`
 	// CA is the Kubernetes CA certificate, PEM. During a rotation there are
-	// two, and both are trusted; that is so for every CA here.
+	// two, and both are trusted: the one that signs stands first, for a worker
+	// has no key to tell by. That is so for every CA here.
 	CA string `yaml:"ca" jsonschema:"required"`
 	// MachineCA is the boot service's CA certificate, PEM. It signed the
 	// machine's own certificate, which the kubelet serves with.
@@ -92,8 +93,8 @@ type Cluster struct {
 	BootstrapToken secret.String `yaml:"bootstrapToken" jsonschema:"required"`
 }
 
-// ControlPlaneKeys are the cluster's signing keys, PEM. Each is the key of one
-// of the certificates beside it: the one that signs.
+// ControlPlaneKeys are the cluster's signing keys, PEM. Each is the key of the
+// certificate beside it: of the first, which signs, if there are two.
 type ControlPlaneKeys struct {
 	CAKey          secret.String `yaml:"caKey" jsonschema:"required"`
 	FrontProxyCA   string        `yaml:"frontProxyCA" jsonschema:"required"`
