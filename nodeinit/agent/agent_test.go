@@ -254,6 +254,11 @@ func checkCode(t *testing.T, call string, err error, want connect.Code, says str
 
 func nodeClient(t *testing.T, n *node, ca *testCA, cert *tls.Certificate) nodev1connect.NodeServiceClient {
 	t.Helper()
+	return nodev1connect.NewNodeServiceClient(tlsClient(t, ca, cert), "https://"+n.listen)
+}
+
+func tlsClient(t *testing.T, ca *testCA, cert *tls.Certificate) *http.Client {
+	t.Helper()
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
 	config := &tls.Config{RootCAs: pool}
@@ -262,5 +267,5 @@ func nodeClient(t *testing.T, n *node, ca *testCA, cert *tls.Certificate) nodev1
 	}
 	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)
-	return nodev1connect.NewNodeServiceClient(&http.Client{Transport: transport}, "https://"+n.listen)
+	return &http.Client{Transport: transport}
 }

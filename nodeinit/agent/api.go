@@ -17,10 +17,11 @@ import (
 )
 
 // api is the node's API for people: it checks who asks and passes the call on
-// to PID 1.
+// to PID 1, or to the unit etcd-member.
 type api struct {
 	store store
 	init  nodev1connect.NodeServiceClient
+	etcd  nodev1connect.EtcdServiceClient // of the unit etcd-member
 	log   *slog.Logger
 }
 
@@ -71,6 +72,7 @@ func (a *api) handler() http.Handler {
 	mux := http.NewServeMux()
 	path, service := nodev1connect.NewNodeServiceHandler(forward{to: a.init}, connect.WithReadMaxBytes(64<<10))
 	mux.Handle(path, service)
+	mux.Handle(nodev1connect.NewEtcdServiceHandler(etcdForward{to: a.etcd}, connect.WithReadMaxBytes(64<<10)))
 	return a.guard(mux)
 }
 

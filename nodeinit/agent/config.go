@@ -74,17 +74,29 @@ func (d *delivery) fetch(ctx context.Context) error {
 	case len(answer.Msg.Config) == 0:
 		return pendingError{firstOf(answer.Msg.WaitingFor, "a cluster that claims this machine")}
 	}
-	if _, err := machine.Parse(answer.Msg.Config, "config"); err != nil {
+	_, err = d.accept(answer.Msg, nil)
+	return err
+}
+
+// accept stores a config that was delivered, after the certificate that came
+// with it. One that is not valid, or not for the node that runs here, is left
+// alone, and current stays what it is; nil if there is none.
+func (d *delivery) accept(answer *bootv1.FetchConfigResponse, current *machine.Config) (*machine.Config, error) {
+	config, err := machine.Parse(answer.Config, "config")
+	if err == nil && current != nil {
+		err = current.CheckSuccessor(config)
+	}
+	if err != nil {
 		err = fmt.Errorf("the delivered config is not valid: %w", err)
 		d.failed(err)
-		return err
+		return nil, err
 	}
-	if len(answer.Msg.Certificate) > 0 {
-		if err := d.replaceCertificate(answer.Msg.Certificate); err != nil {
-			return err
+	if len(answer.Certificate) > 0 {
+		if err := d.replaceCertificate(answer.Certificate); err != nil {
+			return nil, err
 		}
 	}
-	return d.store.save(configFile, answer.Msg.Config)
+	return config, d.store.save(configFile, answer.Config)
 }
 
 func (d *delivery) replaceCertificate(cert []byte) error {
@@ -110,11 +122,11 @@ func (d *delivery) identity() (ca []byte, key *ecdsa.PrivateKey, err error) {
 	return ca, key, err
 }
 
-// acknowledge says that the config is stored. An agent that was restarted
-// says it again: it does not know whether it was heard.
-func (d *delivery) acknowledge(ctx context.Context) error {
+// acknowledge says which config is stored. An agent that was restarted says it
+// again: it does not know whether it was heard.
+func (d *delivery) acknowledge(ctx context.Context, digest []byte) error {
 	return d.console.until(ctx, asking, "the boot service's receipt of the config", func(ctx context.Context) error {
-		_, err := d.client.AckConfig(ctx, connect.NewRequest(&bootv1.AckConfigRequest{}))
+		_, err := d.client.AckConfig(ctx, connect.NewRequest(&bootv1.AckConfigRequest{Config: digest}))
 		if connect.CodeOf(err) == connect.CodePermissionDenied {
 			d.console.say("the boot service refuses this machine's key; the node goes on with the config it has: %v", err)
 			return nil

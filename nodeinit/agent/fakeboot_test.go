@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -106,17 +108,23 @@ type bootService struct {
 	config     []byte
 	enrolments []*bootv1.EnrollRequest
 	fetches    int
+	follows    int // fetches of a machine that has a config
 	acks       int
+	acked      []byte // digest
+	released   bool
+	applied    []byte // digest
+	etcd       *bootv1.EtcdState
 	requests   int // of any kind
 	phase      string
 	waiting    string
 	events     []string
 	ages       map[string]int64
 	changed    chan struct{}
+	news       chan struct{} // closed at each update
 }
 
 func newBootService(t *testing.T) *bootService {
-	b := &bootService{t: t, ca: newCA(t), addr: "127.0.0.1:0", ages: map[string]int64{}, changed: make(chan struct{}, 1)}
+	b := &bootService{t: t, ca: newCA(t), addr: "127.0.0.1:0", ages: map[string]int64{}, changed: make(chan struct{}, 1), news: make(chan struct{})}
 	b.start()
 	t.Cleanup(b.stop)
 	return b
@@ -153,6 +161,8 @@ func (b *bootService) stop() { _ = b.server.Close() }
 func (b *bootService) update(change func()) {
 	b.mu.Lock()
 	change()
+	close(b.news)
+	b.news = make(chan struct{})
 	b.mu.Unlock()
 	select {
 	case b.changed <- struct{}{}:
@@ -216,6 +226,9 @@ func (b *bootService) certify(csr []byte) []byte {
 func (b *bootService) FetchConfig(ctx context.Context, r *connect.Request[bootv1.FetchConfigRequest]) (*connect.Response[bootv1.FetchConfigResponse], error) {
 	var answer bootv1.FetchConfigResponse
 	var err error
+	if len(r.Msg.Have) > 0 {
+		return b.follow(ctx, r.Msg.Have)
+	}
 	b.update(func() {
 		b.fetches++
 		switch {
@@ -236,8 +249,29 @@ func (b *bootService) FetchConfig(ctx context.Context, r *connect.Request[bootv1
 	return connect.NewResponse(&answer), nil
 }
 
-func (b *bootService) AckConfig(context.Context, *connect.Request[bootv1.AckConfigRequest]) (*connect.Response[bootv1.AckConfigResponse], error) {
-	b.update(func() { b.acks++; b.delivered = true })
+// follow blocks until the machine is to have another config, or none.
+func (b *bootService) follow(ctx context.Context, have []byte) (*connect.Response[bootv1.FetchConfigResponse], error) {
+	b.update(func() { b.follows++ })
+	for {
+		b.mu.Lock()
+		sum, config, released, news := sha256.Sum256(b.config), b.config, b.released, b.news
+		b.mu.Unlock()
+		switch {
+		case released:
+			return connect.NewResponse(&bootv1.FetchConfigResponse{Released: true}), nil
+		case !bytes.Equal(sum[:], have):
+			return connect.NewResponse(&bootv1.FetchConfigResponse{Config: config}), nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-news:
+		}
+	}
+}
+
+func (b *bootService) AckConfig(_ context.Context, r *connect.Request[bootv1.AckConfigRequest]) (*connect.Response[bootv1.AckConfigResponse], error) {
+	b.update(func() { b.acks++; b.acked = r.Msg.Config; b.delivered = true })
 	return connect.NewResponse(&bootv1.AckConfigResponse{}), nil
 }
 
@@ -246,7 +280,7 @@ func (b *bootService) Report(_ context.Context, r *connect.Request[bootv1.Report
 		if r.Msg.Phase != "" {
 			b.phase = r.Msg.Phase
 		}
-		b.waiting = r.Msg.WaitingFor
+		b.waiting, b.applied, b.etcd = r.Msg.WaitingFor, r.Msg.Applied, r.Msg.Etcd
 		for _, e := range r.Msg.Events {
 			b.events, b.ages[e.Name] = append(b.events, e.Name), e.AgeMs
 		}

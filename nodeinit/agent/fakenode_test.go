@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -28,7 +30,22 @@ type pid1 struct {
 	nodev1connect.UnimplementedNodeServiceHandler
 	applied chan *nodev1.ApplyRequest
 	units   chan *nodev1.Unit
+	failure atomic.Value // string: why it cannot apply
 }
+
+// take waits for the next config that PID 1 is given.
+func (p *pid1) take(t *testing.T) *nodev1.ApplyRequest {
+	t.Helper()
+	select {
+	case r := <-p.applied:
+		return r
+	case <-time.After(20 * time.Second):
+		t.Fatal("PID 1 was given no config")
+		return nil
+	}
+}
+
+func (p *pid1) fail(why string) { p.failure.Store(why) }
 
 func newPID1(t *testing.T, socket string) *pid1 {
 	t.Helper()
@@ -48,6 +65,9 @@ func newPID1(t *testing.T, socket string) *pid1 {
 
 func (p *pid1) Apply(_ context.Context, r *connect.Request[nodev1.ApplyRequest]) (*connect.Response[nodev1.ApplyResponse], error) {
 	p.applied <- r.Msg
+	if why, _ := p.failure.Load().(string); why != "" {
+		return nil, connect.NewError(connect.CodeInternal, errors.New(why))
+	}
 	return connect.NewResponse(&nodev1.ApplyResponse{}), nil
 }
 

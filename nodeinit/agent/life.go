@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"slipway/bootsvc/api/bootv1/bootv1connect"
-	"slipway/configs/enroll"
+	"slipway/configs/machine"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
 	"slipway/nodeinit/netconf"
@@ -50,6 +50,8 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 	transport := unixTransport(a.socket)
 	defer transport.CloseIdleConnections()
 	pid1 := &http.Client{Transport: transport}
+	etcd, hangUp := a.etcdClient()
+	defer hangUp()
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return reports.run(ctx) })
@@ -57,7 +59,7 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 		return bootRelay{to: client}.serve(ctx, filepath.Join(a.runtime, bootSocket), a.console.log)
 	})
 	group.Go(func() error {
-		people := &api{store: a.store, init: nodev1connect.NewNodeServiceClient(pid1, "http://init"), log: a.console.log}
+		people := &api{store: a.store, init: nodev1connect.NewNodeServiceClient(pid1, "http://init"), etcd: etcd, log: a.console.log}
 		return people.serve(ctx, listener)
 	})
 	group.Go(func() error {
@@ -72,57 +74,29 @@ func unixTransport(socket string) *http.Transport {
 	}}
 }
 
-// applying is how PID 1 is asked to make the node be what its config says.
-var applying = attempts{deadline: 30 * time.Second, first: 250 * time.Millisecond, most: 5 * time.Second}
-
-// configure makes the machine what its config says, then follows its units
-// until ctx ends.
+// configure makes the machine what its config says, then follows the config and
+// the machine's units until ctx ends.
 func (a *agent) configure(ctx context.Context, lease netconf.Lease, client bootv1connect.MachineServiceClient, reports *reporter, pid1 nodev1connect.InitServiceClient) error {
-	d := &delivery{client: client, store: a.store, console: a.console, failed: func(err error) {
-		reports.state(enroll.Failed, err.Error())
-	}}
+	d := &delivery{client: client, store: a.store, console: a.console, failed: func(err error) { reports.problem(err.Error()) }}
 	data, config, err := d.config(ctx)
 	if err != nil {
 		return err
 	}
+	reports.problem("")
 	reports.event(event{name: "configured", detail: string(config.Role) + " of " + config.Cluster.Name, at: a.clock.sinceBoot()})
-	reports.state(newProgress(reports.has("ready")).phase())
+	reports.state(newProgress(config.Role, reports.has("ready")).phase())
 	a.console.say("configured as %s, %s of cluster %s", config.Hostname, config.Role, config.Cluster.Name)
 	if err := a.setHostname(config.Hostname, lease.Address.Addr()); err != nil {
 		return err
 	}
+	f := &follower{
+		agent: a, lease: lease, delivery: d, reports: reports, pid1: pid1, next: make(chan wanted, 1),
+	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.acknowledge(ctx) })
+	group.Go(func() error { return f.run(ctx, wanted{data, config}) })
 	group.Go(func() error { return a.awaitRegistered(ctx, reports) })
-	group.Go(func() error {
-		if err := a.apply(ctx, data, lease, reports, pid1); err != nil {
-			return err
-		}
-		return a.watch(ctx, reports, pid1)
-	})
+	group.Go(func() error { return a.watch(ctx, config.Role, reports, pid1) })
 	return group.Wait()
-}
-
-// apply hands the config to PID 1, which takes the same again as no change.
-func (a *agent) apply(ctx context.Context, config []byte, lease netconf.Lease, reports *reporter, pid1 nodev1connect.InitServiceClient) error {
-	return a.console.until(ctx, applying, "PID 1 to apply the config", func(ctx context.Context) error {
-		cert, err := a.store.load(certFile)
-		if err != nil {
-			return err
-		}
-		key, err := a.store.load(keyFile)
-		if err != nil {
-			return err
-		}
-		_, err = pid1.Apply(ctx, connect.NewRequest(&nodev1.ApplyRequest{
-			Config: config, Address: lease.Address.Addr().String(), Link: lease.Link, Certificate: cert, Key: key,
-			Nameservers: addresses(lease.DNS),
-		}))
-		if err != nil {
-			reports.state(enroll.Failed, "PID 1 to apply the config: "+err.Error())
-		}
-		return err
-	})
 }
 
 func addresses(list []netip.Addr) (texts []string) {
@@ -139,17 +113,16 @@ var watching = attempts{first: 250 * time.Millisecond, most: 5 * time.Second}
 var errEnded = errors.New("the stream ended")
 
 // watch follows PID 1's units and reports the milestones.
-func (a *agent) watch(ctx context.Context, reports *reporter, pid1 nodev1connect.InitServiceClient) error {
+func (a *agent) watch(ctx context.Context, role machine.Role, reports *reporter, pid1 nodev1connect.InitServiceClient) error {
 	return a.console.until(ctx, watching, "PID 1's units", func(ctx context.Context) error {
 		stream, err := pid1.WatchUnits(ctx, connect.NewRequest(&nodev1.WatchUnitsRequest{}))
 		if err != nil {
 			return err
 		}
 		defer stream.Close()
-		p := newProgress(reports.has("ready"))
+		p := newProgress(role, reports.has("ready"))
 		for stream.Receive() {
-			a.console.wait("", "")
-			if e, ok := p.update(stream.Msg()); ok {
+			for _, e := range p.update(stream.Msg()) {
 				reports.event(e)
 			}
 			reports.state(p.phase())

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"slipway/configs/enroll"
+	"slipway/configs/machine"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/supervise"
 )
@@ -21,18 +22,28 @@ type event struct {
 // milestone says as what the timeline shows that a unit is ready, if it does.
 func milestone(unit string) (string, bool) {
 	switch unit {
-	case "containerd", "etcd":
+	case "containerd", etcdUnit:
 		return unit, true
 	case "kube-apiserver":
 		return "apiserver", true
-	case nodeUnit:
-		return "ready", true
 	}
 	return "", false
 }
 
-// nodeUnit is ready when the machine's Node is.
-const nodeUnit = "node"
+// The units that make a machine ready.
+const (
+	nodeUnit = "node" // is ready when the machine's Node is
+	etcdUnit = "etcd" // is ready when the machine's member is a voter
+)
+
+// lastUnit is the one whose being ready makes a machine of a role ready: there
+// is no Node where only etcd runs.
+func lastUnit(role machine.Role) string {
+	if role == machine.EtcdOnly {
+		return etcdUnit
+	}
+	return nodeUnit
+}
 
 // tooOften is how many restarts of a unit make a machine that joins a failed
 // one. It still tries, and is ready if that helps.
@@ -41,22 +52,29 @@ const tooOften = 5
 // progress is how far the machine has come, as its units show it.
 type progress struct {
 	units map[string]*nodev1.Unit
-	ready bool // it was ready once
+	last  string // the unit that makes it ready
+	ready bool   // it was ready once
 }
 
-func newProgress(wasReady bool) *progress {
-	return &progress{units: map[string]*nodev1.Unit{}, ready: wasReady}
+func newProgress(role machine.Role, wasReady bool) *progress {
+	return &progress{units: map[string]*nodev1.Unit{}, last: lastUnit(role), ready: wasReady}
 }
 
-// update takes a unit's new status and returns the milestone it makes.
-func (p *progress) update(u *nodev1.Unit) (event, bool) {
+// update takes a unit's new status and returns the milestones it makes.
+func (p *progress) update(u *nodev1.Unit) (made []event) {
 	p.units[u.Name] = u
-	name, ok := milestone(u.Name)
-	if !ok || u.State != string(supervise.Ready) {
-		return event{}, false
+	if u.State != string(supervise.Ready) {
+		return nil
 	}
-	p.ready = p.ready || u.Name == nodeUnit
-	return event{name: name, at: time.Duration(u.SinceBootMs) * time.Millisecond}, true
+	at := time.Duration(u.SinceBootMs) * time.Millisecond
+	if name, ok := milestone(u.Name); ok {
+		made = append(made, event{name: name, at: at})
+	}
+	if u.Name == p.last {
+		p.ready = true
+		made = append(made, event{name: "ready", at: at})
+	}
+	return made
 }
 
 // phase returns the machine's phase and what it waits for. A machine that was

@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"cmp"
 	"testing"
 
 	"slipway/configs/enroll"
+	"slipway/configs/machine"
 	"slipway/nodeinit/api/nodev1"
 )
 
@@ -16,6 +18,7 @@ func TestProgress(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name     string
+		role     machine.Role // a control plane unless said
 		wasReady bool
 		units    []*nodev1.Unit
 		phase    enroll.Phase
@@ -41,13 +44,18 @@ func TestProgress(t *testing.T) {
 			waiting: "unit etcd: restart in 2s, ended 9 times, last: exit status 1"},
 		{name: "it was ready before the agent started", wasReady: true, units: []*nodev1.Unit{unit("node", "starting")},
 			phase: enroll.Ready, waiting: "unit node to be ready"},
+		{name: "a machine of etcd alone", role: machine.EtcdOnly, units: []*nodev1.Unit{unit("etcd", "ready")}, phase: enroll.Ready, event: "ready"},
+		{name: "a unit that is gone holds nobody up", wasReady: true, units: []*nodev1.Unit{failing(9), unit("etcd", "stopped")}, phase: enroll.Ready},
 		{name: "one-shot units end", units: []*nodev1.Unit{unit("images", "done")}, phase: enroll.Joining, waiting: "the node's units"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newProgress(tt.wasReady)
+			p := newProgress(cmp.Or(tt.role, machine.ControlPlane), tt.wasReady)
 			var last event
 			for _, u := range tt.units {
-				last, _ = p.update(u)
+				last = event{}
+				for _, e := range p.update(u) {
+					last = e
+				}
 			}
 			if phase, waiting := p.phase(); phase != tt.phase || waiting != tt.waiting {
 				t.Errorf("%s, waiting for %q; want %s, %q", phase, waiting, tt.phase, tt.waiting)

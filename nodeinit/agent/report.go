@@ -27,7 +27,10 @@ type reporter struct {
 	events   []event
 	phase    enroll.Phase
 	waiting  string
-	changed  chan struct{} // holds one token when there is something to tell
+	trouble  string            // with the config; told instead of waiting
+	config   []byte            // SHA-256 of the config that PID 1 runs
+	etcd     *bootv1.EtcdState // nil: no member here
+	changed  chan struct{}     // holds one token when there is something to tell
 }
 
 func newReporter(client bootv1connect.MachineServiceClient, s store, c *console, clock clock) *reporter {
@@ -65,6 +68,37 @@ func (r *reporter) state(phase enroll.Phase, waiting string) {
 	}
 	r.phase, r.waiting = phase, waiting
 	r.poke()
+}
+
+// problem says what is wrong with the machine's config, or, empty, that nothing
+// is. A machine that is not ready has failed by it.
+func (r *reporter) problem(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.trouble != text {
+		r.trouble = text
+		r.poke()
+	}
+}
+
+// applied says which config PID 1 runs, by its SHA-256.
+func (r *reporter) applied(digest []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if string(r.config) != string(digest) {
+		r.config = digest
+		r.poke()
+	}
+}
+
+// etcdState says how the machine's member of etcd does; nil: there is none.
+func (r *reporter) etcdState(state *bootv1.EtcdState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !sameEtcd(r.etcd, state) {
+		r.poke()
+	}
+	r.etcd = state
 }
 
 func (r *reporter) poke() {
@@ -123,7 +157,13 @@ func (r *reporter) send(ctx context.Context) error {
 func (r *reporter) request() (*bootv1.ReportRequest, int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	request := &bootv1.ReportRequest{Phase: string(r.phase), WaitingFor: r.waiting}
+	request := &bootv1.ReportRequest{Phase: string(r.phase), WaitingFor: r.waiting, Applied: r.config, Etcd: r.etcd}
+	if r.trouble != "" {
+		request.WaitingFor = r.trouble
+		if r.phase != enroll.Ready {
+			request.Phase = string(enroll.Failed)
+		}
+	}
 	now := r.sinceBoot()
 	for _, e := range r.events {
 		age := max(now-e.at, 0)

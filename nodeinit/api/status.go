@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -33,11 +35,12 @@ func (s *Server) Status(context.Context, *connect.Request[nodev1.StatusRequest])
 	return connect.NewResponse(answer), nil
 }
 
-// WatchUnits sends every unit, then those that change.
+// WatchUnits sends every unit, then those that change. One that is no more is
+// sent as stopped.
 func (s *Server) WatchUnits(ctx context.Context, _ *connect.Request[nodev1.WatchUnitsRequest], stream *connect.ServerStream[nodev1.Unit]) error {
 	sent := make(map[string]supervise.Status)
 	err := s.Units.Watch(ctx, func(all []supervise.Status) error {
-		for _, status := range all {
+		for _, status := range append(all, gone(sent, all)...) {
 			if sent[status.Name] == status {
 				continue
 			}
@@ -49,6 +52,17 @@ func (s *Server) WatchUnits(ctx context.Context, _ *connect.Request[nodev1.Watch
 		return nil
 	})
 	return ended(err)
+}
+
+// gone are the units that were sent and are not there any more, as stopped now.
+func gone(sent map[string]supervise.Status, all []supervise.Status) (list []supervise.Status) {
+	for _, name := range slices.Sorted(maps.Keys(sent)) {
+		still := func(s supervise.Status) bool { return s.Name == name }
+		if sent[name].State != supervise.Stopped && !slices.ContainsFunc(all, still) {
+			list = append(list, supervise.Status{Name: name, State: supervise.Stopped, Since: time.Now()})
+		}
+	}
+	return list
 }
 
 // ended makes a stream that its reader gave up no error.

@@ -1,0 +1,191 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	"slipway/bootsvc/api/bootv1"
+	"slipway/configs/machine"
+	"slipway/nodeinit/api/nodev1"
+	"slipway/nodeinit/api/nodev1/nodev1connect"
+	"slipway/nodeinit/netconf"
+)
+
+// wanted is a config as it was delivered and as it reads.
+type wanted struct {
+	data   []byte
+	config *machine.Config
+}
+
+func (w wanted) digest() []byte {
+	sum := sha256.Sum256(w.data)
+	return sum[:]
+}
+
+// follower keeps the machine's config what the boot service says, and the node
+// what its config says:
+//
+//	boot service ──► poll ──► state directory ──► apply ──► PID 1
+//	      ▲            │ receipt                    │ applied
+//	      └────────────┴────────────────────────────┘
+//
+// The two halves run side by side: a config that PID 1 cannot apply is
+// replaced by the next one. While the boot service is away nothing changes.
+type follower struct {
+	agent    *agent
+	lease    netconf.Lease
+	delivery *delivery
+	reports  *reporter
+	pid1     nodev1connect.InitServiceClient
+	released func(ctx context.Context) error // takes the node out of its cluster
+
+	current atomic.Pointer[machine.Config] // what is stored
+	next    chan wanted                    // holds the newest that PID 1 has not got yet
+}
+
+// run follows until ctx ends, from the config that is stored on.
+func (f *follower) run(ctx context.Context, first wanted) error {
+	f.want(first)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return f.poll(ctx, first) })
+	group.Go(func() error { return f.apply(ctx) })
+	group.Go(func() error { return f.watchEtcd(ctx) })
+	return group.Wait()
+}
+
+// want hands a config to apply. One that waits there is replaced: only poll
+// calls it, so there is room then.
+func (f *follower) want(w wanted) {
+	f.current.Store(w.config)
+	select {
+	case <-f.next:
+	default:
+	}
+	f.next <- w
+}
+
+// poll acknowledges what is stored and asks for what comes next.
+func (f *follower) poll(ctx context.Context, have wanted) error {
+	for ctx.Err() == nil {
+		if err := f.delivery.acknowledge(ctx, have.digest()); err != nil {
+			return err
+		}
+		next, err := f.await(ctx, have)
+		if err != nil {
+			return err
+		}
+		f.agent.console.say("a new config was delivered")
+		f.want(next)
+		have = next
+	}
+	return nil
+}
+
+// polling is how the boot service is asked for another config: each call blocks
+// there for 30 s, or until there is one.
+var polling = attempts{deadline: 45 * time.Second, first: time.Second, most: 30 * time.Second}
+
+// await returns the next config once it is stored. Failures are logged and not
+// on the console: the node does not need the boot service.
+func (f *follower) await(ctx context.Context, have wanted) (wanted, error) {
+	log, pause := f.agent.console.log, polling.first
+	for ctx.Err() == nil {
+		next, err := f.ask(ctx, have)
+		switch {
+		case errors.Is(err, errReleased):
+			err = f.released(ctx)
+		case err == nil && next != nil:
+			f.reports.problem("")
+			return *next, nil
+		}
+		if err == nil {
+			pause = polling.first
+		} else if ctx.Err() == nil {
+			pause = min(2*pause, polling.most)
+			log.Warn("the boot service's next config", "error", err, "again", pause.String())
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	return wanted{}, ctx.Err()
+}
+
+// errReleased says that no cluster has this machine any more.
+var errReleased = errors.New("the cluster let this machine go")
+
+// ask asks once. It returns nil when there is nothing new.
+func (f *follower) ask(ctx context.Context, have wanted) (*wanted, error) {
+	ctx, cancel := context.WithTimeout(ctx, polling.deadline)
+	defer cancel()
+	answer, err := f.delivery.client.FetchConfig(ctx, connect.NewRequest(&bootv1.FetchConfigRequest{Have: have.digest()}))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("fetch config: %w", err)
+	case answer.Msg.Released:
+		return nil, errReleased
+	case answer.Msg.Unchanged, len(answer.Msg.Config) == 0, string(answer.Msg.Config) == string(have.data):
+		return nil, nil
+	}
+	config, err := f.delivery.accept(answer.Msg, have.config)
+	if err != nil {
+		return nil, err
+	}
+	return &wanted{answer.Msg.Config, config}, nil
+}
+
+// applying is how PID 1 is asked to make the node be what its config says. It
+// may have to stop programs first, one after the other.
+var applying = attempts{deadline: 3 * time.Minute, first: 250 * time.Millisecond, most: 5 * time.Second}
+
+// apply hands configs to PID 1, which takes the same again as no change.
+func (f *follower) apply(ctx context.Context) error {
+	for {
+		var w wanted
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case w = <-f.next:
+		}
+		err := f.agent.console.until(ctx, applying, "PID 1 to apply the config", func(ctx context.Context) error {
+			select {
+			case w = <-f.next:
+			default:
+			}
+			err := f.applyOnce(ctx, w)
+			if err != nil {
+				f.reports.problem("PID 1 to apply the config: " + err.Error())
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		f.reports.problem("")
+		f.reports.applied(w.digest())
+	}
+}
+
+func (f *follower) applyOnce(ctx context.Context, w wanted) error {
+	cert, err := f.agent.store.load(certFile)
+	if err != nil {
+		return err
+	}
+	key, err := f.agent.store.load(keyFile)
+	if err != nil {
+		return err
+	}
+	_, err = f.pid1.Apply(ctx, connect.NewRequest(&nodev1.ApplyRequest{
+		Config: w.data, Address: f.lease.Address.Addr().String(), Link: f.lease.Link, Certificate: cert, Key: key,
+		Nameservers: addresses(f.lease.DNS),
+	}))
+	return err
+}
