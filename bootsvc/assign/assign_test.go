@@ -282,3 +282,8 @@ func TestKubeconfig(t *testing.T) {
 		}
 	}
 }
+
+// address is one machine's in one of many clusters.
+func address(cluster, n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 1, byte(cluster), byte(n + 1)})
+}

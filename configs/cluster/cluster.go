@@ -35,7 +35,7 @@ type Cluster struct {
 	Endpoint string `yaml:"endpoint,omitempty"`
 	// VirtualIP is an unused address of the control planes' network. One
 	// healthy control plane holds it, and Endpoint, left out, is there.
-	VirtualIP netip.Addr `yaml:"virtualIP,omitempty"`
+	VirtualIP netip.Addr `yaml:"virtualIP"` // none is written as "": the encoder takes every Addr for zero
 	Network   Network    `yaml:"network"`
 	Etcd      Etcd       `yaml:"etcd,omitempty"`
 	// CertificateLifetime, left out, is a year. At least ten minutes.

@@ -130,3 +130,11 @@ var comparers = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b secret.String) bool { return a == b }),
 }
+
+func TestEverySettingIsWritten(t *testing.T) {
+	c, err := cluster.Parse([]byte("name: demo\nvirtualIP: 192.0.2.9\netcd: {allowSlowDisk: true, snapshots: {every: 1h, keep: 3}}\nmachines: [{id: '52:54:00:AB:cd:56'}]\n"), "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, c)
+}

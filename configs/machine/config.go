@@ -72,7 +72,7 @@ type Cluster struct {
 	// Endpoint is the API server's address for people, https://host:port.
 	Endpoint string `yaml:"endpoint" jsonschema:"required"`
 	// VirtualIP is an address that one healthy control plane holds; none: zero.
-	VirtualIP netip.Addr `yaml:"virtualIP,omitempty"`
+	VirtualIP netip.Addr `yaml:"virtualIP"` // none is written as "": the encoder takes every Addr for zero
 	// CertificateLifetime is how long the certificates last that machines make
 	// for their components. They are renewed when a third of it is left.
 	CertificateLifetime time.Duration `yaml:"certificateLifetime,omitempty"`
