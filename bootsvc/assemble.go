@@ -72,9 +72,14 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 		all: []part{
 			{"store", background(p.state.Run)}, {"inventory", background(machines.Run)},
 			{"api", people.Run}, {"http", web.Run}, {"tftp", loaders.Run}, {"dhcp", ask.Run}, {"radv", routers.Run},
-			{"snapshots", background(clock.Run)},
+			{"snapshots", background(clock.Run)}, {"rotations", background(s.rotations(people.Office))},
 		},
 	}, nil
+}
+
+// rotations moves on what is being rotated in the clusters.
+func (s Service) rotations(office *assign.Office) func(context.Context) error {
+	return func(ctx context.Context) error { return office.RunRotations(ctx, s.Log) }
 }
 
 // both tells two observers.

@@ -48,6 +48,8 @@ var codes = []struct {
 	{assign.ErrWhich, connect.CodeFailedPrecondition},
 	{assign.ErrExists, connect.CodeAlreadyExists},
 	{assign.ErrDocument, connect.CodeInvalidArgument},
+	{assign.ErrWhat, connect.CodeInvalidArgument},
+	{assign.ErrExternalEtcd, connect.CodeFailedPrecondition},
 	{assign.ErrNoMembers, connect.CodeFailedPrecondition},
 	{assign.ErrHealthy, connect.CodeFailedPrecondition},
 	{assign.ErrNoSurvivor, connect.CodeFailedPrecondition},

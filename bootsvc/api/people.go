@@ -82,7 +82,11 @@ func (h *clusterHandler) GetCluster(ctx context.Context, request *connect.Reques
 	if err != nil {
 		return nil, h.failed(ctx, "unknown cluster", err)
 	}
-	return connect.NewResponse(&bootv1.GetClusterResponse{Cluster: clusterTo(c, h.Now())}), nil
+	answer, err := h.withRotations(ctx, c)
+	if err != nil {
+		return nil, h.failed(ctx, "rotations not shown", err)
+	}
+	return connect.NewResponse(&bootv1.GetClusterResponse{Cluster: answer}), nil
 }
 
 // UpdateCluster replaces a cluster's document.

@@ -38,12 +38,12 @@ const (
 	Retire RotationPhase = "retire"
 )
 
-// settle is how long a phase lasts after every machine has taken it, for what
+// settlingTime is how long a phase lasts after every machine has taken it, for what
 // reads files or objects in its own time. Client-go looks at certificate and CA
 // files every five minutes (the CA from 1.36 on), and the kubelet renews the
 // ConfigMap in which pods see the cluster's CA within 90 s. An API server and
 // an extension of it follow each other's files and ConfigMap within a minute.
-func settle(what What, phase RotationPhase) time.Duration {
+func settlingTime(what What, phase RotationPhase) time.Duration {
 	switch {
 	case phase == Retire:
 		return 0
@@ -176,7 +176,7 @@ func (r Rotation) WaitingFor(machines []Standing, now time.Time) string {
 }
 
 // until is when a phase that was taken by all may end.
-func (r Rotation) until() time.Time { return r.Taken.Add(settle(r.What, r.Phase)) }
+func (r Rotation) until() time.Time { return r.Taken.Add(settlingTime(r.What, r.Phase)) }
 
 // Advance moves on every rotation whose phase every machine has taken, by one
 // phase at most. passed are those that have moved, in their new phase; one that

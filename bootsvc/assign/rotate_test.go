@@ -70,7 +70,7 @@ func TestWhoHoldsAPhase(t *testing.T) {
 				keys, now := inPhase(t, what, phase)
 				got := keys.Rotations[0].WaitingFor(machines, now)
 				next, passed := advance(t, keys, machines, now)
-				if settling := settle(what, phase); test.want == "" && settling > 0 {
+				if settling := settlingTime(what, phase); test.want == "" && settling > 0 {
 					until := now.Add(settling).Format("15:04:05 MST")
 					if got = next.Rotations[0].WaitingFor(machines, now); !strings.HasSuffix(got, "to read their new files: until "+until) {
 						t.Errorf("%s: %s of %s settles by waiting for %q", name, phase, what, got)
@@ -107,7 +107,7 @@ func pass(t *testing.T, keys Keys, now time.Time) (Keys, time.Time) {
 	t.Helper()
 	r := keys.Rotations[0]
 	keys, passed := advance(t, keys, nil, now)
-	if wait := settle(r.What, r.Phase); wait > 0 {
+	if wait := settlingTime(r.What, r.Phase); wait > 0 {
 		now = now.Add(wait)
 		keys, passed = advance(t, keys, nil, now)
 	}
