@@ -35,10 +35,10 @@ var manifests embed.FS
 // minutes. It is ready after the first time.
 func Units(id machine.Identity) []supervise.Unit {
 	service := &Reconciler{Dir: Dir, Node: id.Hostname, Address: id.Address, Access: apiclient.Access{
-		Server: kube.LocalServer, CAFile: kube.CAFile,
+		Server: kube.Balancer, CAFile: kube.CAFile,
 		CertFile: kube.AddonsCert + ".crt", KeyFile: kube.AddonsCert + ".key",
 	}}
-	return []supervise.Unit{{Name: Name, After: []string{kube.APIServer}, Service: service}}
+	return []supervise.Unit{{Name: Name, After: kube.AfterAPI(), Service: service}}
 }
 
 // values are what the manifests' templates may use.

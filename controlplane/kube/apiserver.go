@@ -43,6 +43,9 @@ func apiServer(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		"--service-cluster-ip-range=" + cfg.Cluster.ServiceSubnet.String(),
 		"--allow-privileged",
 		"--profiling=false",
+		// Without it, watches are left open when it stops, and it waits for them
+		// until it is killed.
+		"--shutdown-watch-termination-grace-period=5s",
 	}
 	for _, group := range [][]string{
 		servingArgs(), authenticationArgs(cfg), etcdArgs(cfg), kubeletArgs(), aggregationArgs(), policyArgs(),

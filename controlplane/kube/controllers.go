@@ -65,7 +65,7 @@ func loopbackArgs(cfg *machine.Config, name, port string) []string {
 // manager gets to work as soon as the API answers, finds it not yet healthy
 // for ten seconds, and ends.
 func controller(name, port string, args, env []string, reads ...string) supervise.Unit {
-	return supervise.Unit{Name: name, After: []string{APIServer}, Service: &proc.Process{
+	return supervise.Unit{Name: name, After: AfterAPI(), Service: &proc.Process{
 		Name:        name,
 		Path:        "/usr/bin/" + name,
 		Args:        args,

@@ -19,6 +19,11 @@ import (
 // APIServer is the API server's unit: what needs the API comes after it.
 const APIServer = "kube-apiserver"
 
+// AfterAPI is what a user of the API on a control plane comes after: the
+// machine's own API server, so that the first request does not fail, and the
+// balancer.
+func AfterAPI() []string { return []string{APIServer, balancerUnit} }
+
 const (
 	dir    = "/etc/kubernetes"
 	pkiDir = dir + "/pki"
@@ -32,7 +37,12 @@ const (
 	frontProxyCAFile = pkiDir + "/front-proxy-ca.crt"
 	accountKeyFile   = pkiDir + "/sa.key"
 
-	// LocalServer is the API as this machine's components reach it.
+	// Balancer is the API as components reach it: the unit apiproxy finds an API
+	// server that is well, this machine's own first.
+	Balancer     = "https://127.0.0.1:7445"
+	balancerUnit = "apiproxy"
+
+	// LocalServer is this machine's API server, for what must know of this one.
 	LocalServer = "https://127.0.0.1:6443"
 	port        = "6443"
 )

@@ -97,7 +97,7 @@ func kubeconfigs(cfg *machine.Config, id machine.Identity) ([]proc.File, error) 
 	var files []proc.File
 	for _, c := range clients(id) {
 		text, err := kubeconfig.Config{
-			Cluster: cfg.Cluster.Name, Server: LocalServer, CAFile: CAFile,
+			Cluster: cfg.Cluster.Name, Server: Balancer, CAFile: CAFile,
 			User: c.user, CertFile: c.path() + ".crt", KeyFile: c.path() + ".key",
 		}.Encode()
 		if err != nil {

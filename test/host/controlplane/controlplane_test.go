@@ -40,7 +40,7 @@ func TestControlPlane(t *testing.T) {
 	}
 	cfg := newConfig(t)
 	newRoot(t)
-	start(t, cfg)
+	node := start(t, cfg)
 	writeAdmin(t, cfg)
 	bootstrap := pathOf(t, "bootstrap", kubeconfig.Config{User: "bootstrap", Token: cfg.Cluster.BootstrapToken}, cfg)
 
@@ -54,41 +54,63 @@ func TestControlPlane(t *testing.T) {
 	t.Run("strangers see health only", testAnonymous)
 	t.Run("the DNS service answers", testDNS)
 	t.Run("what is deleted comes back", testReturn)
+	t.Run("metrics are for those with a certificate", testMetrics)
+	t.Run("certificates are renewed while all runs", func(t *testing.T) { testRenewal(t, node, cfg) })
+	t.Run("the encryption key is replaced", func(t *testing.T) { testNewKey(t, node, cfg) })
+	t.Run("the CAs are replaced", func(t *testing.T) { testNewCAs(t, node, cfg) })
 }
 
 // start runs the units until the test ends, and returns when all are ready.
-func start(t *testing.T, cfg *machine.Config) {
+func start(t *testing.T, cfg *machine.Config) *node {
 	t.Helper()
-	units := controlplane.Units(cfg, identity)
+	n := &node{T: t, supervisor: supervise.New(slog.New(slog.DiscardHandler)), logs: map[string]*bytes.Buffer{}}
+	t.Cleanup(n.stop)
+	n.apply(cfg)
+	return n
+}
+
+// node is the machine: what runs on it.
+type node struct {
+	*testing.T
+	supervisor *supervise.Supervisor
+	logs       map[string]*bytes.Buffer
+}
+
+func (n *node) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := n.supervisor.Stop(ctx); err != nil {
+		n.Errorf("stop: %v", err)
+	}
+	for unit, log := range n.logs {
+		if n.Failed() {
+			n.Logf("the end of %s's log:\n%s", unit, tail(log.Bytes()))
+		}
+	}
+}
+
+// apply does what PID 1 does with a config, and returns when all units are ready.
+func (n *node) apply(cfg *machine.Config) {
+	t := n.T
+	t.Helper()
+	units := unitsOf(cfg)
 	files, err := controlplane.Files(cfg, identity)
 	must(t, err)
 	must(t, proc.WriteFiles(files))
-	logs := map[string]*bytes.Buffer{}
 	proc.Runner{Log: func(unit string) io.Writer {
-		logs[unit] = &bytes.Buffer{}
-		return logs[unit]
+		if n.logs[unit] == nil {
+			n.logs[unit] = &bytes.Buffer{}
+		}
+		return n.logs[unit]
 	}}.Adopt(units)
-	supervisor := supervise.New(slog.New(slog.DiscardHandler))
 	began := time.Now()
-	must(t, supervisor.Apply(t.Context(), units))
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := supervisor.Stop(ctx); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-		for unit, log := range logs {
-			if t.Failed() {
-				t.Logf("the end of %s's log:\n%s", unit, tail(log.Bytes()))
-			}
-		}
-	})
+	must(t, n.supervisor.Apply(t.Context(), units))
 	ctx, cancel := context.WithTimeout(t.Context(), startup)
 	defer cancel()
 	reported := map[string]bool{}
-	err = supervisor.Watch(ctx, func(all []supervise.Status) error {
+	err = n.supervisor.Watch(ctx, func(all []supervise.Status) error {
 		for _, s := range all {
-			if s.State == supervise.Ready && !reported[s.Name] {
+			if (s.State == supervise.Ready || s.State == supervise.Done) && !reported[s.Name] {
 				reported[s.Name] = true
 				t.Logf("%s ready after %.1f s", s.Name, time.Since(began).Seconds())
 			}
@@ -99,9 +121,9 @@ func start(t *testing.T, cfg *machine.Config) {
 		return nil
 	})
 	if err != errAllReady {
-		t.Fatalf("not all units are ready: %v\n%s", err, statusPage(supervisor.Status()))
+		t.Fatalf("not all units are ready: %v\n%s", err, statusPage(n.supervisor.Status()))
 	}
-	logUse(t, supervisor.Status())
+	logUse(t, n.supervisor.Status())
 }
 
 var errAllReady = fmt.Errorf("all units are ready")
