@@ -4,6 +4,7 @@
 //	as PID 1, by the kernel      goes from the initramfs to the root image, then runs the node
 //	slipway-init agent           the node agent, a unit of PID 1; and so are
 //	slipway-init apiproxy        the way to the API servers
+//	slipway-init vip             the cluster's virtual IP
 //	slipway-init -q -- NAME      loads a kernel module; the kernel calls it (kernel.modprobe)
 package main
 
@@ -15,6 +16,7 @@ import (
 
 	"slipway/nodeinit/agent"
 	"slipway/nodeinit/apiproxy"
+	"slipway/nodeinit/vip"
 )
 
 func main() {
@@ -27,6 +29,8 @@ func main() {
 		exit(runUnit(agent.Main))
 	case len(args) > 1 && args[1] == "apiproxy":
 		exit(runUnit(apiproxy.Main))
+	case len(args) > 1 && args[1] == "vip":
+		exit(runUnit(vip.Main))
 	case os.Getpid() != 1:
 		fmt.Fprintln(os.Stderr, "slipway-init: only PID 1 and its helpers run this program")
 		os.Exit(2)

@@ -23,12 +23,12 @@ const answerWithin = 2500 * time.Millisecond
 // and what ends it.
 type Prober func(addr string) (ask func(context.Context) Result, end func())
 
-// NewProber returns the Prober that asks API servers for /readyz, which anybody
-// may (controlplane/kube, authentication.yaml). They are checked against caFile,
-// which is read each time: the CA may change.
-func NewProber(caFile string, within time.Duration) Prober {
+// NewProber returns the Prober that asks API servers for a path which anybody
+// may ask for (controlplane/kube, authentication.yaml). They are checked against
+// caFile, which is read each time: the CA may change.
+func NewProber(caFile, path string, within time.Duration) Prober {
 	return func(addr string) (func(context.Context) Result, func()) {
-		s := &session{url: "https://" + addr + "/readyz", caFile: caFile, within: within}
+		s := &session{url: "https://" + addr + path, caFile: caFile, within: within}
 		return s.ask, s.hangUp
 	}
 }

@@ -38,7 +38,7 @@ func writeCA(t *testing.T, path string, der []byte) {
 func TestProbe(t *testing.T) {
 	var ready atomic.Bool
 	addr, ca := tlsServer(t, &ready)
-	ask, end := NewProber(ca, time.Minute)(addr)
+	ask, end := NewProber(ca, "/readyz", time.Minute)(addr)
 	defer end()
 	expect(t, "not ready", ask, NotReady)
 	ready.Store(true)
@@ -53,10 +53,10 @@ func TestProbeWithoutAnswer(t *testing.T) {
 	_, ca := tlsServer(t, new(atomic.Bool))
 	silent, gone := silentListener(t), silentListener(t)
 	_ = gone.Close()
-	ask, end := NewProber(ca, 20*time.Millisecond)(silent.Addr().String())
+	ask, end := NewProber(ca, "/readyz", 20*time.Millisecond)(silent.Addr().String())
 	defer end()
 	expect(t, "it takes the connection and says nothing", ask, Silent)
-	ask, end = NewProber(ca, time.Minute)(gone.Addr().String())
+	ask, end = NewProber(ca, "/readyz", time.Minute)(gone.Addr().String())
 	defer end()
 	expect(t, "nothing listens", ask, Refused)
 }
@@ -92,7 +92,7 @@ func TestHungServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.file = file.Data
-	l.run(NewProber(ca, 500*time.Millisecond)) // the connection is made by then
+	l.run(NewProber(ca, "/readyz", 500*time.Millisecond)) // the connection is made by then
 
 	conn, err := net.Dial("tcp4", l.addr)
 	if err != nil {
@@ -103,7 +103,7 @@ func TestHungServer(t *testing.T) {
 	if n, err := conn.Read(make([]byte, 1)); n > 0 || err == nil || os.IsTimeout(err) {
 		t.Fatalf("the connection to the hung server is not cut: %v", err)
 	}
-	ask, end := NewProber(ca, time.Minute)(l.addr) // the certificate is for any port
+	ask, end := NewProber(ca, "/readyz", time.Minute)(l.addr) // the certificate is for any port
 	defer end()
 	expect(t, "the other server, through the balancer", ask, OK)
 }

@@ -28,7 +28,7 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 	if cfg.Role == machine.EtcdOnly {
 		return nil
 	}
-	return []supervise.Unit{
+	return append(virtualIP(cfg),
 		apiProxy(),
 		containerd(),
 		bundledImages(),
@@ -37,7 +37,7 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 		nodeObject(cfg, id),
 		masquerade(),
 		kubeProxy(),
-	}
+	)
 }
 
 // Files returns what the units read. On a control-plane machine package
@@ -48,7 +48,7 @@ func Files(cfg *machine.Config, id machine.Identity) ([]proc.File, error) {
 	}
 	files := []proc.File{{Path: caFile, Mode: 0o644, Data: []byte(cfg.Cluster.CA)}}
 	for _, make := range []func(*machine.Config, machine.Identity) ([]proc.File, error){
-		apiProxyFiles, containerdFiles, kubeletFiles, kubeProxyFiles, masqueradeFiles,
+		apiProxyFiles, virtualIPFiles, containerdFiles, kubeletFiles, kubeProxyFiles, masqueradeFiles,
 	} {
 		more, err := make(cfg, id)
 		if err != nil {

@@ -76,6 +76,21 @@ func TestOwnAPIServerFirst(t *testing.T) {
 	proctest.Golden(t, "testdata/apiproxy.txt", proctest.Contents(files))
 }
 
+// TestVirtualIP: control planes have the unit, and only if there is an address.
+func TestVirtualIP(t *testing.T) {
+	cfg, id := config(machine.ControlPlane)
+	cfg.Cluster.VirtualIP = netip.MustParseAddr("192.0.2.50")
+	files, err := virtualIPFiles(cfg, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proctest.Golden(t, "testdata/vip.txt", proctest.Page(virtualIP(cfg), files)+proctest.Contents(files))
+	cfg.Role = machine.Worker
+	if units := virtualIP(cfg); units != nil {
+		t.Errorf("a worker has %v", units)
+	}
+}
+
 func TestEtcdOnlyIsNoNode(t *testing.T) {
 	cfg, id := config(machine.EtcdOnly)
 	files, err := Files(cfg, id)

@@ -1,0 +1,62 @@
+package vip
+
+import (
+	"context"
+	"time"
+
+	"slipway/nodeinit/apiproxy"
+)
+
+// The priorities. 255 is for whom the address belongs to, which is nobody.
+const (
+	ready   = 200 // its API server is ready
+	serving = 100 // it answers, though etcd does not: people still reach something that can say so
+	out     = 0
+)
+
+// answerWithin is how long an API server may take to answer. One whose etcd is
+// gone finds that out after 2 s.
+const answerWithin = 3 * time.Second
+
+// agreeing is how many looks in a row it takes to become worse: one may be late.
+const agreeing = 2
+
+// newLook returns what looks at the API server at addr: its priority.
+func newLook(addr, caFile string) func(context.Context) uint8 {
+	isReady, _ := apiproxy.NewProber(caFile, "/readyz", answerWithin)(addr)
+	isServing, _ := apiproxy.NewProber(caFile, "/livez?exclude=etcd", answerWithin)(addr)
+	return func(ctx context.Context) uint8 {
+		late := make(chan apiproxy.Result, 1)
+		go func() { late <- isServing(ctx) }() // ends within answerWithin
+		first := isReady(ctx)
+		second := <-late
+		return priority(first == apiproxy.OK, second == apiproxy.OK)
+	}
+}
+
+func priority(isReady, isServing bool) uint8 {
+	switch {
+	case isReady:
+		return ready
+	case isServing:
+		return serving
+	}
+	return out
+}
+
+// opinion is what the looks so far come to. Better is believed at once, worse
+// when it has been seen often enough.
+type opinion struct {
+	priority uint8
+	worse    int // looks in a row that were worse
+}
+
+func (o opinion) look(seen uint8) opinion {
+	if seen >= o.priority {
+		return opinion{priority: seen}
+	}
+	if o.worse++; o.worse >= agreeing {
+		return opinion{priority: seen}
+	}
+	return o
+}
