@@ -25,7 +25,8 @@ const (
 )
 
 // Reconciler is a service that keeps the objects in Dir's files applied, the
-// machine's Node marked as a control plane's, and the DNS service's endpoints.
+// machine's Node marked as a control plane's, and the DNS service's endpoints,
+// and that deletes Nodes of machines that have left.
 // It is level-triggered: each round applies everything, whatever the last one
 // did. Every control plane runs one; they apply the same, which changes nothing
 // for the second.
@@ -65,9 +66,9 @@ func (r *Reconciler) Run(ctx context.Context, ready func()) error {
 	return r.keep(ctx)
 }
 
-// keep repeats all parts until ctx ends or one fails. That the endpoints could
-// not be looked at is looked over: the API may be away, and the next look is
-// seconds from now.
+// keep repeats all parts until ctx ends or one fails. That the Nodes could not
+// be looked at is looked over: the API may be away, and the next look is seconds
+// from now.
 func (r *Reconciler) keep(ctx context.Context) error {
 	apply, mark, watch := time.NewTicker(again), time.NewTicker(joining), time.NewTicker(watching)
 	defer apply.Stop()
@@ -85,6 +86,7 @@ func (r *Reconciler) keep(ctx context.Context) error {
 			err = r.Apply(ctx)
 		case <-watch.C:
 			endpoints.update(ctx)
+			_ = deleteLeaving(ctx, r.Access)
 		case <-mark.C:
 			err = r.mark(ctx)
 			if err == nil {

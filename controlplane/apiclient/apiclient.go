@@ -32,6 +32,10 @@ const (
 	Merge = "application/merge-patch+json" // RFC 7386
 )
 
+// Leaving is the label by which a node says that it has left the cluster and
+// its Node is to be deleted: it may not delete that itself.
+const Leaving = "slipway.internal/leaving"
+
 // Access says where the API is and where the caller's credentials lie (PEM files).
 type Access struct {
 	Server   string // https://host:port
@@ -120,6 +124,11 @@ type request struct {
 	method, path        string
 	accept, contentType string
 	body                []byte
+}
+
+// Delete deletes what is at path.
+func (c *Client) Delete(ctx context.Context, path string) error {
+	return c.do(ctx, http.MethodDelete, path, "", nil, nil)
 }
 
 func (c *Client) do(ctx context.Context, method, path, contentType string, body []byte, value any) error {

@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"slipway/configs/machine"
 	"slipway/nodeinit/netconf"
 	"slipway/nodeinit/supervise"
 )
@@ -83,6 +84,8 @@ type agent struct {
 	// network is ready once changed was told a lease.
 	network     func(waiting func(what, next string), changed func(netconf.Lease)) supervise.Service
 	setHostname func(hostname string, addr netip.Addr) error
+	// retire has the machine's Node deleted, and returns when it is.
+	retire func(context.Context, *machine.Config) error
 }
 
 // system is the agent of this machine.
@@ -100,6 +103,7 @@ func system(args Args, c *console, clock clock) *agent {
 		setHostname: func(hostname string, addr netip.Addr) error {
 			return netconf.SetHostname("/", hostname, addr)
 		},
+		retire: retireNode,
 	}
 }
 

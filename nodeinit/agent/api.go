@@ -22,6 +22,7 @@ type api struct {
 	store store
 	init  nodev1connect.NodeServiceClient
 	etcd  nodev1connect.EtcdServiceClient // of the unit etcd-member
+	reset *resetter
 	log   *slog.Logger
 }
 
@@ -70,7 +71,7 @@ func (a *api) tls() *tls.Config {
 
 func (a *api) handler() http.Handler {
 	mux := http.NewServeMux()
-	path, service := nodev1connect.NewNodeServiceHandler(forward{to: a.init}, connect.WithReadMaxBytes(64<<10))
+	path, service := nodev1connect.NewNodeServiceHandler(forward{to: a.init, reset: a.reset}, connect.WithReadMaxBytes(64<<10))
 	mux.Handle(path, service)
 	mux.Handle(nodev1connect.NewEtcdServiceHandler(etcdForward{to: a.etcd}, connect.WithReadMaxBytes(64<<10)))
 	return a.guard(mux)
@@ -111,10 +112,11 @@ func (a *api) check(r *http.Request) (string, error) {
 	return authorize(r.TLS.PeerCertificates, ca, r.URL.Path)
 }
 
-// forward is the NodeService of PID 1, passed on.
+// forward is the NodeService of PID 1, passed on, and the agent's own reset.
 type forward struct {
 	nodev1connect.UnimplementedNodeServiceHandler
-	to nodev1connect.NodeServiceClient
+	to    nodev1connect.NodeServiceClient
+	reset *resetter
 }
 
 func (f forward) Status(ctx context.Context, r *connect.Request[nodev1.StatusRequest]) (*connect.Response[nodev1.StatusResponse], error) {

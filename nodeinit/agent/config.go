@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"net/http"
@@ -92,34 +91,11 @@ func (d *delivery) accept(answer *bootv1.FetchConfigResponse, current *machine.C
 		return nil, err
 	}
 	if len(answer.Certificate) > 0 {
-		if err := d.replaceCertificate(answer.Certificate); err != nil {
+		if err := d.store.replaceCertificate(answer.Certificate); err != nil {
 			return nil, err
 		}
 	}
 	return config, d.store.save(configFile, answer.Config)
-}
-
-func (d *delivery) replaceCertificate(cert []byte) error {
-	ca, key, err := d.identity()
-	if err != nil {
-		return err
-	}
-	data, err := parseCert(ca)
-	if err != nil {
-		return fmt.Errorf("read the boot service's CA: %w", err)
-	}
-	if err := checkCertificate(cert, data, key); err != nil {
-		return err
-	}
-	return d.store.save(certFile, cert)
-}
-
-func (d *delivery) identity() (ca []byte, key *ecdsa.PrivateKey, err error) {
-	if ca, err = d.store.load(caFile); err != nil {
-		return nil, nil, err
-	}
-	key, err = d.store.key()
-	return ca, key, err
 }
 
 // acknowledge says which config is stored. An agent that was restarted says it

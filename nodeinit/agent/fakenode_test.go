@@ -19,6 +19,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"slipway/configs/machine"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
 	"slipway/nodeinit/netconf"
@@ -31,6 +32,12 @@ type pid1 struct {
 	applied chan *nodev1.ApplyRequest
 	units   chan *nodev1.Unit
 	failure atomic.Value // string: why it cannot apply
+	reboots chan bool    // power off
+}
+
+func (p *pid1) Reboot(_ context.Context, r *connect.Request[nodev1.RebootRequest]) (*connect.Response[nodev1.RebootResponse], error) {
+	p.reboots <- r.Msg.PowerOff
+	return connect.NewResponse(&nodev1.RebootResponse{}), nil
 }
 
 // take waits for the next config that PID 1 is given.
@@ -49,7 +56,7 @@ func (p *pid1) fail(why string) { p.failure.Store(why) }
 
 func newPID1(t *testing.T, socket string) *pid1 {
 	t.Helper()
-	p := &pid1{applied: make(chan *nodev1.ApplyRequest, 8), units: make(chan *nodev1.Unit)}
+	p := &pid1{applied: make(chan *nodev1.ApplyRequest, 8), units: make(chan *nodev1.Unit), reboots: make(chan bool, 8)}
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -113,17 +120,18 @@ func (s *screen) String() string {
 // node is an agent under test with the machine around it.
 type node struct {
 	*agent
-	screen *screen
-	pid1   *pid1
-	hosts  chan string
-	clock  chan time.Time
+	screen  *screen
+	pid1    *pid1
+	hosts   chan string
+	retired chan string
+	clock   chan time.Time
 }
 
 // newNode makes a machine that was booted by b.
 func newNode(t *testing.T, b *bootService) *node {
 	t.Helper()
 	dir := t.TempDir()
-	n := &node{screen: &screen{}, hosts: make(chan string, 8), clock: make(chan time.Time, 8)}
+	n := &node{screen: &screen{}, hosts: make(chan string, 8), retired: make(chan string, 8), clock: make(chan time.Time, 8)}
 	n.pid1 = newPID1(t, filepath.Join(dir, "init.sock"))
 	server, err := url.Parse("https://" + b.addr)
 	if err != nil {
@@ -141,6 +149,7 @@ func newNode(t *testing.T, b *bootService) *node {
 			return nil
 		}},
 		network:     fakeNetwork,
+		retire:      func(_ context.Context, c *machine.Config) error { n.retired <- c.Hostname; return nil },
 		setHostname: func(name string, _ netip.Addr) error { n.hosts <- name; return nil },
 	}
 	return n

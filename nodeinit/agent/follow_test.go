@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -98,8 +99,17 @@ func TestFollowBeyondWhatFails(t *testing.T) {
 // etcdMember is the unit etcd-member by hand.
 type etcdMember struct {
 	nodev1connect.UnimplementedEtcdServiceHandler
-	status *nodev1.EtcdStatusResponse
-	left   chan bool // force
+	status  *nodev1.EtcdStatusResponse
+	refusal string    // why it may not leave unless forced
+	left    chan bool // force
+}
+
+func (m *etcdMember) Leave(_ context.Context, r *connect.Request[nodev1.EtcdLeaveRequest]) (*connect.Response[nodev1.EtcdLeaveResponse], error) {
+	if m.refusal != "" && !r.Msg.Force {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New(m.refusal))
+	}
+	m.left <- r.Msg.Force
+	return connect.NewResponse(&nodev1.EtcdLeaveResponse{}), nil
 }
 
 func (m *etcdMember) Status(context.Context, *connect.Request[nodev1.EtcdStatusRequest]) (*connect.Response[nodev1.EtcdStatusResponse], error) {

@@ -53,19 +53,37 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 	etcd, hangUp := a.etcdClient()
 	defer hangUp()
 
+	nodes := nodev1connect.NewNodeServiceClient(pid1, "http://init")
+	reset := &resetter{
+		config: a.storedConfig, etcd: etcd, pid1: nodes, reports: reports, console: a.console, retire: a.retire,
+	}
+
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return reports.run(ctx) })
 	group.Go(func() error {
 		return bootRelay{to: client}.serve(ctx, filepath.Join(a.runtime, bootSocket), a.console.log)
 	})
 	group.Go(func() error {
-		people := &api{store: a.store, init: nodev1connect.NewNodeServiceClient(pid1, "http://init"), etcd: etcd, log: a.console.log}
+		again := func(ctx context.Context) error { return a.enrol(ctx, lease) }
+		return (&renewer{store: a.store, client: client, console: a.console, enrol: again}).run(ctx)
+	})
+	group.Go(func() error {
+		people := &api{store: a.store, init: nodes, etcd: etcd, reset: reset, log: a.console.log}
 		return people.serve(ctx, listener)
 	})
 	group.Go(func() error {
-		return a.configure(ctx, lease, client, reports, nodev1connect.NewInitServiceClient(pid1, "http://init"))
+		return a.configure(ctx, lease, client, reports, reset, nodev1connect.NewInitServiceClient(pid1, "http://init"))
 	})
 	return group.Wait()
+}
+
+// storedConfig is the config that was delivered last, nil if there is none.
+func (a *agent) storedConfig() (*machine.Config, error) {
+	data, err := a.store.load(configFile)
+	if err != nil || data == nil {
+		return nil, err
+	}
+	return machine.Parse(data, configFile)
 }
 
 func unixTransport(socket string) *http.Transport {
@@ -76,7 +94,7 @@ func unixTransport(socket string) *http.Transport {
 
 // configure makes the machine what its config says, then follows the config and
 // the machine's units until ctx ends.
-func (a *agent) configure(ctx context.Context, lease netconf.Lease, client bootv1connect.MachineServiceClient, reports *reporter, pid1 nodev1connect.InitServiceClient) error {
+func (a *agent) configure(ctx context.Context, lease netconf.Lease, client bootv1connect.MachineServiceClient, reports *reporter, reset *resetter, pid1 nodev1connect.InitServiceClient) error {
 	d := &delivery{client: client, store: a.store, console: a.console, failed: func(err error) { reports.problem(err.Error()) }}
 	data, config, err := d.config(ctx)
 	if err != nil {
@@ -90,7 +108,8 @@ func (a *agent) configure(ctx context.Context, lease netconf.Lease, client bootv
 		return err
 	}
 	f := &follower{
-		agent: a, lease: lease, delivery: d, reports: reports, pid1: pid1, next: make(chan wanted, 1),
+		agent: a, lease: lease, delivery: d, reports: reports, pid1: pid1,
+		released: reset.released, next: make(chan wanted, 1),
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return f.run(ctx, wanted{data, config}) })

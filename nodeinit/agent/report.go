@@ -22,6 +22,8 @@ type reporter struct {
 	console   *console
 	sinceBoot func() time.Duration
 
+	sending sync.Mutex // one report at a time
+
 	mu       sync.Mutex
 	reported map[string]bool // names, told or waiting to be
 	events   []event
@@ -142,6 +144,8 @@ func (r *reporter) run(ctx context.Context) error {
 
 // send reports what is there now.
 func (r *reporter) send(ctx context.Context) error {
+	r.sending.Lock()
+	defer r.sending.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, reporting.deadline)
 	defer cancel()
 	request, count := r.request()

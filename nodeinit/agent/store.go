@@ -115,6 +115,26 @@ func (s store) certificate() (*tls.Certificate, error) {
 	return &cert, nil
 }
 
+// replaceCertificate stores another certificate of the machine's key, if it is one.
+func (s store) replaceCertificate(cert []byte) error {
+	data, err := s.load(caFile)
+	if err != nil {
+		return err
+	}
+	ca, err := parseCert(data)
+	if err != nil {
+		return fmt.Errorf("read the boot service's CA: %w", err)
+	}
+	key, err := s.key()
+	if err != nil {
+		return err
+	}
+	if err := checkCertificate(cert, ca, key); err != nil {
+		return err
+	}
+	return s.save(certFile, cert)
+}
+
 // reported loads the names of the events that the boot service has.
 func (s store) reported() map[string]bool {
 	names := map[string]bool{}

@@ -27,16 +27,19 @@ const (
 // nodeObject is the unit that follows the node's own Node object. It is ready
 // once the Node is Ready for the first time.
 func nodeObject(cfg *machine.Config, id machine.Identity) supervise.Unit {
-	login := loginOf(cfg)
 	return supervise.Unit{Name: nodeName, After: []string{kubeletName}, Service: &follower{
-		Hostname: id.Hostname,
-		Access: apiclient.Access{
-			Server: apiServer, CAFile: caFile,
-			CertFile: login.certFile, KeyFile: login.keyFile,
-		},
+		Hostname:   id.Hostname,
+		Access:     NodeAccess(cfg),
 		Registered: Registered,
 		CNIDir:     cniDir,
 	}}
+}
+
+// NodeAccess is how a node reaches the API: as its kubelet, by way of the
+// node's own balancer.
+func NodeAccess(cfg *machine.Config) apiclient.Access {
+	login := loginOf(cfg)
+	return apiclient.Access{Server: apiServer, CAFile: caFile, CertFile: login.certFile, KeyFile: login.keyFile}
 }
 
 // follower looks at the Node and does what each look calls for: it marks the

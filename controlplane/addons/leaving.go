@@ -1,0 +1,37 @@
+package addons
+
+import (
+	"context"
+	"errors"
+	"net/url"
+
+	"slipway/controlplane/apiclient"
+)
+
+var leavingNodes = "/api/v1/nodes?labelSelector=" + url.QueryEscape(apiclient.Leaving)
+
+// deleteLeaving deletes the Nodes that say they have left the cluster: a node
+// may not delete its own. It may be done by several control planes at once.
+func deleteLeaving(ctx context.Context, access apiclient.Access) error {
+	client, err := apiclient.Open(access)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var nodes struct {
+		Items []struct {
+			Metadata struct{ Name string } `json:"metadata"`
+		} `json:"items"`
+	}
+	if err := client.Get(ctx, leavingNodes, &nodes); err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range nodes.Items {
+		err := client.Delete(ctx, "/api/v1/nodes/"+url.PathEscape(n.Metadata.Name))
+		if !errors.Is(err, apiclient.ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,158 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"math/big"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/api/bootv1/bootv1connect"
+)
+
+// lasting makes a machine's certificate of a life that begins now.
+func (c *testCA) lasting(t testing.TB, key *ecdsa.PublicKey, from time.Time, life time.Duration) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "52-54-00-12-34-56"}, NotBefore: from, NotAfter: from.Add(life),
+	}, c.cert, key, c.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return toPEM(der)
+}
+
+// renewals is a boot service that renews certificates, when it is up.
+type renewals struct {
+	bootv1connect.MachineServiceClient
+	issue func() []byte
+	down  bool
+	times []time.Duration // when it was asked
+	start time.Time
+}
+
+func (r *renewals) RenewCertificate(context.Context, *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error) {
+	r.times = append(r.times, time.Since(r.start))
+	if r.down {
+		return nil, connect.NewError(connect.CodeUnavailable, errors.New("connection refused"))
+	}
+	return connect.NewResponse(&bootv1.RenewCertificateResponse{Certificate: r.issue()}), nil
+}
+
+// TestRenew: two thirds into its life a certificate is renewed, each minute
+// until that works; one that expired meanwhile is got by enrolling.
+func TestRenew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const life = 30 * time.Minute
+		ca, s := newCA(t), store{t.TempDir()}
+		key, err := s.key()
+		if err != nil {
+			t.Fatal(err)
+		}
+		issue := func() []byte { return ca.lasting(t, &key.PublicKey, time.Now(), life) }
+		if err := errors.Join(s.save(caFile, toPEM(ca.cert.Raw)), s.save(certFile, issue())); err != nil {
+			t.Fatal(err)
+		}
+		server := &renewals{issue: issue, start: time.Now()}
+		enrolled := make(chan time.Duration, 1)
+		r := &renewer{store: s, client: server, console: quiet(&screen{}), enrol: func(context.Context) error {
+			enrolled <- time.Since(server.start)
+			return s.save(certFile, issue())
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- r.run(ctx) }()
+
+		time.Sleep(20*time.Minute + time.Second)
+		if len(server.times) != 0 {
+			t.Errorf("asked at %v, with a third of its life left", server.times)
+		}
+		time.Sleep(time.Minute)
+		if want := []time.Duration{21 * time.Minute}; !slices.Equal(server.times, want) {
+			t.Fatalf("asked at %v, want %v", server.times, want)
+		}
+		cert, err := s.certificate()
+		if err != nil || time.Until(cert.Leaf.NotAfter) < life-2*time.Second {
+			t.Errorf("renewed until %v, %v", cert.Leaf.NotAfter, err)
+		}
+
+		server.down, server.times = true, nil
+		time.Sleep(time.Hour)
+		if at := <-enrolled; at != 52*time.Minute || len(server.times) < 10 {
+			t.Errorf("enrolled again after %s, asked %d times before; want 52m, at the first look after its end", at, len(server.times))
+		}
+		cancel()
+		<-done
+	})
+}
+
+// TestRenewRefusesForeign: what is not a certificate of this key changes nothing.
+func TestRenewRefusesForeign(t *testing.T) {
+	ca, s := newCA(t), store{t.TempDir()}
+	key, err := s.key()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := ca.lasting(t, &key.PublicKey, time.Now().Add(-time.Hour), 61*time.Minute)
+	if err := errors.Join(s.save(caFile, toPEM(ca.cert.Raw)), s.save(certFile, old)); err != nil {
+		t.Fatal(err)
+	}
+	other := newKey(t)
+	server := &renewals{issue: func() []byte { return ca.lasting(t, &other.PublicKey, time.Now(), time.Hour) }}
+	r := &renewer{store: s, client: server, console: quiet(&screen{})}
+	if err := r.look(t.Context(), time.Now()); err == nil {
+		t.Error("a certificate for another key was taken")
+	}
+	if now, err := s.load(certFile); err != nil || !bytes.Equal(now, old) {
+		t.Errorf("the certificate changed: %v", err)
+	}
+}
+
+// TestLongAway: a machine that was off for longer than its certificate lives
+// comes back by its key: nobody approves anything, and it keeps its config.
+func TestLongAway(t *testing.T) {
+	b := newBootService(t)
+	b.approved, b.config = true, exampleConfig(t)
+	n := newNode(t, b)
+	stop := n.start(t)
+	n.pid1.take(t)
+	b.await("the config to be applied", func() bool { return b.applied != nil })
+	stop()
+
+	key, err := n.store.key()
+	if err != nil {
+		t.Fatal(err)
+	}
+	expired := b.ca.lasting(t, &key.PublicKey, time.Now().Add(-2*time.Hour), time.Hour)
+	if err := n.store.save(certFile, expired); err != nil {
+		t.Fatal(err)
+	}
+	fetches := b.fetches
+	b.update(func() { b.applied = nil })
+	n.start(t)
+	if got := n.pid1.take(t); !bytes.Equal(got.Config, exampleConfig(t)) {
+		t.Errorf("PID 1 got\n%s", got.Config)
+	}
+	b.await("the config to be applied", func() bool { return b.applied != nil })
+	last := b.enrolments[len(b.enrolments)-1]
+	request, err := x509.ParseCertificateRequest(last.Csr)
+	if err != nil || !key.PublicKey.Equal(request.PublicKey) {
+		t.Errorf("it came back with another key: %v", err)
+	}
+	if len(b.enrolments) != 2 || b.fetches != fetches {
+		t.Errorf("%d enrolments, %d fetches of a first config; want 2, %d", len(b.enrolments), b.fetches, fetches)
+	}
+	if cert, err := n.store.certificate(); err != nil || time.Now().After(cert.Leaf.NotAfter) {
+		t.Errorf("the certificate: %v", err)
+	}
+}

@@ -1,0 +1,170 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"slipway/configs/machine"
+	"slipway/controlplane/apiclient"
+	"slipway/nodeinit/api/nodev1"
+	"slipway/nodeinit/api/nodev1/nodev1connect"
+	"slipway/nodeinit/worker"
+)
+
+// step is a part of a reset. Each may be done twice.
+type step struct {
+	name     string
+	deadline time.Duration
+	optional bool // its failure stops nothing
+	do       func(context.Context) error
+}
+
+// resetter takes the node out of its cluster and has the machine start anew. A
+// machine that runs from RAM keeps nothing over that: it comes back with a new
+// key, free.
+type resetter struct {
+	config  func() (*machine.Config, error) // nil: none yet
+	etcd    nodev1connect.EtcdServiceClient
+	pid1    nodev1connect.NodeServiceClient
+	reports *reporter
+	console *console
+	retire  func(context.Context, *machine.Config) error // has the Node deleted
+
+	running sync.Mutex
+}
+
+// errResetting says that somebody else is at it.
+var errResetting = errors.New("a reset of this node is under way: see `slipway node logs NODE agent`")
+
+// run does the steps and tells of each. The first that fails ends it, unless
+// forced: nothing that comes later is harmless without it.
+func (r *resetter) run(ctx context.Context, force bool, tell func(*nodev1.ResetStep)) error {
+	if !r.running.TryLock() {
+		return errResetting
+	}
+	defer r.running.Unlock()
+	config, err := r.config()
+	if err != nil {
+		return err
+	}
+	for _, s := range r.steps(config, force) {
+		err := s.run(ctx)
+		told := &nodev1.ResetStep{Name: s.name}
+		if err != nil {
+			told.Problem = err.Error()
+			r.console.say("reset: %s: %v", s.name, err)
+		} else {
+			r.console.say("reset: %s: done", s.name)
+		}
+		tell(told)
+		if err != nil && !force && !s.optional {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+func (s step) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.deadline)
+	defer cancel()
+	return s.do(ctx)
+}
+
+// steps are what a reset comes to on this machine: etcd first, since it may
+// refuse, and nothing is lost then.
+func (r *resetter) steps(config *machine.Config, force bool) (list []step) {
+	if config != nil && config.IsMember() {
+		list = append(list, step{name: "leave etcd", deadline: 2 * time.Minute, do: func(ctx context.Context) error {
+			_, err := r.etcd.Leave(ctx, connect.NewRequest(&nodev1.EtcdLeaveRequest{Force: force}))
+			return noMember(err)
+		}})
+	}
+	if config != nil && othersRemain(config) {
+		list = append(list, step{name: "have the Node deleted", deadline: time.Minute, do: func(ctx context.Context) error {
+			return r.retire(ctx, config)
+		}})
+	}
+	return append(list,
+		step{name: "tell the boot service", deadline: 15 * time.Second, optional: true, do: func(ctx context.Context) error {
+			r.reports.event(event{name: "resetting", at: r.reports.sinceBoot()})
+			return r.reports.send(ctx)
+		}},
+		step{name: "stop all units and restart", deadline: 15 * time.Second, do: func(ctx context.Context) error {
+			_, err := r.pid1.Reboot(ctx, connect.NewRequest(&nodev1.RebootRequest{}))
+			return err
+		}},
+	)
+}
+
+// othersRemain says whether the machine has a Node and somebody stays who could
+// delete it.
+func othersRemain(config *machine.Config) bool {
+	switch config.Role {
+	case machine.Worker:
+		return true
+	case machine.ControlPlane:
+		return len(config.Cluster.ControlPlanes) > 1
+	}
+	return false
+}
+
+// released is a reset because the cluster let the machine go. It returns only
+// if that failed; then it is tried again. Quorum is not given up for it: that
+// takes a person.
+func (r *resetter) released(ctx context.Context) error {
+	r.console.say("the cluster let this machine go: it resets itself")
+	if err := r.run(ctx, false, func(*nodev1.ResetStep) {}); err != nil {
+		r.reports.problem("its reset: " + err.Error())
+		return fmt.Errorf("reset: %w", err)
+	}
+	<-ctx.Done() // PID 1 is stopping everything
+	return ctx.Err()
+}
+
+// Reset resets the node and streams the steps. It goes on when the caller hangs up.
+func (f forward) Reset(ctx context.Context, request *connect.Request[nodev1.ResetRequest], out *connect.ServerStream[nodev1.ResetStep]) error {
+	err := f.reset.run(context.WithoutCancel(ctx), request.Msg.Force, func(s *nodev1.ResetStep) { _ = out.Send(s) })
+	if err != nil {
+		return connect.NewError(connect.CodeFailedPrecondition, err)
+	}
+	return nil
+}
+
+// lookAtNode is how often a machine that leaves looks whether its Node is gone.
+const lookAtNode = 500 * time.Millisecond
+
+// retireNode has the machine's Node deleted. A node may not do that itself
+// (kubernetes.io/docs/reference/access-authn-authz/admission-controllers,
+// NodeRestriction), but it may label its own object: the control planes delete
+// Nodes that are labelled so. It returns when the Node is gone.
+func retireNode(ctx context.Context, config *machine.Config) error {
+	client, err := apiclient.Open(worker.NodeAccess(config))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	path := "/api/v1/nodes/" + url.PathEscape(config.Hostname)
+	label := fmt.Sprintf(`{"metadata":{"labels":{%q:"true"}}}`, apiclient.Leaving)
+	tick := time.NewTicker(lookAtNode)
+	defer tick.Stop()
+	for {
+		err := client.Patch(ctx, path, apiclient.Merge, []byte(label))
+		switch {
+		case errors.Is(err, apiclient.ErrNotFound):
+			return nil
+		case err == nil:
+			err = errors.New("it is marked, and no control plane has deleted it")
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the Node %s is still there: %w; `kubectl delete node %s` does the rest", config.Hostname, err, config.Hostname)
+		case <-tick.C:
+		}
+	}
+}

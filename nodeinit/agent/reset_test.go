@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+	"github.com/google/go-cmp/cmp"
+
+	"slipway/configs/machine"
+	"slipway/nodeinit/api/nodev1"
+)
+
+// TestResetSteps: what a reset comes to, by what the machine is.
+func TestResetSteps(t *testing.T) {
+	member := func(role machine.Role, planes int) *machine.Config {
+		c := &machine.Config{Hostname: "a", Role: role}
+		c.Cluster.ControlPlanes = make([]netip.Addr, planes)
+		if role != machine.Worker {
+			c.Etcd = &machine.Etcd{Members: []machine.EtcdMember{{Name: "a"}}}
+		}
+		return c
+	}
+	end := []string{"tell the boot service", "stop all units and restart"}
+	for name, test := range map[string]struct {
+		config *machine.Config
+		want   []string
+	}{
+		"free":                   {nil, nil},
+		"worker":                 {member(machine.Worker, 1), []string{"have the Node deleted"}},
+		"control plane of three": {member(machine.ControlPlane, 3), []string{"leave etcd", "have the Node deleted"}},
+		"the only one":           {member(machine.ControlPlane, 1), []string{"leave etcd"}},
+		"etcd":                   {member(machine.EtcdOnly, 1), []string{"leave etcd"}},
+	} {
+		var got []string
+		for _, s := range (&resetter{}).steps(test.config, false) {
+			got = append(got, s.name)
+		}
+		if diff := cmp.Diff(append(test.want, end...), got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestReset: a reset leaves etcd first, and goes no further if that is refused,
+// unless it is forced.
+func TestReset(t *testing.T) {
+	b := newBootService(t)
+	b.approved, b.config = true, bytes.Replace(exampleConfig(t), []byte("controlPlanes:\n"), []byte("controlPlanes:\n  - 10.0.0.99\n"), 1)
+	n := newNode(t, b)
+	n.agent.retire = func(context.Context, *machine.Config) error { return errors.New("the API does not answer") }
+	member := newEtcdMember(t, n)
+	member.refusal = "two voters remain, of which one answers"
+	n.start(t)
+	n.pid1.take(t)
+	b.await("the config to be applied", func() bool { return b.applied != nil })
+	reset := func(force bool) ([]*nodev1.ResetStep, error) {
+		return readSteps(nodeClient(t, n, b.ca, pair(t, b.ca, admin)).Reset(t.Context(), connect.NewRequest(&nodev1.ResetRequest{Force: force})))
+	}
+
+	steps, err := reset(false)
+	checkCode(t, "Reset", err, connect.CodeFailedPrecondition, "leave etcd: ")
+	if len(steps) != 1 || !strings.Contains(steps[0].Problem, member.refusal) || len(n.pid1.reboots) != 0 {
+		t.Errorf("steps %v, %d reboots; want one step, refused", steps, len(n.pid1.reboots))
+	}
+
+	steps, err = reset(true)
+	checkCode(t, "Reset, forced", err, 0, "")
+	var got []string
+	for _, s := range steps {
+		got = append(got, s.Name+": "+s.Problem)
+	}
+	want := []string{"leave etcd: ", "have the Node deleted: the API does not answer", "tell the boot service: ", "stop all units and restart: "}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("forced (-want +got):\n%s", diff)
+	}
+	if force := <-member.left; !force || len(n.pid1.reboots) != 1 || !slices.Contains(b.events, "resetting") {
+		t.Errorf("left by force: %t, %d reboots, events %v", force, len(n.pid1.reboots), b.events)
+	}
+}
+
+func readSteps(stream *connect.ServerStreamForClient[nodev1.ResetStep], err error) (steps []*nodev1.ResetStep, _ error) {
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		steps = append(steps, stream.Msg())
+	}
+	return steps, stream.Err()
+}
+
+// TestReleased: a machine that its cluster let go resets itself, but gives up
+// no quorum for it.
+func TestReleased(t *testing.T) {
+	b := newBootService(t)
+	b.approved, b.config = true, exampleConfig(t)
+	n := newNode(t, b)
+	n.start(t)
+	n.pid1.take(t)
+	b.await("a poll", func() bool { return b.follows > 0 })
+	b.update(func() { b.released = true })
+	b.await("a reset that fails", func() bool { return strings.Contains(b.waiting, "its reset: leave etcd: ") })
+	if len(n.pid1.reboots) != 0 {
+		t.Error("it restarted without having left etcd")
+	}
+	member := newEtcdMember(t, n)
+	if off := <-n.pid1.reboots; off {
+		t.Error("it was switched off")
+	}
+	if force := <-member.left; force {
+		t.Error("it left by force")
+	}
+}
