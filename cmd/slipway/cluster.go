@@ -16,7 +16,7 @@ func clusterCommand() *cobra.Command {
 	r := &remote{}
 	cmd := &cobra.Command{Use: "cluster", Short: "Make clusters of approved machines, and reach them"}
 	r.register(cmd)
-	cmd.AddCommand(clusterCreateCommand(r), clusterStatusCommand(r), clusterKubeconfigCommand(r))
+	cmd.AddCommand(clusterCreateCommand(r), clusterDocumentCommand(r), clusterUpdateCommand(r), clusterStatusCommand(r), clusterKubeconfigCommand(r))
 	cmd.AddCommand(clusterRotateCACommand(r), clusterRotateKeyCommand(r))
 	return cmd
 }
@@ -48,10 +48,25 @@ func clusterTable(w io.Writer, c *bootv1.Cluster) {
 	row(w, "CLUSTER", "ENDPOINT", "READY")
 	row(w, c.GetName(), c.GetEndpoint(), fmt.Sprintf("%d/%d", len(c.GetMachines())-len(notReady(c)), len(c.GetMachines())))
 	fmt.Fprintln(w)
-	row(w, "HOSTNAME", "ROLE", "PHASE", "ADDRESS", "MACHINE", "WAITING FOR")
+	row(w, "HOSTNAME", "ROLE", "PHASE", "ETCD", "ADDRESS", "MACHINE", "WAITING FOR")
 	for _, m := range c.GetMachines() {
-		row(w, m.GetHostname(), m.GetRole(), m.GetPhase(), m.GetAddress(), m.GetId(), m.GetWaitingFor())
+		row(w, m.GetHostname(), m.GetRole(), m.GetPhase(), memberState(m.GetEtcd()), m.GetAddress(), m.GetId(), m.GetWaitingFor())
 	}
+}
+
+// memberState is what a machine's member of etcd is, in a word; empty without one.
+func memberState(e *bootv1.EtcdState) string {
+	switch {
+	case e.GetMemberId() == "" && !e.GetVoter():
+		return ""
+	case !e.GetHealthy():
+		return "unhealthy"
+	case !e.GetVoter():
+		return "learner"
+	case e.GetLeader():
+		return "leader"
+	}
+	return "voter"
 }
 
 func clusterKubeconfigCommand(r *remote) *cobra.Command {

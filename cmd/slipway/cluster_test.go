@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,8 @@ import (
 	"slipway/bootsvc/api/bootv1"
 )
 
+var noVIP netip.Addr
+
 // rack is machines in phases, in the order of their discovery.
 func rack(phases ...string) (machines []*bootv1.Machine) {
 	for i, phase := range phases {
@@ -30,7 +33,7 @@ func rack(phases ...string) (machines []*bootv1.Machine) {
 }
 
 func TestAPlanTakesApprovedMachinesInOrder(t *testing.T) {
-	doc, err := planFrom("prod", rack("discovered", "approved", "ready@test", "approved", "enrolling", "approved", "approved"), 1, 2)
+	doc, err := planFrom("prod", rack("discovered", "approved", "ready@test", "approved", "enrolling", "approved", "approved", "approved"), counts{controlPlanes: 1, etcd: 1, workers: 2}, noVIP)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,8 +43,9 @@ func TestAPlanTakesApprovedMachinesInOrder(t *testing.T) {
 	}
 	want := []string{
 		"52-54-00-00-00-02 control-plane prod-cp-1",
-		"52-54-00-00-00-04 worker prod-worker-1",
-		"52-54-00-00-00-06 worker prod-worker-2",
+		"52-54-00-00-00-04 etcd prod-etcd-1",
+		"52-54-00-00-00-06 worker prod-worker-1",
+		"52-54-00-00-00-07 worker prod-worker-2",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -50,15 +54,19 @@ func TestAPlanTakesApprovedMachinesInOrder(t *testing.T) {
 
 func TestPlansThatCannotBe(t *testing.T) {
 	for name, test := range map[string]struct {
-		name                   string
-		controlPlanes, workers int
-		want                   string
+		name   string
+		wanted counts
+		vip    string
+		want   string
 	}{
-		"too few machines":      {"prod", 3, 0, "too few machines: 3 needed, 2 approved"},
-		"no control plane":      {"prod", 0, 1, "no machine is a control plane"},
-		"a name that is no DNS": {"Prod!", 1, 0, "not a DNS label"},
+		"too few machines":       {"prod", counts{controlPlanes: 3}, "", "too few machines: 3 needed, 2 approved"},
+		"no control plane":       {"prod", counts{workers: 1}, "", "no machine is a control plane"},
+		"an even number":         {"prod", counts{controlPlanes: 2}, "", "etcd needs a majority"},
+		"a name that is no DNS":  {"Prod!", counts{controlPlanes: 1}, "", "not a DNS label"},
+		"an address of the pods": {"prod", counts{controlPlanes: 1}, "10.244.0.9", "virtualIP"},
 	} {
-		if _, err := planFrom(test.name, rack("approved", "approved"), test.controlPlanes, test.workers); err == nil || !strings.Contains(err.Error(), test.want) {
+		vip, _ := netip.ParseAddr(test.vip)
+		if _, err := planFrom(test.name, rack("approved", "approved"), test.wanted, vip); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -20,11 +21,17 @@ import (
 
 // createFlags are what a person may say to slipway cluster create.
 type createFlags struct {
-	file                   string
-	controlPlanes, workers int
-	yes, wait              bool
-	timeout                time.Duration
+	file      string
+	counts    counts
+	virtualIP string
+	yes, wait bool
+	timeout   time.Duration
 }
+
+// counts are how many machines of each role a cluster is to have.
+type counts struct{ controlPlanes, etcd, workers int }
+
+func (c counts) all() int { return c.controlPlanes + c.etcd + c.workers }
 
 func clusterCreateCommand(r *remote) *cobra.Command {
 	var f createFlags
@@ -36,8 +43,12 @@ func clusterCreateCommand(r *remote) *cobra.Command {
 Without -f, it takes approved machines that no cluster has, in the order of
 their discovery. It prints the plan and asks. With --wait it first waits until
 there are enough of them, and then until every node is Ready. The same command
-again changes nothing and waits on.`,
-		Example: "  slipway cluster create prod --control-planes 3 --workers 2 --wait\n  slipway cluster create -f prod.yaml",
+again changes nothing and waits on.
+
+Etcd runs on the control planes, or with --etcd on machines of its own. Either
+way it is an odd number of them that survives the most failures: 1, 3, 5 or 7.
+With --virtual-ip, one healthy control plane holds that address for people.`,
+		Example: "  slipway cluster create prod --control-planes 3 --workers 2 --virtual-ip 10.0.0.5 --wait\n  slipway cluster create -f prod.yaml",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := r.client()
@@ -49,8 +60,10 @@ again changes nothing and waits on.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.file, "file", "f", "", "cluster document")
-	flags.IntVar(&f.controlPlanes, "control-planes", 1, "how many machines become control planes: 1, 3, 5 or 7")
-	flags.IntVar(&f.workers, "workers", 0, "how many machines become workers")
+	flags.IntVar(&f.counts.controlPlanes, "control-planes", 1, "how many machines become control planes: 1, 3, 5 or 7")
+	flags.IntVar(&f.counts.workers, "workers", 0, "how many machines become workers")
+	flags.IntVar(&f.counts.etcd, "etcd", 0, "how many machines run etcd and nothing else: 1, 3, 5 or 7; none: the control planes run it")
+	flags.StringVar(&f.virtualIP, "virtual-ip", "", "unused address of the machines' network, to be held by one healthy control plane")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 	flags.BoolVar(&f.wait, "wait", false, "wait until every node is Ready")
 	flags.DurationVar(&f.timeout, "timeout", 15*time.Minute, "how long --wait waits")
@@ -58,7 +71,7 @@ again changes nothing and waits on.`,
 }
 
 func (f *createFlags) run(cmd *cobra.Command, c *client.Client, name string) error {
-	w := &waiting{Client: c, command: cmd.Context(), timeout: f.timeout, out: cmd.OutOrStdout(), start: time.Now(), last: map[string]string{}}
+	w := newWaiting(cmd, c, f.timeout)
 	ctx, cancel := cmd.Context(), func() {}
 	if f.wait {
 		ctx, cancel = context.WithTimeout(ctx, f.timeout)
@@ -89,6 +102,10 @@ func (f *createFlags) document(ctx context.Context, w *waiting, name string) (*c
 	if name == "" {
 		return nil, false, fmt.Errorf("%w: a cluster needs a name, or a document with -f", errUsage)
 	}
+	address, err := f.address()
+	if err != nil {
+		return nil, false, err
+	}
 	known, err := w.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
 	switch {
 	case err == nil:
@@ -99,7 +116,7 @@ func (f *createFlags) document(ctx context.Context, w *waiting, name string) (*c
 	}
 	if f.wait {
 		doc, err := w.forMachines(ctx, func(machines []*bootv1.Machine) (*cluster.Cluster, error) {
-			return planFrom(name, machines, f.controlPlanes, f.workers)
+			return planFrom(name, machines, f.counts, address)
 		})
 		return doc, false, err
 	}
@@ -107,8 +124,20 @@ func (f *createFlags) document(ctx context.Context, w *waiting, name string) (*c
 	if err != nil {
 		return nil, false, err
 	}
-	doc, err := planFrom(name, answer.Msg.GetMachines(), f.controlPlanes, f.workers)
+	doc, err := planFrom(name, answer.Msg.GetMachines(), f.counts, address)
 	return doc, false, err
+}
+
+// address reads --virtual-ip.
+func (f *createFlags) address() (netip.Addr, error) {
+	if f.virtualIP == "" {
+		return netip.Addr{}, nil
+	}
+	address, err := netip.ParseAddr(f.virtualIP)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%w: --virtual-ip %s is not an address", errUsage, f.virtualIP)
+	}
+	return address, nil
 }
 
 func (f *createFlags) read(name string) (*cluster.Cluster, error) {
@@ -123,34 +152,52 @@ func (f *createFlags) read(name string) (*cluster.Cluster, error) {
 	if name != "" && name != doc.Name {
 		return nil, fmt.Errorf("%w: the document's name is %s and not %s", errUsage, doc.Name, name)
 	}
-	return doc, nil
+	return doc, odd(doc)
+}
+
+// odd refuses to begin with an even number of members of etcd. Later on, on the
+// way from one odd number to the next, it may be even.
+func odd(doc *cluster.Cluster) error {
+	if n, even := doc.Even(); even {
+		return fmt.Errorf("%w: %d members of etcd survive no more failures than %d, for etcd needs a majority; make it 1, 3, 5 or 7", errUsage, n, n-1)
+	}
+	return nil
 }
 
 // errTooFew says that more machines must be approved first.
 var errTooFew = errors.New("too few machines")
 
 // planFrom gives free approved machines their places, in the order they came.
-func planFrom(name string, machines []*bootv1.Machine, controlPlanes, workers int) (*cluster.Cluster, error) {
-	doc := &cluster.Cluster{Name: name}
-	wanted := controlPlanes + workers
+func planFrom(name string, machines []*bootv1.Machine, wanted counts, virtualIP netip.Addr) (*cluster.Cluster, error) {
+	doc := &cluster.Cluster{Name: name, VirtualIP: virtualIP}
 	for _, m := range machines {
-		if m.GetPhase() != string(enroll.Approved) || m.GetCluster() != "" || len(doc.Machines) == wanted {
+		if m.GetPhase() != string(enroll.Approved) || m.GetCluster() != "" || len(doc.Machines) == wanted.all() {
 			continue
 		}
-		role := machine.ControlPlane
-		if len(doc.Machines) >= controlPlanes {
-			role = machine.Worker
-		}
-		doc.Machines = append(doc.Machines, cluster.Machine{ID: m.GetId(), Role: role})
+		doc.Machines = append(doc.Machines, cluster.Machine{ID: m.GetId(), Role: wanted.role(len(doc.Machines))})
 	}
-	if len(doc.Machines) < wanted {
-		return nil, fmt.Errorf("%w: %d needed, %d approved and free; see slipway machines list, then slipway machines approve MACHINE", errTooFew, wanted, len(doc.Machines))
+	if len(doc.Machines) < wanted.all() {
+		return nil, fmt.Errorf("%w: %d needed, %d approved and free; see slipway machines list, then slipway machines approve MACHINE", errTooFew, wanted.all(), len(doc.Machines))
 	}
 	text, err := cluster.Marshal(doc)
 	if err != nil {
 		return nil, err
 	}
-	return cluster.Parse(text, "plan")
+	if doc, err = cluster.Parse(text, "plan"); err != nil {
+		return nil, err
+	}
+	return doc, odd(doc)
+}
+
+// role is that of the n-th machine, from 0.
+func (c counts) role(n int) machine.Role {
+	switch {
+	case n < c.controlPlanes:
+		return machine.ControlPlane
+	case n < c.controlPlanes+c.etcd:
+		return machine.EtcdOnly
+	}
+	return machine.Worker
 }
 
 // create shows the plan, asks, and does it.
@@ -159,6 +206,9 @@ func (f *createFlags) create(cmd *cobra.Command, c *client.Client, doc *cluster.
 	row(table, "MACHINE", "ROLE", "HOSTNAME")
 	for _, m := range doc.Machines {
 		row(table, m.ID, m.Role, m.Hostname)
+	}
+	if doc.VirtualIP.IsValid() {
+		row(table, "", "virtual IP", doc.VirtualIP)
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("print plan: %w", err)

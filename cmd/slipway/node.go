@@ -34,6 +34,7 @@ the boot service. The node itself answers; the boot service need not.`,
 	}
 	r.register(cmd)
 	cmd.AddCommand(nodeStatusCommand(r), nodeServicesCommand(r), nodeLogsCommand(r), nodeDmesgCommand(r), nodeRebootCommand(r))
+	cmd.AddCommand(nodeJoinCommand(r))
 	return cmd
 }
 

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/client"
@@ -28,6 +30,11 @@ type waiting struct {
 	out     io.Writer
 	start   time.Time
 	last    map[string]string // what was printed last, by machine
+	only    string            // the machine that is waited for, by its ID; empty: all
+}
+
+func newWaiting(cmd *cobra.Command, c *client.Client, timeout time.Duration) *waiting {
+	return &waiting{Client: c, command: cmd.Context(), timeout: timeout, out: cmd.OutOrStdout(), start: time.Now(), last: map[string]string{}}
 }
 
 // forMachines waits until plan finds enough machines.
@@ -58,9 +65,9 @@ func (w *waiting) forReady(ctx context.Context, name string) error {
 		if err != nil {
 			return false, err
 		}
-		latest = answer.Msg.GetCluster()
+		latest = w.narrow(answer.Msg.GetCluster())
 		w.show(latest.GetMachines())
-		return len(notReady(latest)) == 0, nil
+		return len(latest.GetMachines()) > 0 && len(notReady(latest)) == 0, nil
 	})
 	switch {
 	case errors.Is(err, errDeadline):
@@ -68,8 +75,20 @@ func (w *waiting) forReady(ctx context.Context, name string) error {
 	case err != nil:
 		return err
 	}
+	if w.only != "" {
+		_, err = fmt.Fprintf(w.out, "%s of cluster %s is Ready.\n", latest.GetMachines()[0].GetHostname(), name)
+		return err
+	}
 	_, err = fmt.Fprintf(w.out, "Cluster %s is Ready. Use it: slipway cluster kubeconfig %s --file kubeconfig\n", name, name)
 	return err
+}
+
+// narrow leaves of a cluster what is waited for.
+func (w *waiting) narrow(c *bootv1.Cluster) *bootv1.Cluster {
+	if w.only != "" {
+		c.Machines = slices.DeleteFunc(c.GetMachines(), func(m *bootv1.Machine) bool { return m.GetId() != w.only })
+	}
+	return c
 }
 
 // until looks, once a second, until look is done or fails, or ctx ends. A boot

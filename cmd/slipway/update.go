@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/api/client"
+	"slipway/configs/cluster"
+)
+
+// updateFlags are what a person may say to whatever changes a cluster's document.
+type updateFlags struct {
+	yes, wait, force bool
+	timeout          time.Duration
+}
+
+func (f *updateFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
+	flags.BoolVar(&f.wait, "wait", false, "wait until what joins is Ready")
+	flags.BoolVar(&f.force, "force", false, "do it though etcd loses its quorum")
+	flags.DurationVar(&f.timeout, "timeout", 15*time.Minute, "how long --wait waits")
+}
+
+func clusterUpdateCommand(r *remote) *cobra.Command {
+	var f updateFlags
+	var file string
+	cmd := &cobra.Command{
+		Use:   "update -f FILE",
+		Short: "Give a cluster an edited document",
+		Long: `Give a cluster an edited document.
+
+Machines that it names anew join; machines that it names no more leave: they
+take themselves out of etcd and of the cluster, and reset. Changes reach one
+control plane after the other, each once the one before is well, and then the
+workers. It prints what changes and asks.
+
+slipway cluster document prints the present one. A masked key in it stays what
+it is.`,
+		Example: "  slipway cluster document prod > prod.yaml\n  slipway cluster update -f prod.yaml",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return fmt.Errorf("read cluster document: %w", err)
+			}
+			doc, err := cluster.Parse(text, file)
+			if err != nil {
+				return err
+			}
+			old, err := f.present(cmd.Context(), c, doc.Name)
+			if err != nil {
+				return err
+			}
+			return f.change(cmd, c, old, doc, "")
+		},
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "", "cluster document")
+	if err := cmd.MarkFlagRequired("file"); err != nil {
+		panic(err) // the flag is registered one line above
+	}
+	f.register(cmd)
+	return cmd
+}
+
+func clusterDocumentCommand(r *remote) *cobra.Command {
+	return &cobra.Command{
+		Use:   "document [NAME]",
+		Short: "Print a cluster's document, to edit it; secrets are masked",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			answer, err := c.Clusters.GetCluster(cmd.Context(), connect.NewRequest(&bootv1.GetClusterRequest{Name: optional(args)}))
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(answer.Msg.GetCluster().GetDocument())
+			return err
+		},
+	}
+}
+
+// present is the document that a cluster has now; its secrets are masked.
+func (f *updateFlags) present(ctx context.Context, c *client.Client, name string) (*cluster.Cluster, error) {
+	answer, err := c.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
+	if err != nil {
+		return nil, err
+	}
+	return cluster.Parse(answer.Msg.GetCluster().GetDocument(), answer.Msg.GetCluster().GetName())
+}
+
+// change shows what changes from the old document to the new, asks, and does
+// it. With --wait it waits for the machine only, or for all if it is empty.
+func (f *updateFlags) change(cmd *cobra.Command, c *client.Client, old, doc *cluster.Cluster, only string) error {
+	changes, err := compare(old, doc)
+	switch {
+	case err != nil:
+		return err
+	case len(changes) == 0:
+		fmt.Fprintf(cmd.ErrOrStderr(), "Cluster %s is like that already.\n", doc.Name)
+	default:
+		if err := f.agree(cmd, doc, changes); err != nil {
+			return err
+		}
+		text, err := cluster.Marshal(doc)
+		if err != nil {
+			return err
+		}
+		if _, err = c.Clusters.UpdateCluster(cmd.Context(), connect.NewRequest(&bootv1.UpdateClusterRequest{Cluster: text, Force: f.force})); err != nil {
+			return err
+		}
+	}
+	if !f.wait {
+		fmt.Fprintf(cmd.ErrOrStderr(), "See how it goes: slipway cluster status %s\n", doc.Name)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+	defer cancel()
+	w := newWaiting(cmd, c, f.timeout)
+	w.only = only
+	return w.forReady(ctx, doc.Name)
+}
+
+// agree shows the changes and asks.
+func (f *updateFlags) agree(cmd *cobra.Command, doc *cluster.Cluster, changes []string) error {
+	table := tabwriter.NewWriter(cmd.ErrOrStderr(), 0, 4, 2, ' ', 0)
+	for _, line := range changes {
+		fmt.Fprintln(table, line)
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("print changes: %w", err)
+	}
+	if n, even := doc.Even(); even {
+		fmt.Fprintf(cmd.ErrOrStderr(), "Note: %d members of etcd survive no more failures than %d; with %d they do.\n", n, n-1, n+1)
+	}
+	if f.yes {
+		return nil
+	}
+	agreed, err := confirm(cmd, fmt.Sprintf("Change cluster %s so?", doc.Name))
+	if err == nil && !agreed {
+		err = errors.New("nothing was changed")
+	}
+	return err
+}
+
+// compare lists what one document has and the other has not: machines that
+// leave and join, then lines of the rest.
+func compare(old, doc *cluster.Cluster) (changes []string, err error) {
+	for _, m := range doc.Machines {
+		if !slices.ContainsFunc(old.Machines, func(o cluster.Machine) bool { return o.ID == m.ID }) {
+			changes = append(changes, fmt.Sprintf("joins\t%s\t%s\t%s", m.ID, m.Role, m.Hostname))
+		}
+	}
+	for _, m := range old.Machines {
+		if !slices.ContainsFunc(doc.Machines, func(o cluster.Machine) bool { return o.ID == m.ID }) {
+			changes = append(changes, fmt.Sprintf("leaves and is reset\t%s\t%s\t%s", m.ID, m.Role, m.Hostname))
+		}
+	}
+	before, err := settings(old, doc)
+	if err != nil {
+		return nil, err
+	}
+	after, err := settings(doc, old)
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range before {
+		if !slices.Contains(after, line) {
+			changes = append(changes, "- "+line)
+		}
+	}
+	for _, line := range after {
+		if !slices.Contains(before, line) {
+			changes = append(changes, "+ "+line)
+		}
+	}
+	return changes, nil
+}
+
+// settings are the lines of a document without the machines that the other has
+// not, and without secrets.
+func settings(doc, other *cluster.Cluster) ([]string, error) {
+	shown := *doc.Mask()
+	shown.Machines = slices.DeleteFunc(slices.Clone(doc.Machines), func(m cluster.Machine) bool {
+		return !slices.ContainsFunc(other.Machines, func(o cluster.Machine) bool { return o.ID == m.ID })
+	})
+	text, err := cluster.Marshal(&shown)
+	return strings.Split(strings.TrimRight(string(text), "\n"), "\n"), err
+}
