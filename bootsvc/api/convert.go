@@ -51,6 +51,7 @@ var codes = []struct {
 	{assign.ErrWhat, connect.CodeInvalidArgument},
 	{assign.ErrExternalEtcd, connect.CodeFailedPrecondition},
 	{assign.ErrNoMembers, connect.CodeFailedPrecondition},
+	{assign.ErrOther, connect.CodeFailedPrecondition},
 	{assign.ErrHealthy, connect.CodeFailedPrecondition},
 	{assign.ErrNoSurvivor, connect.CodeFailedPrecondition},
 	{assign.ErrPlan, connect.CodeAborted},

@@ -9,6 +9,25 @@ import (
 	"slipway/bootsvc/assign"
 )
 
+// RestoreCluster starts a cluster's etcd anew from a snapshot that is kept.
+func (h *clusterHandler) RestoreCluster(ctx context.Context, request *connect.Request[bootv1.RestoreClusterRequest]) (*connect.Response[bootv1.RestoreClusterResponse], error) {
+	one, err := h.Snapshots.Get(request.Msg.GetSnapshot())
+	if err == nil {
+		err = h.Snapshots.Pin(one.ID) // the machine fetches it later
+	}
+	if err != nil {
+		return nil, h.failed(ctx, "restore refused", err)
+	}
+	from := assign.Source{Snapshot: one.ID, SHA256: one.SHA256, Name: one.Of.Name, ID: one.Of.ID}
+	c, err := h.Office.Restore(ctx, request.Msg.GetCluster(), from, request.Msg.GetDocument(), request.Msg.GetForce())
+	if err != nil {
+		return nil, h.failed(ctx, "restore refused", err)
+	}
+	h.Log.Warn("cluster is restored", "unit", service, "cluster", c.Document.Name, "snapshot", one.ID,
+		"machine", c.Etcd.Grant.Machine, "generation", c.Etcd.Generation, "person", callerOf(ctx).name)
+	return connect.NewResponse(&bootv1.RestoreClusterResponse{Cluster: clusterTo(c, h.Now())}), nil
+}
+
 // PlanRecovery says from which member quorum would be rebuilt, and at what cost.
 func (h *clusterHandler) PlanRecovery(ctx context.Context, request *connect.Request[bootv1.PlanRecoveryRequest]) (*connect.Response[bootv1.PlanRecoveryResponse], error) {
 	plan, err := h.Office.PlanRecovery(ctx, request.Msg.GetCluster(), h.EtcdStatus)

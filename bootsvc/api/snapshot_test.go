@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"slipway/bootsvc/enroll"
 	"slipway/bootsvc/snapshot"
 	"slipway/configs/machine"
+	"slipway/controlplane/pki"
 )
 
 // etcdFile is a snapshot as etcd writes them, of a cluster with this identity.
@@ -183,17 +185,43 @@ func TestAPersonTakesASnapshot(t *testing.T) {
 }
 
 func TestASnapshotIsForTheMachineThatRestores(t *testing.T) {
-	_, admin, node := ready(t)
-	kept, err := upload(t, admin, "", etcdFile(t, "prod", "ab12"))
-	if err != nil {
-		t.Fatal(err)
+	s, admin, node := ready(t)
+	var data []byte
+	restore := func(id string, force bool) (*bootv1.Snapshot, error) {
+		data = etcdFile(t, "prod", id)
+		kept, err := upload(t, admin, "", data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = admin.RestoreCluster(t.Context(), connect.NewRequest(&bootv1.RestoreClusterRequest{Snapshot: kept.GetId(), Force: force}))
+		return kept, err
 	}
-	fetch := func() ([]byte, error) {
-		return download(node.FetchSnapshot(t.Context(), connect.NewRequest(&bootv1.FetchSnapshotRequest{Sha256: kept.GetSha256()})))
+	fetch := func(of *bootv1.Snapshot) ([]byte, error) {
+		return download(node.FetchSnapshot(t.Context(), connect.NewRequest(&bootv1.FetchSnapshotRequest{Sha256: of.GetSha256()})))
 	}
 	if config := fetchConfig(t, node); config.Etcd.Bootstrap == nil {
 		t.Fatal("the machine does not start etcd")
 	}
-	_, err = fetch()
+	other, err := restore("ab12", false)
+	wantCode(t, "another cluster's", err, connect.CodeFailedPrecondition, "snapshot is of another cluster")
+	_, err = fetch(other)
 	wantCode(t, "a machine that starts from nothing", err, connect.CodeFailedPrecondition, "no leave")
+	kept, err := restore("cd34", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fetchConfig(t, node)
+	if config.Etcd.Generation != 2 || config.Etcd.Bootstrap == nil || config.Etcd.Bootstrap.Snapshot != hex.EncodeToString(kept.GetSha256()) {
+		t.Errorf("the config says %+v", config.Etcd)
+	}
+	if got, err := fetch(kept); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes came, %v", len(got), err)
+	}
+	_, err = fetch(other)
+	wantCode(t, "one that it is not to restore", err, connect.CodeNotFound, "no such snapshot")
+	_, err = admin.RestoreCluster(t.Context(), connect.NewRequest(&bootv1.RestoreClusterRequest{Snapshot: "prod-20260601T120000Z"}))
+	wantCode(t, "one that is not kept", err, connect.CodeNotFound, "slipway cluster snapshots")
+	stranger := s.as(t, keyPair(t, s.ca, pki.Request{CommonName: machineID, Organizations: []string{string(Machine)}, Client: true}))
+	_, err = download(bootv1connect.NewMachineServiceClient(stranger, s.url).FetchSnapshot(t.Context(), connect.NewRequest(&bootv1.FetchSnapshotRequest{Sha256: kept.GetSha256()})))
+	wantCode(t, "another key", err, connect.CodePermissionDenied, "does not speak")
 }

@@ -55,17 +55,19 @@ func addressed(m inventory.Machine) bool {
 	return m.Enrolment.Approved.Hash != "" && m.Address.IsValid()
 }
 
-// endpoint is the API's address for people.
+// endpoint is the API's address for people: the first control plane's that is known.
 func endpoint(doc *cluster.Cluster, controlPlanes []inventory.Machine) string {
 	switch {
 	case doc.Endpoint != "":
 		return doc.Endpoint
 	case doc.VirtualIP.IsValid():
 		return "https://" + netip.AddrPortFrom(doc.VirtualIP, 6443).String()
-	case len(controlPlanes) == 0 || !controlPlanes[0].Address.IsValid():
+	}
+	at := slices.IndexFunc(controlPlanes, func(m inventory.Machine) bool { return m.Address.IsValid() })
+	if at < 0 {
 		return ""
 	}
-	return "https://" + netip.AddrPortFrom(controlPlanes[0].Address, 6443).String()
+	return "https://" + netip.AddrPortFrom(controlPlanes[at].Address, 6443).String()
 }
 
 // handout is a machine's config as it is handed out.

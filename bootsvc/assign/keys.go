@@ -25,6 +25,8 @@ type Keys struct {
 	ServiceAccount []byte    `json:"serviceAccount"` // PEM
 	// EncryptionKeys encrypt Secrets in etcd: the first writes, all read.
 	EncryptionKeys []EncryptionKey `json:"encryptionKeys"`
+	// Retired are keys that encrypt nothing any more, but in old snapshots.
+	Retired        []EncryptionKey `json:"retired,omitempty"`
 	BootstrapToken string          `json:"bootstrapToken"` // id.secret
 	// Rotations are those under way, in the order they began.
 	Rotations []Rotation `json:"rotations,omitempty"`

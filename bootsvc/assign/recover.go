@@ -186,7 +186,7 @@ func (o *Office) Recover(ctx context.Context, name string, digest []byte, ask As
 	if err != nil {
 		return Cluster{}, err
 	}
-	return o.Get(ctx, plan.Cluster)
+	return o.Show(ctx, plan.Cluster)
 }
 
 // restart stores the next generation of a cluster's etcd, which m is to start.

@@ -118,7 +118,8 @@ func (k Keys) Begin(cluster string, what What, now time.Time) (Keys, error) {
 
 // clone is a copy whose lists can be changed.
 func (k Keys) clone() Keys {
-	k.EncryptionKeys, k.Rotations, k.FormerIDs = slices.Clone(k.EncryptionKeys), slices.Clone(k.Rotations), slices.Clone(k.FormerIDs)
+	k.EncryptionKeys, k.Retired = slices.Clone(k.EncryptionKeys), slices.Clone(k.Retired)
+	k.Rotations, k.FormerIDs = slices.Clone(k.Rotations), slices.Clone(k.FormerIDs)
 	return k
 }
 
@@ -220,6 +221,7 @@ func (k *Keys) enter(r Rotation) error {
 	case r.Phase == Use && r.What == SecretsKey:
 		slices.Reverse(k.EncryptionKeys)
 	case r.Phase == Retire && r.What == SecretsKey:
+		k.Retired = append(k.Retired, k.EncryptionKeys[1:]...) // a restored snapshot needs them
 		k.EncryptionKeys = k.EncryptionKeys[:1]
 	case r.Phase == Use:
 		return k.handOver(r.What)

@@ -18,6 +18,7 @@ func clusterCommand() *cobra.Command {
 	r.register(cmd)
 	cmd.AddCommand(clusterCreateCommand(r), clusterDocumentCommand(r), clusterUpdateCommand(r), clusterStatusCommand(r), clusterKubeconfigCommand(r))
 	cmd.AddCommand(clusterRotateCACommand(r), clusterRotateKeyCommand(r))
+	cmd.AddCommand(clusterSnapshotCommand(r), clusterSnapshotsCommand(r), clusterRestoreCommand(r), clusterRecoverCommand(r))
 	return cmd
 }
 
@@ -36,9 +37,16 @@ func clusterStatusCommand(r *remote) *cobra.Command {
 				return err
 			}
 			cluster := answer.Msg.GetCluster()
+			kept, err := c.Clusters.ListSnapshots(cmd.Context(), connect.NewRequest(&bootv1.ListSnapshotsRequest{Cluster: cluster.GetName()}))
+			if err != nil {
+				return err
+			}
 			return show(cmd.OutOrStdout(), r.output, cluster, func(w io.Writer) {
 				clusterTable(w, cluster)
 				rotationTable(w, cluster, time.Now())
+				if text := overdue(cluster, kept.Msg.GetSnapshots(), time.Now()); text != "" {
+					fmt.Fprintf(w, "\n%s\n", text)
+				}
 			})
 		},
 	}
