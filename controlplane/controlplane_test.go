@@ -144,7 +144,7 @@ func TestSeveralControlPlanes(t *testing.T) {
 	cfg.Cluster.ControlPlanes = append(cfg.Cluster.ControlPlanes, netip.MustParseAddr("192.0.2.11"))
 	cfg.Etcd.Bootstrap = nil
 	page := proctest.Page(Units(cfg, id), nil)
-	for _, flag := range []string{"--goaway-chance=", "--leader-elect=true", "--heartbeat-interval=500", "--election-timeout=5000", "--initial-cluster-state=existing"} {
+	for _, flag := range []string{"--goaway-chance=", "--leader-elect\n", "--heartbeat-interval=500", "--election-timeout=5000", "--initial-cluster-state=existing"} {
 		if !strings.Contains(page, flag) {
 			t.Errorf("no %s", flag)
 		}

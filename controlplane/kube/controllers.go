@@ -1,8 +1,6 @@
 package kube
 
 import (
-	"strconv"
-
 	"slipway/configs/machine"
 	"slipway/controlplane/renew"
 	"slipway/nodeinit/proc"
@@ -15,7 +13,7 @@ const (
 )
 
 func controllerManager(cfg *machine.Config) supervise.Unit {
-	args := append(loopbackArgs(cfg, controllerManagerName, "10257"),
+	args := append(loopbackArgs(controllerManagerName, "10257"),
 		"--cluster-name="+cfg.Cluster.Name,
 		"--allocate-node-cidrs",
 		"--cluster-cidr="+cfg.Cluster.PodSubnet.String(),
@@ -37,14 +35,15 @@ func controllerManager(cfg *machine.Config) supervise.Unit {
 }
 
 func scheduler(cfg *machine.Config) supervise.Unit {
-	return controller(schedulerName, "10259", loopbackArgs(cfg, schedulerName, "10259"), generation(cfg))
+	return controller(schedulerName, "10259", loopbackArgs(schedulerName, "10259"), generation(cfg))
 }
 
 // loopbackArgs are the flags of a controller that serves its health and
-// metrics on loopback, and asks the API server who may see them. Several elect
-// the one that acts. A lone one does not: after a crash it would only wait for
-// its own old lease to end, and a busy machine would cost it the new one.
-func loopbackArgs(cfg *machine.Config, name, port string) []string {
+// metrics on loopback, and asks the API server who may see them. Of several the
+// elected one acts. A lone one is elected too: when others join, they may begin
+// before its own config says that it is one of several. Twice the usual times
+// keep an election through what a busy machine may do to it.
+func loopbackArgs(name, port string) []string {
 	args := []string{
 		"--kubeconfig=" + Kubeconfig(name),
 		"--authentication-kubeconfig=" + Kubeconfig(name),
@@ -54,7 +53,10 @@ func loopbackArgs(cfg *machine.Config, name, port string) []string {
 		"--requestheader-client-ca-file=" + frontProxyCAFile,
 		"--bind-address=127.0.0.1",
 		"--secure-port=" + port,
-		"--leader-elect=" + strconv.FormatBool(len(cfg.Cluster.ControlPlanes) > 1),
+		"--leader-elect",
+		"--leader-elect-lease-duration=30s",
+		"--leader-elect-renew-deadline=20s",
+		"--leader-elect-retry-period=4s",
 		"--profiling=false",
 		"--tls-min-version=VersionTLS13",
 	}

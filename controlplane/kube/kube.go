@@ -3,6 +3,44 @@
 // upstream program with its own certificate. Package controlplane calls it.
 //
 // It starts nothing: it returns units and the files they read.
+//
+// # How programs come to use new certificates
+//
+// Package renew puts a new leaf in its place; a changed config changes the CAs'
+// files. What a program does not look at again is in its Reads, so that PID 1
+// restarts it when the config changes that file. No leaf is: every program
+// takes those up by itself. Read in Kubernetes 1.37.1 and etcd 3.7.3:
+//
+//	program             file                        looks again            where that is written
+//	etcd, peers too     own certificate             at each handshake      etcd client/pkg/transport/listener.go (GetCertificate)
+//	                    etcd's CA                   never: Reads           the same (ServerConfig, ClientConfig)
+//	kube-apiserver      serving certificate         at once                apiserver pkg/server/options/serving.go, dynamiccertificates
+//	                    client and front proxy CA   at once                apiserver pkg/server/options/authentication.go
+//	                    certificate for etcd        at each handshake      apiserver pkg/storage/storagebackend/factory/etcd3.go
+//	                    etcd's CA                   never: Reads           the same
+//	                    certificate for kubelets    within five minutes    kubernetes pkg/kubelet/client/kubelet_client.go, client-go
+//	                    machines' CA                within five minutes    the same
+//	                    front proxy's certificate   at once                kube-aggregator pkg/apiserver/apiserver.go
+//	                    service accounts' key       never: Reads           kubernetes pkg/controlplane/apiserver/options/options.go
+//	                    encryption keys             within a minute        apiserver pkg/server/options/encryptionconfig/controller
+//	                    audit, admission            never: Reads           apiserver pkg/server/options/audit.go, admission.go
+//	controller manager  serving, client CAs         at once                as kube-apiserver
+//	                    signer                      at once                kubernetes pkg/controller/certificates/signer/ca_provider.go
+//	                    CA given to pods            never: Reads           kubernetes cmd/kube-controller-manager/app/certificates.go
+//	                    service accounts' key       never: Reads           kubernetes cmd/kube-controller-manager/app/service_accounts.go
+//	scheduler           serving, client CAs         at once                as kube-apiserver
+//	kubelet             client CA                   at once                kubernetes cmd/kubelet/app/auth.go
+//	                    machine's certificate       at once                kubernetes pkg/kubelet/kubelet.go (ReloadKubeletServerCertificateFile)
+//	all with a          certificate                 within five minutes    client-go transport/cert_rotation.go
+//	kubeconfig          CA                          within five minutes    client-go transport/ca_rotation.go (ClientsAllowCARotation)
+//	                    the kubeconfig itself       never: Reads           client-go tools/clientcmd
+//
+// "At once" is by fsnotify, and each minute for what that misses. The five
+// minutes are why a leaf is renewed six before its end at the latest (package
+// leaf), and why the steps in which a CA is replaced are longer than that.
+//
+// The kubelet of a control plane has a kubeconfig and a leaf as the others
+// here, and does not ask for its certificate by itself (rotateCertificates).
 package kube
 
 import (
