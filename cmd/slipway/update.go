@@ -48,7 +48,7 @@ workers. It prints what changes and asks.
 slipway cluster document prints the present one. A masked key in it stays what
 it is.`,
 		Example: "  slipway cluster document prod > prod.yaml\n  slipway cluster update -f prod.yaml",
-		Args: cobra.NoArgs,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := r.client()
 			if err != nil {

@@ -31,6 +31,7 @@ const playing = "SLIPWAY_TEST_MACHINE"
 // part is the machine that is played.
 type part struct {
 	Server, CA, ID, Address string
+	Driven                  bool // it does what it is told, line by line
 
 	key    []byte
 	anyone *http.Client
@@ -66,6 +67,9 @@ func (p *part) play(ctx context.Context, cue *bufio.Scanner) error {
 	answer, err := p.enrol(ctx, request)
 	if err != nil {
 		return err
+	}
+	if p.Driven {
+		return p.driven(ctx, cue, answer.GetCertificate())
 	}
 	words, err := p.words(&key.PublicKey)
 	if err != nil {

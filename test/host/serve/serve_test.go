@@ -158,7 +158,9 @@ type actor struct {
 
 // boot lets a host get an address and a boot script, and plays a machine there
 // with what the script says.
-func (r *rack) boot(h *netns.Host) *actor {
+func (r *rack) boot(h *netns.Host) *actor { return r.play(h, false) }
+
+func (r *rack) play(h *netns.Host, driven bool) *actor {
 	r.t.Helper()
 	hook := filepath.Join(r.t.TempDir(), "hook")
 	const script = "#!/bin/sh\n[ $1 = bound ] || exit 0\nip address replace $ip/24 dev eth0\n"
@@ -172,7 +174,7 @@ func (r *rack) boot(h *netns.Host) *actor {
 	if address == nil || line == nil {
 		r.t.Fatalf("address %v, boot script\n%s", address, ipxe)
 	}
-	text, err := json.Marshal(part{Server: line[1], CA: line[2], ID: line[3], Address: address[1]})
+	text, err := json.Marshal(part{Server: line[1], CA: line[2], ID: line[3], Address: address[1], Driven: driven})
 	if err != nil {
 		r.t.Fatal(err)
 	}

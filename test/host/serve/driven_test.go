@@ -1,0 +1,105 @@
+package serve
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/configs/machine"
+)
+
+// patience is how long a driven machine waits for a config before it says that
+// it still waits. What is not held back comes at once.
+const patience = 3 * time.Second
+
+// driven is a machine that does what it is told.
+type driven struct {
+	self   bootv1connect.MachineServiceClient
+	config []byte // what it has stored
+	parsed *machine.Config
+}
+
+// driven prints one line for each line that it reads.
+func (p *part) driven(ctx context.Context, cue *bufio.Scanner, certificate []byte) error {
+	cert, err := tls.X509KeyPair(certificate, p.key)
+	if err != nil {
+		return fmt.Errorf("it is not approved: %w", err)
+	}
+	d := &driven{self: bootv1connect.NewMachineServiceClient(p.web(&cert), p.Server)}
+	fmt.Println("approved")
+	for cue.Scan() {
+		answer, err := d.do(ctx, cue.Text())
+		if err != nil {
+			answer = connect.CodeOf(err).String()
+		}
+		fmt.Println(answer)
+	}
+	return nil
+}
+
+func (d *driven) do(ctx context.Context, order string) (string, error) {
+	switch order {
+	case "fetch":
+		return d.fetch(ctx)
+	case "ack":
+		_, err := d.self.AckConfig(ctx, connect.NewRequest(&bootv1.AckConfigRequest{Config: digest(d.config)}))
+		return "stored", err
+	case "redeem", "done":
+		token := d.parsed.Etcd.Bootstrap.Token.Reveal()
+		_, err := d.self.RedeemBootstrap(ctx, connect.NewRequest(&bootv1.RedeemBootstrapRequest{Token: token, Done: order == "done"}))
+		return "may", err
+	case "ready":
+		return d.report(ctx, "ready", &bootv1.EtcdState{MemberId: "1", Generation: int32(d.parsed.Etcd.Generation), Voter: true, Healthy: true})
+	case "learner":
+		return d.report(ctx, "joining", &bootv1.EtcdState{MemberId: "1", Generation: int32(d.parsed.Etcd.Generation), Healthy: true})
+	case "renew":
+		answer, err := d.self.RenewCertificate(ctx, connect.NewRequest(&bootv1.RenewCertificateRequest{}))
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprint("renewed ", len(answer.Msg.GetCertificate()) > 0), nil
+	}
+	return "", fmt.Errorf("%q is no order", order)
+}
+
+func (d *driven) fetch(ctx context.Context) (string, error) {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	answer, err := d.self.FetchConfig(limited, connect.NewRequest(&bootv1.FetchConfigRequest{Have: digest(d.config)}))
+	switch {
+	case connect.CodeOf(err) == connect.CodeDeadlineExceeded: // whoever noticed it first
+		return "waits", nil
+	case err != nil:
+		return "", err
+	case answer.Msg.GetReleased():
+		return "released", nil
+	case answer.Msg.GetConfig() == nil:
+		return "waits for " + answer.Msg.GetWaitingFor(), nil
+	}
+	d.config = answer.Msg.GetConfig()
+	if d.parsed, err = machine.Parse(d.config, "config"); err != nil {
+		return "", err
+	}
+	e := d.parsed.Etcd
+	return fmt.Sprintf("config %s of generation %d, %d members, starts %v", d.parsed.Hostname, e.Generation, len(e.Members), e.Bootstrap != nil), nil
+}
+
+func (d *driven) report(ctx context.Context, phase string, e *bootv1.EtcdState) (string, error) {
+	_, err := d.self.Report(ctx, connect.NewRequest(&bootv1.ReportRequest{Phase: phase, Applied: digest(d.config), Etcd: e}))
+	return "said", err
+}
+
+func digest(config []byte) []byte {
+	if config == nil {
+		return nil
+	}
+	sum := sha256.Sum256(config)
+	return sum[:]
+}
