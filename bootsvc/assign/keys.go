@@ -25,7 +25,8 @@ type Keys struct {
 	ServiceAccount []byte    `json:"serviceAccount"` // PEM
 	// EncryptionKeys encrypt Secrets in etcd: the first writes, all read.
 	EncryptionKeys []EncryptionKey `json:"encryptionKeys"`
-	// Retired are keys that encrypt nothing any more, but in old snapshots.
+	// Retired encrypted Secrets before, oldest first. No machine has them:
+	// they are for the day when a snapshot of their time is restored.
 	Retired        []EncryptionKey `json:"retired,omitempty"`
 	BootstrapToken string          `json:"bootstrapToken"` // id.secret
 	// Rotations are those under way, in the order they began.

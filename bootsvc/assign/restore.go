@@ -79,17 +79,16 @@ func parseFor(name string, document []byte) (*cluster.Cluster, error) {
 	return doc, nil
 }
 
-// accept makes sure that a snapshot is of the cluster, and that the control
-// planes can read the Secrets in it, whichever of the cluster's keys encrypted them.
+// accept makes sure that a snapshot is of the cluster.
 func (o *Office) accept(tx *store.Tx, name string, from Source, force bool) error {
 	keys, err := o.keys.Load(tx, name)
 	if err != nil {
 		return err
 	}
-	if err := keys.made(name, from); err != nil && !force {
-		return err
+	if force {
+		return nil
 	}
-	return o.keys.Save(tx, name, keys.readingAll())
+	return keys.made(name, from)
 }
 
 // made says that a snapshot is not of the cluster with these keys, or nil.
@@ -103,18 +102,6 @@ func (k Keys) made(name string, from Source) error {
 	}
 	return fmt.Errorf("%w: %s is of %.63q (%.12s), and this is %q (%.12s); --force takes it, but its Secrets cannot be read, since another key encrypted them",
 		ErrOther, from.Snapshot, from.Name, from.ID, name, ids[0])
-}
-
-// readingAll are the keys with those that were retired among the ones that read.
-func (k Keys) readingAll() Keys {
-	k = k.clone()
-	for _, old := range k.Retired {
-		if !slices.Contains(k.EncryptionKeys, old) {
-			k.EncryptionKeys = append(k.EncryptionKeys, old)
-		}
-	}
-	k.Retired = nil
-	return k
 }
 
 // starter is pure: the machine that is to start etcd from a snapshot. It is the

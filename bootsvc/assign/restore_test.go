@@ -113,20 +113,20 @@ func TestRestoresThatAreRefused(t *testing.T) {
 }
 
 func TestOldSecretsCanBeReadAfterARestore(t *testing.T) {
-	k := Keys{EncryptionKeys: []EncryptionKey{{Name: "key-3"}, {Name: "key-2"}}, Retired: []EncryptionKey{{Name: "key-1"}, {Name: "key-2"}}}
-	var names []string
-	for _, key := range k.readingAll().EncryptionKeys {
-		names = append(names, key.Name)
-	}
-	if got := strings.Join(names, " "); got != "key-3 key-2 key-1" {
-		t.Errorf("the keys are %s", got)
-	}
-	k = Keys{EncryptionKeys: []EncryptionKey{newEncryptionKey(2), newEncryptionKey(1)}}
-	if err := k.enter(Rotation{What: SecretsKey, Phase: Retire}); err != nil {
+	o := threeOf(t)
+	_, err := o.keys.Update(t.Context(), "prod", func(k *Keys) error {
+		k.EncryptionKeys, k.Retired = []EncryptionKey{newEncryptionKey(2)}, k.EncryptionKeys
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(k.EncryptionKeys) != 1 || len(k.Retired) != 1 || k.Retired[0].Name != "key-1" {
-		t.Errorf("after a rotation: %d keys, retired %d", len(k.EncryptionKeys), len(k.Retired))
+	if _, err := o.Restore(t.Context(), "prod", Source{Snapshot: "prod-1", SHA256: strings.Repeat("a", 64)}, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := o.keys.Get(t.Context(), "prod")
+	if err != nil || len(keys.EncryptionKeys) != 2 || keys.EncryptionKeys[0].Name != "key-2" || !keys.rewriting() {
+		t.Errorf("the keys are %d, rewriting: %v, %v", len(keys.EncryptionKeys), keys.rewriting(), err)
 	}
 }
 

@@ -126,12 +126,45 @@ func (k Keys) clone() Keys {
 // lastKey is the number of the newest encryption key.
 func (k Keys) lastKey() (last int) {
 	for _, key := range k.EncryptionKeys {
-		number, err := strconv.Atoi(strings.TrimPrefix(key.Name, "key-"))
-		if err == nil {
-			last = max(last, number)
-		}
+		last = max(last, key.number())
 	}
 	return last
+}
+
+// number is n of a key whose name is key-n.
+func (k EncryptionKey) number() int {
+	number, err := strconv.Atoi(strings.TrimPrefix(k.Name, "key-"))
+	if err != nil {
+		return 0
+	}
+	return number
+}
+
+// Readmit is for a cluster whose etcd goes back to data of another time, a
+// snapshot's or a lagging member's: Secrets in it may be encrypted with keys
+// that were retired since. All API servers are to read with those again, write
+// all Secrets anew with the present key, and forget them: the second half of a
+// rotation. Without retired keys it returns k as it is; k itself is not changed.
+func (k Keys) Readmit(now time.Time) Keys {
+	if len(k.Retired) == 0 {
+		return k
+	}
+	k = k.clone()
+	for _, old := range k.Retired {
+		if !slices.Contains(k.EncryptionKeys, old) {
+			k.EncryptionKeys = append(k.EncryptionKeys, old)
+		}
+	}
+	k.Retired = nil
+	rewriting := Rotation{What: SecretsKey, Phase: Use, Since: now}
+	at := slices.IndexFunc(k.Rotations, func(r Rotation) bool { return r.What == SecretsKey })
+	switch {
+	case at < 0:
+		k.Rotations = append(k.Rotations, rewriting)
+	case k.Rotations[at].Phase != Trust: // after which it comes to rewriting anyway
+		k.Rotations[at] = rewriting
+	}
+	return k
 }
 
 // Standing is what a rotation must know of a machine of the cluster.
@@ -219,9 +252,10 @@ var following = map[RotationPhase]RotationPhase{Trust: Use, Use: Retire, Retire:
 func (k *Keys) enter(r Rotation) error {
 	switch {
 	case r.Phase == Use && r.What == SecretsKey:
-		slices.Reverse(k.EncryptionKeys)
+		slices.SortFunc(k.EncryptionKeys, func(a, b EncryptionKey) int { return b.number() - a.number() })
 	case r.Phase == Retire && r.What == SecretsKey:
-		k.Retired = append(k.Retired, k.EncryptionKeys[1:]...) // a restored snapshot needs them
+		k.Retired = append(k.Retired, k.EncryptionKeys[1:]...)
+		slices.SortFunc(k.Retired, func(a, b EncryptionKey) int { return a.number() - b.number() })
 		k.EncryptionKeys = k.EncryptionKeys[:1]
 	case r.Phase == Use:
 		return k.handOver(r.What)

@@ -162,6 +162,56 @@ func TestThePhasesOfTheEncryptionKey(t *testing.T) {
 	}
 }
 
+func TestDataOfAnotherTimeCanBeRead(t *testing.T) {
+	names := func(keys []EncryptionKey) (text string) {
+		for _, key := range keys {
+			text += key.Name + " "
+		}
+		return text
+	}
+	for phase, want := range map[RotationPhase]string{ // of the rotation from key-3 to key-4
+		"":     "key-3 key-1 key-2 use",
+		Trust:  "key-3 key-4 key-1 key-2 trust",
+		Use:    "key-4 key-3 key-1 key-2 use",
+		Retire: "key-4 key-1 key-2 key-3 use",
+	} {
+		keys := newKeys(t)
+		if again := keys.Readmit(noon); len(again.Rotations) != 0 || names(again.EncryptionKeys) != "key-1 " {
+			t.Errorf("without retired keys: %+v", again.Rotations)
+		}
+		for range 2 {
+			for keys = begin(t, keys, SecretsKey, noon); len(keys.Rotations) > 0; {
+				keys, _ = pass(t, keys, noon)
+			}
+		}
+		if got := names(keys.Retired); got != "key-1 key-2 " {
+			t.Fatalf("retired are %s", got)
+		}
+		if phase != "" {
+			for keys = begin(t, keys, SecretsKey, noon); keys.Rotations[0].Phase != phase; {
+				keys, _ = pass(t, keys, noon)
+			}
+		}
+		keys = keys.Readmit(noon)
+		if got := names(keys.EncryptionKeys) + string(keys.Rotations[0].Phase); got != want || len(keys.Retired) != 0 {
+			t.Errorf("in %q: %s, want %s", phase, got, want)
+		}
+		if rewrites := keys.forControlPlane().RewriteSecrets; rewrites != (phase != Trust) {
+			t.Errorf("in %q: Secrets are rewritten: %v", phase, rewrites)
+		}
+		newest, retired := "key-4 ", "key-1 key-2 key-3 "
+		if phase == "" {
+			newest, retired = "key-3 ", "key-1 key-2 "
+		}
+		for len(keys.Rotations) > 0 {
+			keys, _ = pass(t, keys, noon)
+		}
+		if names(keys.EncryptionKeys) != newest || names(keys.Retired) != retired {
+			t.Errorf("in %q: it ends with %s, retired %s", phase, names(keys.EncryptionKeys), names(keys.Retired))
+		}
+	}
+}
+
 func TestBeginningTwiceIsOnce(t *testing.T) {
 	once := begin(t, newKeys(t), EtcdCA, noon)
 	twice := begin(t, once, EtcdCA, noon.Add(time.Hour))

@@ -137,7 +137,7 @@ func explainRotation(out io.Writer, name string, what []string) {
 		kind = [3]string{
 			"every API server can read with both, and writes with the old one",
 			"they write with the new one, and all Secrets are written anew",
-			"the old one is forgotten. Snapshots taken before hold Secrets that only it can read",
+			"the machines forget the old one; the boot service keeps it, for snapshots taken before",
 		}
 	}
 	fmt.Fprintf(out, "Cluster %s gets another %s, in three phases:\n", name, strings.Join(what, ", "))

@@ -93,7 +93,7 @@ func TestRotationsAreExplained(t *testing.T) {
 	for what, want := range map[string][]string{
 		"kubernetes-ca":          {"another kubernetes-ca, in three phases", "slipway cluster kubeconfig prod", "restart them in phase trust"},
 		"etcd-ca front-proxy-ca": {"another etcd-ca, front-proxy-ca, in", "makes its certificates anew"},
-		"encryption-key":         {"all Secrets are written anew", "Snapshots taken before"},
+		"encryption-key":         {"all Secrets are written anew", "for snapshots taken before"},
 	} {
 		var out bytes.Buffer
 		explainRotation(&out, "prod", strings.Fields(what))
