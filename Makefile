@@ -9,7 +9,7 @@ GO    ?= go
 PACKAGES := qemu-system-x86 ovmf ipxe ipxe-qemu seabios iproute2 util-linux \
 	gcc libc6-dev libseccomp-dev pkg-config squashfs-tools kmod xz-utils zstd debian-archive-keyring ca-certificates \
 	protobuf-compiler libprotobuf-dev \
-	curl busybox udhcpc isc-dhcp-client tftp-hpa dnsmasq-base
+	curl busybox tcpdump udhcpc isc-dhcp-client tftp-hpa dnsmasq-base
 
 # One way to compile for builds, vet and tests: each package is compiled once.
 export CGO_ENABLED := 0
