@@ -22,8 +22,8 @@ import (
 
 // How long a node may take.
 const (
-	dialTimeout   = 2 * time.Second
-	statusTimeout = 2 * time.Second
+	dialTimeout   = 3 * time.Second
+	statusTimeout = 5 * time.Second  // a node that is slow must not be taken for dead
 	stallTimeout  = 30 * time.Second // between two pieces of a snapshot
 )
 
@@ -71,7 +71,7 @@ func isMachine(state tls.ConnectionState) error {
 	return nil
 }
 
-// Status asks a node how its member of etcd is. It blocks for at most 2 s.
+// Status asks a node how its member of etcd is. It blocks for at most 5 s.
 func (n *Nodes) Status(ctx context.Context, address netip.Addr) (*nodev1.EtcdStatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
