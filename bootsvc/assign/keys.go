@@ -14,8 +14,14 @@ import (
 	"slipway/controlplane/pki"
 )
 
-// caValidity is how long a cluster's CAs hold.
-const caValidity = 10 * 365 * 24 * time.Hour
+const (
+	// caValidity is how long a cluster's CAs hold.
+	caValidity = 10 * 365 * 24 * time.Hour
+
+	// A bootstrap token's two parts, in letters (kubernetes.io, bootstrap tokens).
+	tokenID     = 6
+	tokenSecret = 16
+)
 
 // Keys are a cluster's secrets. They are encrypted at rest.
 type Keys struct {
@@ -120,7 +126,7 @@ func NewKeys(name string, now time.Time) (Keys, error) {
 	}
 	k.ServiceAccount = account
 	k.EncryptionKeys = []EncryptionKey{newEncryptionKey(1)}
-	k.BootstrapToken = randomText(6) + "." + randomText(16)
+	k.BootstrapToken = randomText(tokenID) + "." + randomText(tokenSecret)
 	return k, nil
 }
 

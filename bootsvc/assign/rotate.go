@@ -265,10 +265,18 @@ func (k *Keys) enter(r Rotation) error {
 	return nil
 }
 
-// handOver lets the next CA sign. The key of the one before is forgotten.
+// handOver lets the next CA sign. The key of the one before is forgotten. With
+// the Kubernetes CA goes the bootstrap token, or whoever has learned that could
+// have the new CA sign what the old one signed for him. Its ID stays, so that
+// the new token takes the old one's place in the API. Workers get it after all
+// control planes, as it should be: they need it at once.
 func (k *Keys) handOver(what What) error {
 	a := k.authority(what)
-	if what == EtcdCA {
+	switch what {
+	case KubernetesCA:
+		id, _, _ := strings.Cut(k.BootstrapToken, ".")
+		k.BootstrapToken = id + "." + randomText(tokenSecret)
+	case EtcdCA:
 		id, err := certID(a.CertPEM)
 		if err != nil {
 			return err

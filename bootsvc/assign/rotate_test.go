@@ -140,6 +140,10 @@ func TestThePhasesOfACA(t *testing.T) {
 		if len(keys.Rotations) != 0 {
 			t.Errorf("%s is not done: %+v", what, keys.Rotations)
 		}
+		token, was := keys.BootstrapToken, start.BootstrapToken
+		if (token != was) != (what == KubernetesCA) || token[:7] != was[:7] || len(token) != len(was) {
+			t.Errorf("after a rotation of %s the bootstrap token %s is %s", what, was, token)
+		}
 	}
 }
 

@@ -79,6 +79,31 @@ func TestApply(t *testing.T) {
 	}
 }
 
+func TestChangedFilesAreSeen(t *testing.T) {
+	r := reconciler(t, &cluster{}, map[string]string{"10.yaml": secretText})
+	path := filepath.Join(r.Dir, "10.yaml")
+	for _, text := range []string{secretText, secretText + "\nstringData: {token-secret: another}"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if !r.changed() {
+			t.Error("a change is not seen")
+		}
+		if err := r.Apply(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if r.changed() {
+			t.Error("what was applied counts as changed")
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if !r.changed() {
+		t.Error("a file that went is not seen")
+	}
+}
+
 func TestMark(t *testing.T) {
 	c := &cluster{}
 	if err := reconciler(t, c, nil).mark(t.Context()); err != nil {

@@ -21,7 +21,7 @@ const (
 	patience = 2 * time.Minute        // for the first success; then it fails by name
 	again    = 5 * time.Minute        // between two rounds
 	joining  = 2 * time.Second        // between two looks for the Node, until it is there
-	watching = 5 * time.Second        // between two looks at the control planes' Nodes
+	watching = 5 * time.Second        // between two looks at the control planes' Nodes, and at the files
 )
 
 // Reconciler is a service that keeps the objects in Dir's files applied, the
@@ -36,6 +36,7 @@ type Reconciler struct {
 	Address netip.Addr // the machine's
 	Access  apiclient.Access
 
+	applied []addon      // by the last round that was good
 	waiting atomic.Value // string: why the last round failed
 }
 
@@ -87,6 +88,9 @@ func (r *Reconciler) keep(ctx context.Context) error {
 		case <-watch.C:
 			endpoints.update(ctx)
 			_ = deleteLeaving(ctx, r.Access)
+			if r.changed() {
+				err = r.Apply(ctx)
+			}
 		case <-mark.C:
 			err = r.mark(ctx)
 			if err == nil {
@@ -134,28 +138,51 @@ func (r *Reconciler) untilApplied(ctx context.Context) error {
 	}
 }
 
+// addon is one of the files.
+type addon struct{ name, text string }
+
+// read reads the files, in order.
+func (r *Reconciler) read() ([]addon, error) {
+	names, err := filepath.Glob(filepath.Join(r.Dir, "*.yaml"))
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", r.Dir, err)
+	}
+	slices.Sort(names)
+	var all []addon
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read addon: %w", err)
+		}
+		all = append(all, addon{name, string(text)})
+	}
+	return all, nil
+}
+
+// changed says whether the files are others than those that were applied last.
+// The bootstrap token in one of them is replaced with the cluster's CA.
+func (r *Reconciler) changed() bool {
+	files, err := r.read()
+	return err == nil && !slices.Equal(files, r.applied)
+}
+
 // Apply applies every object once, files in order, and stops at the first
 // that is refused: later ones may rest on it.
 func (r *Reconciler) Apply(ctx context.Context) error {
-	names, err := filepath.Glob(filepath.Join(r.Dir, "*.yaml"))
+	files, err := r.read()
 	if err != nil {
-		return fmt.Errorf("list %s: %w", r.Dir, err)
+		return err
 	}
-	slices.Sort(names)
 	client, err := apiclient.Open(r.Access)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	resources := newResources(client)
-	for _, name := range names {
-		text, err := os.ReadFile(name)
+	for _, file := range files {
+		objects, err := split([]byte(file.text))
 		if err != nil {
-			return fmt.Errorf("read addon: %w", err)
-		}
-		objects, err := split(text)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", name, err)
+			return fmt.Errorf("read %s: %w", file.name, err)
 		}
 		for _, o := range objects {
 			if err := resources.apply(ctx, o); err != nil {
@@ -163,5 +190,6 @@ func (r *Reconciler) Apply(ctx context.Context) error {
 			}
 		}
 	}
+	r.applied = files
 	return nil
 }
