@@ -135,10 +135,14 @@ func (o *Office) answer(tx *store.Tx, a *asker, c Cluster, keys Keys, m inventor
 
 // give notes which config the machine has, or is about to have.
 func (o *Office) give(tx *store.Tx, m inventory.Machine, r handout) error {
+	var events []inventory.Event
+	if m.Given.Digest != r.digest && m.Applied != "" {
+		events = []inventory.Event{{Name: "reconfigured", Detail: m.Hostname, At: o.now()}}
+	}
 	m.Given = inventory.Given{Digest: r.digest, Generation: r.generation}
 	return o.inventory.ChangeIn(tx, m.ID, func(kept *inventory.Machine) ([]inventory.Event, error) {
 		*kept = m
-		return nil, nil
+		return events, nil
 	})
 }
 

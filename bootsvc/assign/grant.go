@@ -53,8 +53,8 @@ func (e Etcd) Start(grant Grant) Etcd {
 }
 
 // next is etcd's state once the machines that are to be its members are as
-// they are now. members are in the document's order; of an external etcd there
-// are none. But for the token it is pure.
+// they are now. members are in the document's order; of an external etcd, which
+// counts as started, there are none. But for the token it is pure.
 //
 // The grant moves to another key only if nobody can hold data of this
 // generation but the granted machine, and that has lost its own: it has another
@@ -62,6 +62,7 @@ func (e Etcd) Start(grant Grant) Etcd {
 // RAM thus begins anew with every start.
 func (e Etcd) next(members []inventory.Machine) Etcd {
 	if len(members) == 0 {
+		e.Generation = max(e.Generation, 1)
 		return e
 	}
 	at := slices.IndexFunc(members, func(m inventory.Machine) bool { return m.ID == e.Grant.Machine })

@@ -55,7 +55,7 @@ func TestWhoStartsEtcd(t *testing.T) {
 		"restoring, started again meanwhile": {Etcd{Generation: 4, Grant: restoring}, "a:2", "5 a 2 S"},
 		"recovering":                         {Etcd{Generation: 4, Grant: recovering}, "a:1 b:1", "4 a 1 ="},
 		"recovering, its data lost":          {Etcd{Generation: 4, Grant: recovering}, "a:2 b:1", "4 a 1 ="},
-		"external":                           {Etcd{}, "", "0  "},
+		"external":                           {Etcd{}, "", "1  "},
 	} {
 		got := test.etcd.next(members(test.members))
 		shown := fmt.Sprintf("%d %s %s", got.Generation, got.Grant.Machine, got.Grant.KeyHash)
