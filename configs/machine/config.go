@@ -158,6 +158,13 @@ func (c *Config) IsMember() bool {
 	return c.Etcd != nil && slices.ContainsFunc(c.Etcd.Members, func(m EtcdMember) bool { return m.Name == c.Hostname })
 }
 
+// ReplacesEncryptionKey says whether the machine has more to do with its
+// encryption keys than to use one.
+func (c *Config) ReplacesEncryptionKey() bool {
+	keys := c.ControlPlaneKeys
+	return keys != nil && (len(keys.EncryptionKeys) > 1 || keys.RewriteSecrets)
+}
+
 // Identity is what a node knows of itself once its network is up.
 type Identity struct {
 	Hostname string

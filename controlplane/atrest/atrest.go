@@ -35,10 +35,10 @@ const look = time.Second
 // rewritten. It asks the machine's own API server, since each has to load the
 // keys; the last one to be ready has rewritten what any of them wrote before.
 func Units(cfg *machine.Config) []supervise.Unit {
-	keys := cfg.ControlPlaneKeys
-	if len(keys.EncryptionKeys) < 2 && !keys.RewriteSecrets {
+	if !cfg.ReplacesEncryptionKey() {
 		return nil
 	}
+	keys := cfg.ControlPlaneKeys
 	var names []string
 	for _, key := range keys.EncryptionKeys {
 		names = append(names, key.Name)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
 	"slipway/nodeinit/netconf"
+	"slipway/nodeinit/supervise"
 )
 
 // wanted is a config as it was delivered and as it reads.
@@ -148,14 +150,9 @@ var applying = attempts{deadline: 3 * time.Minute, first: 250 * time.Millisecond
 
 // apply hands configs to PID 1, which takes the same again as no change.
 func (f *follower) apply(ctx context.Context) error {
-	for {
-		var w wanted
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case w = <-f.next:
-		}
-		err := f.agent.console.until(ctx, applying, "PID 1 to apply the config", func(ctx context.Context) error {
+	w, err := f.following(ctx)
+	for err == nil {
+		err = f.agent.console.until(ctx, applying, "PID 1 to apply the config", func(ctx context.Context) error {
 			select {
 			case w = <-f.next:
 			default:
@@ -166,12 +163,64 @@ func (f *follower) apply(ctx context.Context) error {
 			}
 			return err
 		})
+		if err == nil {
+			f.reports.problem("")
+			w, err = f.applied(ctx, w)
+		}
+	}
+	return err
+}
+
+// following is the next config that PID 1 is to get.
+func (f *follower) following(ctx context.Context) (w wanted, err error) {
+	select {
+	case <-ctx.Done():
+		return w, ctx.Err()
+	case w = <-f.next:
+		return w, nil
+	}
+}
+
+// applied reports that PID 1 runs a config, once that is so in all that others
+// rely on, and returns the next config. The boot service takes the old
+// encryption key away when it has heard this of all control planes: what is
+// still encrypted with that key could not be read any more.
+func (f *follower) applied(ctx context.Context, w wanted) (wanted, error) {
+	waiting, stop := context.WithCancel(ctx)
+	var report sync.WaitGroup
+	report.Go(func() {
+		if f.encrypted(waiting, w.config) == nil {
+			f.reports.applied(w.digest())
+		}
+	})
+	defer report.Wait()
+	defer stop()
+	return f.following(ctx)
+}
+
+// secretsUnit is there while the encryption key is replaced, and done when the
+// API server has the keys and, if the config says so, all Secrets are rewritten.
+const secretsUnit = "secrets"
+
+// encrypted waits for that unit, if the config has it. The stream begins with
+// what PID 1 runs now, which is the config.
+func (f *follower) encrypted(ctx context.Context, config *machine.Config) error {
+	if !config.ReplacesEncryptionKey() {
+		return nil
+	}
+	return f.agent.console.until(ctx, watching, "Secrets to be encrypted with the new key", func(ctx context.Context) error {
+		stream, err := f.pid1.WatchUnits(ctx, connect.NewRequest(&nodev1.WatchUnitsRequest{}))
 		if err != nil {
 			return err
 		}
-		f.reports.problem("")
-		f.reports.applied(w.digest())
-	}
+		defer stream.Close()
+		for stream.Receive() {
+			if u := stream.Msg(); u.Name == secretsUnit && (u.State == string(supervise.Done) || u.State == string(supervise.Ready)) {
+				return nil
+			}
+		}
+		return errors.Join(errEnded, stream.Err())
+	})
 }
 
 func (f *follower) applyOnce(ctx context.Context, w wanted) error {

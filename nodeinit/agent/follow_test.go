@@ -7,7 +7,9 @@ import (
 	"errors"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -94,6 +96,45 @@ func TestFollowBeyondWhatFails(t *testing.T) {
 	}
 	n.pid1.fail("")
 	b.await("the second to be applied", func() bool { return bytes.Equal(b.applied, digestOf(second)) && b.phase == "joining" })
+}
+
+// TestAppliedMeansEncrypted: a config with another encryption key runs when the
+// unit secrets is done, and not before: the old key is taken away then.
+func TestAppliedMeansEncrypted(t *testing.T) {
+	b := newBootService(t)
+	b.approved, b.config = true, exampleConfig(t)
+	n := newNode(t, b)
+	n.start(t)
+	n.pid1.take(t)
+	b.await("the first to be applied", func() bool { return bytes.Equal(b.applied, digestOf(exampleConfig(t))) })
+
+	second := regexp.MustCompile(`(?m)^  encryptionKeys:\n`).ReplaceAll(exampleConfig(t), []byte("  rewriteSecrets: true\n$0"))
+	b.update(func() { b.config = second })
+	n.pid1.take(t)
+	b.await("the second to be stored", func() bool { return bytes.Equal(b.acked, digestOf(second)) })
+	// tell says it to whichever of the agent's streams asks, until done.
+	tell := func(name, state, what string, done func() bool) {
+		told := make(chan struct{})
+		var telling sync.WaitGroup
+		telling.Go(func() {
+			for {
+				select {
+				case n.pid1.units <- &nodev1.Unit{Name: name, State: state}:
+				case <-told:
+					return
+				}
+			}
+		})
+		b.await(what, done)
+		close(told)
+		telling.Wait()
+	}
+	tell("secrets", "starting", "it to wait", func() bool { return b.waiting == "unit secrets to be ready" })
+	tell("node", "ready", "the machine to be ready", func() bool { return b.phase == "ready" })
+	if !bytes.Equal(b.applied, digestOf(exampleConfig(t))) {
+		t.Error("it said that the config runs before the Secrets were rewritten")
+	}
+	tell("secrets", "done", "the second to be applied", func() bool { return bytes.Equal(b.applied, digestOf(second)) })
 }
 
 // etcdMember is the unit etcd-member by hand.
