@@ -189,7 +189,10 @@ func (w *waiting) forRotations(ctx context.Context, name string, what []string) 
 	for _, r := range latest.GetRotations() {
 		reasons = append(reasons, fmt.Sprintf("%s is in phase %s and waits for %s", r.GetWhat(), r.GetPhase(), orNothing(r.GetWaitingFor())))
 	}
-	return fmt.Errorf("%w: %s; it goes on by itself, see slipway cluster status %s", err, strings.Join(reasons, "; "), name)
+	if len(reasons) == 0 {
+		reasons = []string{"the boot service did not answer"}
+	}
+	return fmt.Errorf("%w: after %v, %s; it goes on by itself, see slipway cluster status %s", errDeadline, w.timeout, strings.Join(reasons, "; "), name)
 }
 
 // showRotation prints a rotation when it has changed; one that is nil is done.

@@ -57,7 +57,7 @@ func TestWaitingForRotations(t *testing.T) {
 		"over before it was looked at": {course{shown: [][]*bootv1.Rotation{nil}}, "   0.0s  kubernetes-ca  done\n", ""},
 		"not in time": {
 			course{shown: [][]*bootv1.Rotation{{behind}}}, "   0.0s  kubernetes-ca  trust, waits for prod-cp-2 (52-54-00-00-00-02) to take its config\n",
-			"not in time: after 1m0s: kubernetes-ca is in phase trust and waits for prod-cp-2 (52-54-00-00-00-02) to take its config; it goes on by itself, see slipway cluster status prod",
+			"not in time: after 1m0s, kubernetes-ca is in phase trust and waits for prod-cp-2 (52-54-00-00-00-02) to take its config; it goes on by itself, see slipway cluster status prod",
 		},
 		"refused": {course{err: errTooFew}, "", errTooFew.Error()},
 	} {
