@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -172,4 +173,19 @@ func confirm(cmd *cobra.Command, question string) (bool, error) {
 		return true, nil
 	}
 	return false, nil
+}
+
+// agree asks unless that was agreed to already. A no is an error.
+func agree(cmd *cobra.Command, already bool, question string) error {
+	if already {
+		return nil
+	}
+	agreed, err := confirm(cmd, question)
+	if err != nil {
+		return err
+	}
+	if !agreed {
+		return errors.New("nothing was changed")
+	}
+	return nil
 }

@@ -77,7 +77,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a deadline passed,
 		return fmt.Errorf("%w: %w; see %s --help", errUsage, err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		serveCommand(), machinesCommand(), clusterCommand(), nodeCommand(), configCommand(), versionCommand(),
+		serveCommand(), machinesCommand(), clusterCommand(), nodeCommand(), etcdCommand(), configCommand(), versionCommand(),
 		imageCommand(), labCommand(),
 	)
 	checkUsage(root)

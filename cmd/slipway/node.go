@@ -26,15 +26,17 @@ const nodePort = "8444"
 func nodeCommand() *cobra.Command {
 	r := &remote{}
 	cmd := &cobra.Command{
-		Use: "node", Aliases: []string{"nodes"}, Short: "Look into a node and restart it",
-		Long: `Look into a node and restart it.
+		Use: "node", Aliases: []string{"nodes"}, Short: "Look into a node, restart it, take it out of its cluster",
+		Long: `Look into a node, restart it, take it out of its cluster.
 
 NODE is an address, or a machine's ID or host name, which is then looked up at
 the boot service. The node itself answers; the boot service need not.`,
 	}
 	r.register(cmd)
-	cmd.AddCommand(nodeStatusCommand(r), nodeServicesCommand(r), nodeLogsCommand(r), nodeDmesgCommand(r), nodeRebootCommand(r))
-	cmd.AddCommand(nodeJoinCommand(r))
+	cmd.AddCommand(
+		nodeStatusCommand(r), nodeServicesCommand(r), nodeLogsCommand(r), nodeDmesgCommand(r),
+		nodeRebootCommand(r), nodeJoinCommand(r), nodeResetCommand(r),
+	)
 	return cmd
 }
 
@@ -125,34 +127,38 @@ func reason(u *nodev1.Unit) string {
 			parts = append(parts, part)
 		}
 	}
-	text := []rune(strings.Join(parts, "; "))
-	const most = 100
-	if len(text) > most {
-		return string(text[:most]) + "..."
-	}
-	return string(text)
+	return shorten(strings.Join(parts, "; "))
 }
 
 // node opens a node's API.
 func (r *remote) node(ctx context.Context, name string) (nodev1connect.NodeServiceClient, error) {
-	if err := checkOutput(r.output); err != nil {
+	web, base, err := r.nodeHTTP(ctx, name)
+	if err != nil {
 		return nil, err
+	}
+	return nodev1connect.NewNodeServiceClient(web, base), nil
+}
+
+// nodeHTTP is the way to a node's API. It connects when it is first used.
+func (r *remote) nodeHTTP(ctx context.Context, name string) (web *http.Client, base string, err error) {
+	if err := checkOutput(r.output); err != nil {
+		return nil, "", err
 	}
 	identity, err := client.Load(r.contextFile)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	host, port, err := nodeAddress(ctx, identity, name)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	config, err := identity.TLS(host)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	transport := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: config, ForceAttemptHTTP2: true}
-	return nodev1connect.NewNodeServiceClient(&http.Client{Transport: transport}, "https://"+net.JoinHostPort(host, port)), nil
+	return &http.Client{Transport: transport}, "https://" + net.JoinHostPort(host, port), nil
 }
 
 // nodeAddress finds where a node is: in the name itself, or at the boot service.

@@ -62,34 +62,49 @@ func (f *fakeNode) Reboot(_ context.Context, r *connect.Request[nodev1.RebootReq
 // startNode serves f over mutual TLS; it returns its address and a context file for it.
 func startNode(t *testing.T, f *fakeNode) (addr, contextFile string) {
 	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle(nodev1connect.NewNodeServiceHandler(f))
+	addrs, contextFile := startRack(t, http.NotFoundHandler(), mux)
+	return addrs[0], contextFile
+}
+
+// startRack serves a boot service and nodes over mutual TLS; it returns the
+// nodes' addresses and a context file for all of them.
+func startRack(t *testing.T, boot http.Handler, nodes ...http.Handler) (addrs []string, contextFile string) {
+	t.Helper()
 	ca, err := pki.NewCA("test", time.Now(), time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
 	issue := func(r pki.Request) pki.Leaf {
+		r.Validity = time.Hour
 		leaf, err := ca.Issue(r, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return leaf
 	}
-	server := issue(pki.Request{CommonName: "node", Server: true, Validity: time.Hour, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
-	person := issue(pki.Request{CommonName: "ann", Client: true, Validity: time.Hour})
-	pair, err := tls.X509KeyPair(server.CertPEM, server.KeyPEM)
-	if err != nil {
-		t.Fatal(err)
-	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca.CertPEM)
-	mux := http.NewServeMux()
-	mux.Handle(nodev1connect.NewNodeServiceHandler(f))
-	s := httptest.NewUnstartedServer(mux)
-	s.EnableHTTP2 = true
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool}
-	s.StartTLS()
-	t.Cleanup(s.Close)
+	serve := func(handler http.Handler) string {
+		server := issue(pki.Request{CommonName: "server", Server: true, DNSNames: []string{client.ServerName}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
+		pair, err := tls.X509KeyPair(server.CertPEM, server.KeyPEM)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := httptest.NewUnstartedServer(handler)
+		s.EnableHTTP2 = true
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool}
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		return s.Listener.Addr().String()
+	}
+	for _, n := range nodes {
+		addrs = append(addrs, serve(n))
+	}
+	person := issue(pki.Request{CommonName: "ann", Client: true})
 	text, err := client.Context{
-		Servers: []string{"https://127.0.0.1:1"}, CA: string(ca.CertPEM),
+		Servers: []string{"https://" + serve(boot)}, CA: string(ca.CertPEM),
 		Certificate: string(person.CertPEM), Key: secret.New(string(person.KeyPEM)),
 	}.Encode()
 	if err != nil {
@@ -99,7 +114,7 @@ func startNode(t *testing.T, f *fakeNode) (addr, contextFile string) {
 	if err := os.WriteFile(contextFile, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return s.Listener.Addr().String(), contextFile
+	return addrs, contextFile
 }
 
 func TestNodeCommands(t *testing.T) {

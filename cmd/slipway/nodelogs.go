@@ -118,14 +118,8 @@ joins anew.`,
 			if request.PowerOff {
 				what = "Power off"
 			}
-			if !yes {
-				agreed, err := confirm(cmd, fmt.Sprintf("%s node %s? Its pods will stop.", what, args[0]))
-				if err != nil {
-					return err
-				}
-				if !agreed {
-					return fmt.Errorf("node %s is left as it is", args[0])
-				}
+			if err := agree(cmd, yes, fmt.Sprintf("%s node %s? Its pods will stop.", what, args[0])); err != nil {
+				return err
 			}
 			return reboot(cmd, r, args[0], request)
 		},

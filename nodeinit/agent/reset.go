@@ -36,19 +36,80 @@ type resetter struct {
 	console *console
 	retire  func(context.Context, *machine.Config) error // has the Node deleted
 
-	running sync.Mutex
+	mu    sync.Mutex
+	under *resetRun // nil: none is under way
 }
 
-// errResetting says that somebody else is at it.
-var errResetting = errors.New("a reset of this node is under way: see `slipway node logs NODE agent`")
+// resetRun is one reset, for those who watch it.
+type resetRun struct {
+	steps   []*nodev1.ResetStep
+	err     error
+	ended   bool
+	changed chan struct{} // closed at each change
+}
 
-// run does the steps and tells of each. The first that fails ends it, unless
-// forced: nothing that comes later is harmless without it.
+// run resets the machine, or watches if that is under way already, and tells
+// of each step. A forced one begins anew after another has failed.
 func (r *resetter) run(ctx context.Context, force bool, tell func(*nodev1.ResetStep)) error {
-	if !r.running.TryLock() {
-		return errResetting
+	for {
+		run, mine := r.begin()
+		if mine {
+			err := r.do(ctx, force, func(s *nodev1.ResetStep) {
+				r.change(run, func() { run.steps = append(run.steps, s) })
+				tell(s)
+			})
+			r.change(run, func() { run.err, run.ended, r.under = err, true, nil })
+			return err
+		}
+		if err := r.watch(ctx, run, tell); err == nil || !force {
+			return err
+		}
 	}
-	defer r.running.Unlock()
+}
+
+// begin returns the reset that is under way, or a new one that is the caller's.
+func (r *resetter) begin() (run *resetRun, mine bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.under != nil {
+		return r.under, false
+	}
+	r.under = &resetRun{changed: make(chan struct{})}
+	return r.under, true
+}
+
+func (r *resetter) change(run *resetRun, change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
+	close(run.changed)
+	run.changed = make(chan struct{})
+}
+
+// watch tells of each step of a reset that somebody else began, until its end.
+func (r *resetter) watch(ctx context.Context, run *resetRun, tell func(*nodev1.ResetStep)) error {
+	for told := 0; ; {
+		r.mu.Lock()
+		steps, ended, err, changed := run.steps[told:], run.ended, run.err, run.changed
+		r.mu.Unlock()
+		for _, s := range steps {
+			tell(s)
+			told++
+		}
+		if ended {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// do does the steps. The first that fails ends it, unless forced: what comes
+// later does harm without it.
+func (r *resetter) do(ctx context.Context, force bool, tell func(*nodev1.ResetStep)) error {
 	config, err := r.config()
 	if err != nil {
 		return err

@@ -8,12 +8,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
 
 	"slipway/configs/machine"
 	"slipway/nodeinit/api/nodev1"
+	"slipway/nodeinit/api/nodev1/nodev1connect"
 )
 
 // TestResetSteps: what a reset comes to, by what the machine is.
@@ -82,6 +85,54 @@ func TestReset(t *testing.T) {
 	if force := <-member.left; !force || len(n.pid1.reboots) != 1 || !slices.Contains(b.events, "resetting") {
 		t.Errorf("left by force: %t, %d reboots, events %v", force, len(n.pid1.reboots), b.events)
 	}
+}
+
+// TestResetWatched: who asks while a reset is under way sees that one; by force,
+// another begins when it has failed.
+func TestResetWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refuse := make(chan error)
+		r := &resetter{
+			config:  func() (*machine.Config, error) { return &machine.Config{Hostname: "a", Role: machine.Worker}, nil },
+			retire:  func(context.Context, *machine.Config) error { return <-refuse },
+			console: quiet(&screen{}), reports: newReporter(&reports{}, store{t.TempDir()}, quiet(&screen{}), clock{sinceBoot: func() time.Duration { return 0 }}),
+			pid1: rebooter{},
+		}
+		type result struct {
+			steps int
+			err   error
+		}
+		ask := func(force bool) <-chan result {
+			done := make(chan result, 1)
+			go func() {
+				var got result
+				got.err = r.run(t.Context(), force, func(*nodev1.ResetStep) { got.steps++ })
+				done <- got
+			}()
+			synctest.Wait()
+			return done
+		}
+		first, second, forced := ask(false), ask(false), ask(true)
+		refuse <- errors.New("no API")
+		for _, done := range []<-chan result{first, second} {
+			if got := <-done; got.steps != 1 || got.err == nil {
+				t.Errorf("%d steps, %v; want one that fails", got.steps, got.err)
+			}
+		}
+		refuse <- errors.New("no API")
+		if got := <-forced; got.steps != 4 || got.err != nil {
+			t.Errorf("forced: %d steps, %v; want one that failed and then three", got.steps, got.err)
+		}
+	})
+}
+
+// rebooter is a PID 1 that restarts.
+type rebooter struct {
+	nodev1connect.NodeServiceClient
+}
+
+func (rebooter) Reboot(context.Context, *connect.Request[nodev1.RebootRequest]) (*connect.Response[nodev1.RebootResponse], error) {
+	return connect.NewResponse(&nodev1.RebootResponse{}), nil
 }
 
 func readSteps(stream *connect.ServerStreamForClient[nodev1.ResetStep], err error) (steps []*nodev1.ResetStep, _ error) {
