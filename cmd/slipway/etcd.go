@@ -28,7 +28,7 @@ a member, or all of them where that is the question. Which these are is asked of
 the boot service.
 
 Machines join and leave with the cluster's document, and what that needs of etcd
-happens by itself: see slipway cluster apply and slipway node reset.`,
+happens by itself: see slipway node join and slipway node reset.`,
 	}
 	r.register(cmd)
 	cmd.PersistentFlags().StringVar(&r.cluster, "cluster", "", "the cluster (default: the only one there is)")
