@@ -36,6 +36,10 @@ type part struct {
 	key    []byte
 	anyone *http.Client
 	self   bootv1connect.MachineServiceClient
+	config *machine.Config
+	have   []byte // the config's SHA-256
+
+	certificate []byte
 }
 
 // play runs the part that the environment names; ran is false in a test.
@@ -85,7 +89,11 @@ func (p *part) play(ctx context.Context, cue *bufio.Scanner) error {
 	if err := p.join(ctx, answer.GetCertificate()); err != nil {
 		return err
 	}
-	cue.Scan() // it stands there until it is told to go on: by then its key is an old one
+	for cue.Scan() && cue.Text() != "" { // it stands there until it is told to go on: by then its key is an old one
+		if err := p.etcd(ctx, cue.Text()); err != nil {
+			return err
+		}
+	}
 	_, err = p.self.Report(ctx, connect.NewRequest(&bootv1.ReportRequest{Phase: "failed"}))
 	fmt.Println("report", connect.CodeOf(err))
 	_, err = p.enrol(ctx, request)
@@ -118,6 +126,8 @@ func (p *part) join(ctx context.Context, certificate []byte) error {
 	if _, err := p.self.FetchConfig(ctx, connect.NewRequest(&bootv1.FetchConfigRequest{})); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		return fmt.Errorf("a second delivery: %w", err)
 	}
+	sum := sha256.Sum256(answer.Msg.GetConfig())
+	p.config, p.have, p.certificate = config, sum[:], answer.Msg.GetCertificate()
 	for _, report := range []*bootv1.ReportRequest{
 		{Phase: "joining", Events: []*bootv1.Event{{Name: "kernel", AgeMs: 500}, {Name: "init", AgeMs: 400}, {Name: "containerd"}}, WaitingFor: "etcd"},
 		{Phase: "ready", Events: []*bootv1.Event{{Name: "etcd"}, {Name: "apiserver"}, {Name: "registered"}, {Name: "ready"}}},
