@@ -26,10 +26,7 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 	if check(cfg) != nil || cfg.Role == machine.Worker { // Files says what is wrong
 		return nil
 	}
-	units := []supervise.Unit{renew.Unit(cfg, Leaves(cfg, id))}
-	if cfg.IsMember() {
-		units = append(units, etcd.Units(cfg, id)...)
-	}
+	units := append([]supervise.Unit{renew.Unit(cfg, Leaves(cfg, id))}, etcd.Units(cfg)...)
 	if cfg.Role == machine.ControlPlane {
 		units = append(units, kube.Units(cfg, id)...)
 		units = append(units, addons.Units(id)...)
@@ -56,12 +53,9 @@ func Files(cfg *machine.Config, id machine.Identity) ([]proc.File, error) {
 	if err := check(cfg); err != nil || cfg.Role == machine.Worker {
 		return nil, err
 	}
-	var files []proc.File
-	if cfg.IsMember() {
-		files = etcd.Files(cfg)
-	}
-	if cfg.Role != machine.ControlPlane {
-		return files, nil
+	files, err := etcd.Files(cfg, id)
+	if err != nil || cfg.Role != machine.ControlPlane {
+		return files, err
 	}
 	components, err := kube.Files(cfg, id)
 	if err != nil {

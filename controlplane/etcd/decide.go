@@ -173,9 +173,12 @@ func (f *Facts) alone() Action {
 // nothing of it yet.
 func (f *Facts) begin() Action {
 	unknown := f.views(func(v View) bool { return v.Generation == 0 })
+	learners := f.views(f.isCurrent)
 	switch {
 	case f.Record == Done:
 		return refuse(nextBackup, "this machine began generation %d and its data is gone; a cluster is not begun twice", f.Generation)
+	case len(learners) > 0:
+		return wait(nextQuorum, "the learner %s answers, and no voter", learners[0].From)
 	case len(unknown) > 0:
 		return wait("it says so once it has a leader; if it is another cluster's, stop it", "%s to say which generation it is of", unknown[0].From)
 	case f.SlowDisk != "":

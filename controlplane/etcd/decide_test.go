@@ -92,6 +92,9 @@ func machines() []Facts {
 // views are the combinations of what the others may answer.
 func views() [][]View {
 	all := [][]View{nil}
+	for _, gen := range []int{0, 1, 2, 3} {
+		all = append(all, []View{{From: "d", ClusterID: cluster, Generation: gen, Blind: true}})
+	}
 	for _, seat := range seats {
 		for healthy := range 3 {
 			for _, learner := range []bool{false, true} {
@@ -113,7 +116,7 @@ func broken(f Facts, a Action) string {
 	runs := begins || slices.Contains([]Kind{Start, Join, Add, RemoveStale}, a.Kind)
 	current := f.current()
 	switch {
-	case begins && len(current) > 0:
+	case begins && slices.ContainsFunc(f.Seen, f.isCurrent):
 		return "begins a cluster that answers"
 	case begins && (f.Grant == nil || f.Record == Done):
 		return "begins without leave, or twice"

@@ -1,11 +1,14 @@
-// Package etcd says how a control-plane machine runs its etcd member: which
-// flags, which certificates. The member is the upstream program, supervised.
-// Package controlplane calls it.
+// Package etcd says how a machine runs its member of the cluster's etcd: which
+// units, which files, and (Decide) what the member is to do next. The member is
+// the upstream program, supervised; beside it runs package member, which acts
+// on the decisions and writes the program's configuration. Package controlplane
+// calls this one.
 //
-// It knows one member only, the first; joining others is not built yet.
+// It is pure: it starts, asks and writes nothing.
 package etcd
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -20,90 +23,153 @@ import (
 )
 
 const (
-	// Name is the unit's.
+	// Name is the unit of the upstream program: what needs etcd comes after it.
 	Name = "etcd"
+	// MemberUnit is the unit that decides about it.
+	MemberUnit = "etcd-member"
 	// Endpoint is where this machine's own clients reach the member.
-	Endpoint = "https://127.0.0.1:2379"
+	Endpoint = "https://" + local
 	// CAFile holds the CA of everything that speaks to etcd.
 	CAFile = dir + "/ca.crt"
 
-	dir = "/etc/kubernetes/pki/etcd"
+	local = "127.0.0.1:2379"
+	dir   = "/etc/kubernetes/pki/etcd"
 
-	// metrics answers plain HTTP, on loopback only: health and figures, no data.
-	metrics = "http://127.0.0.1:2381"
+	program = "/usr/bin/slipway-init"
 
-	// quota is what the database may grow to, in bytes, before etcd refuses
-	// writes. A machine that runs from RAM keeps it in memory.
-	quota = 1 << 30
+	// unlimited is a unit that may take as long as it needs to be ready: it
+	// waits for people, or for other machines, and says so.
+	unlimited = 100 * 365 * 24 * time.Hour
 )
 
-// Units returns the member's unit.
-func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
-	return []supervise.Unit{{Name: Name, After: []string{renew.Name}, Service: &proc.Process{
-		Name:        Name,
-		Path:        "/usr/bin/etcd",
-		Args:        args(cfg, id),
-		Reads:       []string{CAFile},
-		Ready:       proc.HTTPProbe{URL: metrics + "/readyz"},
-		OOMScoreAdj: -999,
-	}}}
-}
-
-func args(cfg *machine.Config, id machine.Identity) []string {
-	client, peer := url(id.Address, 2379), url(id.Address, 2380)
-	heartbeat, election := timing(len(cfg.Cluster.ControlPlanes))
-	return []string{
-		"--name=" + id.Hostname,
-		"--data-dir=/var/lib/etcd",
-		"--listen-client-urls=" + Endpoint + "," + client,
-		"--advertise-client-urls=" + client,
-		"--listen-peer-urls=" + peer,
-		"--initial-advertise-peer-urls=" + peer,
-		"--initial-cluster=" + id.Hostname + "=" + peer,
-		"--initial-cluster-token=" + cfg.Cluster.Name,
-		"--initial-cluster-state=" + state(cfg),
-		"--client-cert-auth",
-		"--trusted-ca-file=" + CAFile,
-		"--cert-file=" + dir + "/server.crt",
-		"--key-file=" + dir + "/server.key",
-		"--peer-client-cert-auth",
-		"--peer-trusted-ca-file=" + CAFile,
-		"--peer-cert-file=" + dir + "/peer.crt",
-		"--peer-key-file=" + dir + "/peer.key",
-		"--tls-min-version=TLS1.3",
-		"--listen-metrics-urls=" + metrics,
-		"--heartbeat-interval=" + milliseconds(heartbeat),
-		"--election-timeout=" + milliseconds(election),
-		"--quota-backend-bytes=" + strconv.Itoa(quota),
-		"--auto-compaction-mode=periodic",
-		"--auto-compaction-retention=1h",
+// Units returns the member's units; none if the machine runs no member. Both
+// start anew with another generation, and when a lone member gets company, for
+// whose sake its clock is another.
+func Units(cfg *machine.Config) []supervise.Unit {
+	if !cfg.IsMember() || cfg.Etcd.External != nil {
+		return nil
+	}
+	paths := NodePaths()
+	env := []string{fmt.Sprintf("SLIPWAY_ETCD=generation %d, %s", cfg.Etcd.Generation, company(cfg.Etcd.Members))}
+	return []supervise.Unit{
+		{Name: MemberUnit, After: []string{renew.Name}, Service: &proc.Process{
+			Name:         MemberUnit,
+			Path:         program,
+			Args:         []string{MemberUnit},
+			Env:          env,
+			Ready:        proc.SocketProbe{Path: paths.Socket, URL: ReadyPath},
+			ReadyTimeout: unlimited,
+			OOMScoreAdj:  -999,
+		}},
+		{Name: Name, After: []string{MemberUnit}, Service: &proc.Process{
+			Name:         Name,
+			Path:         "/usr/bin/etcd",
+			Args:         []string{"--config-file=" + paths.Config},
+			Env:          env,
+			Reads:        []string{CAFile},
+			Ready:        proc.HTTPSProbe{URL: Endpoint + "/readyz", CAFile: CAFile, CertFile: paths.PKI + "/server.crt", KeyFile: paths.PKI + "/server.key"},
+			ReadyTimeout: unlimited,
+			OOMScoreAdj:  -999,
+		}},
 	}
 }
 
-// state says whether the member makes a new cluster. Only the machine that is
-// told to may: another, with an empty disk, would make a second one.
-func state(cfg *machine.Config) string {
-	if cfg.Etcd.Bootstrap != nil {
-		return "new"
+func company(members []machine.EtcdMember) string {
+	if len(members) > 1 {
+		return "with others"
 	}
-	return "existing"
+	return "alone"
 }
 
-// timing returns the heartbeat and the election timeout. A lone member has
-// nobody to lose, and waits up to one election timeout at each start: short
-// is better. Members under software emulation need long ones: with these,
-// three on two cores kept their leader.
-func timing(members int) (heartbeat, election time.Duration) {
-	if members == 1 {
-		return 50 * time.Millisecond, 500 * time.Millisecond
-	}
-	return 500 * time.Millisecond, 5 * time.Second
+// ReadyPath is where, on its socket, the unit etcd-member says whether etcd may
+// start; if not, the answer is what it waits for.
+const ReadyPath = "/ready"
+
+// Paths says where things are; on a node as NodePaths says.
+type Paths struct {
+	Data     string // holds a folder for each generation, and what is remembered of them
+	Config   string // etcd's configuration file
+	Settings string // Settings, as JSON
+	PKI      string // the folder of ca.crt, server.crt, server.key, peer.crt, peer.key
+	Socket   string // where EtcdService answers
+	Boot     string // the socket on which the agent passes calls on to the boot service
+	Etcdutl  string // the upstream program
+	Local    string // host:port at which the member answers this machine
 }
 
-// Files returns what the member's and its clients' certificates are checked
-// against: the CA, or both while it is being replaced.
-func Files(cfg *machine.Config) []proc.File {
-	return []proc.File{{Path: CAFile, Mode: 0o644, Data: []byte(cfg.Etcd.CA)}}
+// NodePaths are a node's.
+func NodePaths() Paths {
+	return Paths{
+		Data: "/var/lib/etcd", Config: "/etc/kubernetes/etcd.yaml", Settings: "/etc/kubernetes/etcd-member.json", PKI: dir,
+		Socket: "/run/slipway/etcd.sock", Boot: "/run/slipway/boot.sock", Etcdutl: "/usr/bin/etcdutl", Local: local,
+	}
+}
+
+// Settings is what the unit etcd-member knows of the machine config. It reads
+// them again when the file changes.
+type Settings struct {
+	Cluster       string // its name
+	ClusterID     string // of the first of its CAs, hex
+	Name          string // of the machine
+	Address       netip.Addr
+	Generation    int
+	Members       []Place
+	Token         string // of the leave to begin the generation; empty: none
+	Snapshot      string // SHA-256, hex
+	Recover       bool
+	AllowSlowDisk bool
+}
+
+// Place is a machine that is to run a member.
+type Place struct {
+	Name    string
+	Address netip.Addr
+}
+
+// PeerURL is where other members reach this one.
+func (p Place) PeerURL() string { return url(p.Address, 2380) }
+
+// ClientURL is where clients on other machines reach it.
+func (p Place) ClientURL() string { return url(p.Address, 2379) }
+
+// Self is this machine's place.
+func (s *Settings) Self() Place { return Place{s.Name, s.Address} }
+
+// Files returns the CA that everything that speaks to etcd is checked against,
+// and, if the machine runs a member, the member's settings.
+func Files(cfg *machine.Config, id machine.Identity) ([]proc.File, error) {
+	files := []proc.File{{Path: CAFile, Mode: 0o644, Data: []byte(cfg.Etcd.CA)}}
+	if !cfg.IsMember() || cfg.Etcd.External != nil {
+		return files, nil
+	}
+	settings, err := settings(cfg, id)
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.MarshalIndent(settings, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write etcd's settings: %w", err)
+	}
+	return append(files, proc.File{Path: NodePaths().Settings, Mode: 0o600, Data: append(text, '\n')}), nil
+}
+
+func settings(cfg *machine.Config, id machine.Identity) (*Settings, error) {
+	e := cfg.Etcd
+	ca, err := pki.ParseCert([]byte(e.CA))
+	if err != nil {
+		return nil, fmt.Errorf("read etcd's CA: %w", err)
+	}
+	s := &Settings{
+		Cluster: cfg.Cluster.Name, ClusterID: pki.CertHash(ca), Name: id.Hostname, Address: id.Address,
+		Generation: e.Generation, AllowSlowDisk: e.AllowSlowDisk,
+	}
+	for _, m := range e.Members {
+		s.Members = append(s.Members, Place(m))
+	}
+	if b := e.Bootstrap; b != nil {
+		s.Token, s.Snapshot, s.Recover = b.Token.Reveal(), b.Snapshot, b.Recover
+	}
+	return s, nil
 }
 
 // Leaves are the member's certificates. Both are for client and server: the
@@ -127,4 +193,6 @@ func url(addr netip.Addr, port uint16) string {
 	return fmt.Sprintf("https://%s", netip.AddrPortFrom(addr, port))
 }
 
-func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+// ClusterToken is a generation's initial-cluster-token: a member of another one does
+// not take this for its own cluster.
+func (s *Settings) ClusterToken() string { return s.Cluster + "-" + strconv.Itoa(s.Generation) }

@@ -67,6 +67,7 @@ type View struct {
 	ClusterID  uint64
 	Generation int  // 0: the member could not say
 	Quorum     bool // the answer is the whole cluster's, not just this member's memory
+	Blind      bool // it is a learner, which cannot tell the members
 	Members    []Member
 }
 
@@ -114,8 +115,12 @@ func QuorumWithout(members []Member, id uint64) bool {
 // a moment: who holds its data knows it by its ID as well.
 func (f *Facts) current() []View {
 	return f.views(func(v View) bool {
-		return v.Generation == f.Generation || f.Data.State == Ours && v.ClusterID == f.Data.ClusterID && v.Generation < f.Generation
+		return !v.Blind && f.isCurrent(v)
 	})
+}
+
+func (f *Facts) isCurrent(v View) bool {
+	return v.Generation == f.Generation || f.Data.State == Ours && v.ClusterID == f.Data.ClusterID && v.Generation < f.Generation
 }
 
 func (f *Facts) views(are func(View) bool) []View {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 )
 
 // Probe asks a process whether others may rely on it. A nil error is yes.
@@ -41,6 +42,10 @@ type UnixProbe struct{ Path string }
 // TCPProbe succeeds when something accepts connections on a TCP address, host:port.
 type TCPProbe struct{ Address string }
 
+// SocketProbe succeeds when a GET of URL, a path, over the Unix socket at Path
+// answers 200. Another answer's text is the error: it is written for people.
+type SocketProbe struct{ Path, URL string }
+
 // FileProbe succeeds when a file exists.
 type FileProbe struct{ Path string }
 
@@ -49,6 +54,9 @@ func (p HTTPSProbe) String() string { return p.URL }
 func (p UnixProbe) String() string  { return "socket " + p.Path }
 func (p TCPProbe) String() string   { return "tcp " + p.Address }
 func (p FileProbe) String() string  { return "file " + p.Path }
+
+// String is short: the answers say more.
+func (p SocketProbe) String() string { return p.Path }
 
 // Probe sends the request.
 func (p HTTPProbe) Probe(ctx context.Context) error {
@@ -129,7 +137,7 @@ func get(ctx context.Context, url string, transport *http.Transport) error {
 	case err != nil:
 		return fmt.Errorf("read the answer: %w", err)
 	case answer.StatusCode != http.StatusOK:
-		return answerError{answer.Status, text[:min(len(text), 200)]}
+		return answerError{answer.Status, text[:min(len(text), 500)]}
 	}
 	return nil
 }
@@ -164,6 +172,20 @@ func connect(ctx context.Context, network, address string) error {
 		return short(err)
 	}
 	return conn.Close()
+}
+
+// Probe sends the request.
+func (p SocketProbe) Probe(ctx context.Context) error {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", p.Path)
+	}
+	err := get(ctx, "http://socket"+p.URL, &http.Transport{DialContext: dial, DisableKeepAlives: true})
+	var answer answerError
+	if errors.As(err, &answer) && len(answer.text) > 0 {
+		return errors.New(strings.TrimSpace(string(answer.text)))
+	}
+	return err
 }
 
 // Probe looks.

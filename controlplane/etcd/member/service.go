@@ -1,0 +1,267 @@
+// Package member is the unit etcd-member: beside the upstream etcd it keeps the
+// machine's membership what the machine config says. It gathers facts, has
+// package etcd decide, acts, and writes etcd's configuration; then it lets etcd
+// start and stays, to promote the member once it has caught up, to tidy up, and
+// to answer EtcdService. Cmd/init runs it as a process of its own.
+//
+// It starts and stops no program: that is the supervisor's.
+//
+//	gather ──► Decide ──► act ──┐ wait, refuse, add, remove: once more
+//	   ▲                        │
+//	   ├────────────────────────┘
+//	   │ etcd does not run, and may not       │ start, join, bootstrap, restore, recover
+//	   └──────────────── keep ◄───────────────┘ etcd.yaml is written, etcd may start
+package member
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"slipway/controlplane/etcd"
+)
+
+const (
+	pollInterval = time.Second      // between looks at the facts, and at a member that is not a voter yet
+	keepInterval = 5 * time.Second  // between looks at one that is
+	bootTimeout  = 30 * time.Second // for the boot service to answer
+)
+
+// Service is the unit. Its exported fields are not changed once it runs.
+type Service struct {
+	Paths etcd.Paths
+	Log   *slog.Logger
+	Now   func() time.Time // nil: time.Now
+
+	clients clients
+	upkeep  upkeep
+
+	mu    sync.Mutex // guards what is below
+	told  told
+	limit etcd.Measured
+}
+
+// told is what the service tells others.
+type told struct {
+	mayStart  bool   // etcd's configuration is written
+	waiting   string // what keeps the member from being a healthy voter
+	lastSeen  time.Time
+	heartbeat time.Duration
+	election  time.Duration
+}
+
+// Main runs the unit as a program until ctx ends or it is told to stop.
+func Main(ctx context.Context, log *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	s := &Service{Paths: etcd.NodePaths(), Log: log}
+	return s.Run(ctx, func() {})
+}
+
+// Run blocks until ctx is done. It calls ready when etcd may start. It fails
+// only if it cannot serve; whatever else goes wrong it says, and tries again.
+func (s *Service) Run(ctx context.Context, ready func()) error {
+	s.clients.pki = s.Paths.PKI
+	defer s.clients.close()
+	s.wait("the first look at the machine and at the other members")
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.serve(ctx) })
+	group.Go(func() error { s.live(ctx, ready); return nil })
+	return group.Wait()
+}
+
+// live enters the cluster and keeps in it, again and again.
+func (s *Service) live(ctx context.Context, ready func()) {
+	ready = sync.OnceFunc(ready)
+	for ctx.Err() == nil {
+		settings, err := s.settings()
+		if err == nil {
+			err = s.enter(ctx, settings)
+		}
+		switch {
+		case errors.Is(err, errAgain):
+			continue
+		case err != nil:
+			s.wait(err.Error())
+			pause(ctx, pollInterval)
+			continue
+		}
+		s.set(func(t *told) { t.mayStart = true })
+		ready()
+		s.keep(ctx)
+	}
+}
+
+// errAgain has the facts looked at once more, at once.
+var errAgain = errors.New("look again")
+
+// enter does what is to be done until etcd may start; nil means that it may.
+// An error is what is waited for.
+func (s *Service) enter(ctx context.Context, settings *etcd.Settings) error {
+	running, err := inUse(s.store().data(settings.Generation))
+	if err != nil || running { // it was let start before
+		return err
+	}
+	if err := s.measure(); err != nil {
+		return err
+	}
+	facts, answers, err := s.facts(ctx, settings)
+	if err != nil {
+		return err
+	}
+	s.sawRoundTrip(answers)
+	action := etcd.Decide(facts)
+	if action.Kind != etcd.Wait && action.Kind != etcd.Refuse {
+		s.Log.Info("decided", "action", string(action.Kind), "generation", settings.Generation)
+	}
+	return s.act(ctx, settings, action, answers)
+}
+
+// keep stays while etcd runs, or is about to. It returns when etcd does not
+// run and may not be started as it is, or ctx is done.
+func (s *Service) keep(ctx context.Context) {
+	stopped := 0
+	for ctx.Err() == nil {
+		settings, err := s.settings()
+		if err != nil {
+			s.wait(err.Error())
+			pause(ctx, pollInterval)
+			continue
+		}
+		running, err := inUse(s.store().data(settings.Generation))
+		switch {
+		case err != nil:
+			s.wait(err.Error())
+		case running:
+			stopped = 0
+			s.look(ctx, settings)
+		default:
+			if stopped++; stopped > 3 && !s.mayStart(ctx, settings) {
+				return
+			}
+			s.wait("etcd to start" + s.diskText())
+		}
+		pause(ctx, s.interval())
+	}
+}
+
+// mayStart decides anew about a member whose etcd does not run.
+func (s *Service) mayStart(ctx context.Context, settings *etcd.Settings) bool {
+	facts, _, err := s.facts(ctx, settings)
+	if err != nil {
+		return true // that is no reason to do anything
+	}
+	kind := etcd.Decide(facts).Kind
+	return kind == etcd.Start || kind == etcd.Join || facts.Data.State == etcd.NoData && facts.Record != etcd.NoRecord
+}
+
+func (s *Service) interval() time.Duration {
+	if s.state().waiting != "" {
+		return pollInterval
+	}
+	return keepInterval
+}
+
+// settings reads what the machine config says now.
+func (s *Service) settings() (*etcd.Settings, error) {
+	text, err := os.ReadFile(s.Paths.Settings)
+	if err != nil {
+		return nil, fmt.Errorf("read etcd's settings: %w", err)
+	}
+	settings := &etcd.Settings{}
+	if err := json.Unmarshal(text, settings); err != nil {
+		return nil, fmt.Errorf("read %s: %w", s.Paths.Settings, err)
+	}
+	return settings, nil
+}
+
+// measure times the machine, once.
+func (s *Service) measure() error {
+	if s.measured().Sign != 0 {
+		return nil
+	}
+	m, err := measure(s.Paths.Data)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = m
+	return nil
+}
+
+// sawRoundTrip keeps the longest round trip among the answers.
+func (s *Service) sawRoundTrip(answers []answer) {
+	var longest time.Duration
+	for _, a := range answers {
+		if a.err == nil {
+			longest = max(longest, a.roundTrip)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit.RoundTrip = longest
+}
+
+func (s *Service) measured() etcd.Measured {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limit
+}
+
+// wait sets what the member waits for; empty: nothing. It logs what is new.
+func (s *Service) wait(text string) {
+	if s.state().waiting == text {
+		return
+	}
+	s.set(func(t *told) { t.waiting = text })
+	if text != "" {
+		s.Log.Info("waiting", "for", text)
+	}
+}
+
+func (s *Service) set(change func(*told)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.told)
+}
+
+func (s *Service) state() told {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.told
+}
+
+func (s *Service) now() time.Time {
+	if s.Now != nil {
+		return s.Now()
+	}
+	return time.Now()
+}
+
+func (s *Service) store() store { return store{s.Paths.Data} }
+
+// diskText is what to know of a filesystem that is nearly full.
+func (s *Service) diskText() string {
+	const enough = 64 << 20 // etcd's log grows by files of 64 MB
+	if left, size := free(s.Paths.Data); size > 0 && left < enough {
+		return fmt.Sprintf("; the disk has %d MiB left: nothing is lost, and etcd goes on once there is room again", left>>20)
+	}
+	return ""
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,215 @@
+package member
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
+
+	"slipway/controlplane/etcd"
+)
+
+const (
+	upkeepInterval = 15 * time.Second
+	defragInterval = 10 * time.Minute
+
+	// A database is worth defragmenting when this much of it is free pages. It
+	// answers nobody meanwhile: about a second for each 100 MiB.
+	freeShare, freeBytes = 0.45, 100 << 20
+
+	// goneFor is how long a member that the config does not list, and never
+	// did as far as this process knows, must be silent before it is removed: it
+	// may be a machine whose config is newer than this one's.
+	goneFor = 5 * time.Minute
+
+	defragLock = "/slipway/defrag"
+)
+
+// upkeep is what a voter does now and then. One goroutine uses it.
+type upkeep struct {
+	next       time.Time
+	nextDefrag time.Time
+	known      map[string]bool      // names that the config has listed
+	silent     map[uint64]time.Time // since when members do not answer
+
+	index uint64 // the learner's last, and when it grew
+	since time.Time
+}
+
+// stuck says whether a learner's index has not grown for long.
+func (u *upkeep) stuck(index uint64, now time.Time) bool {
+	if index != u.index || u.since.IsZero() {
+		u.index, u.since = index, now
+	}
+	return now.Sub(u.since) > stuckAfter
+}
+
+// run does what is due. What fails is tried again at the next time.
+func (u *upkeep) run(ctx context.Context, s *Service, settings *etcd.Settings, own answer) {
+	u.learn(settings)
+	now := s.now()
+	if now.Before(u.next) {
+		return
+	}
+	u.next = now.Add(upkeepInterval)
+	answers := append(s.survey(ctx, settings), own)
+	s.sawRoundTrip(answers)
+	err := errors.Join(u.tidy(ctx, s, settings, own, answers), s.store().forget(settings.Generation))
+	if now.After(u.nextDefrag) {
+		u.nextDefrag = now.Add(defragInterval)
+		err = errors.Join(err, s.defragIfDue(ctx, own, answers))
+	}
+	if err != nil {
+		s.Log.Warn("upkeep", "err", err)
+	}
+}
+
+func (u *upkeep) learn(settings *etcd.Settings) {
+	if u.known == nil {
+		u.known, u.silent = map[string]bool{}, map[uint64]time.Time{}
+	}
+	for _, p := range settings.Members {
+		u.known[p.Name] = true
+	}
+}
+
+// tidy keeps the membership what it should be: this member's address is right,
+// and, on the leader's machine, members of machines that were released are gone.
+func (u *upkeep) tidy(ctx context.Context, s *Service, settings *etcd.Settings, own answer, answers []answer) error {
+	client, err := s.clients.to(own.endpoint)
+	if err != nil {
+		return err
+	}
+	once, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := s.move(once, settings, own, client); err != nil {
+		return fmt.Errorf("tell the others this member's address: %w", err)
+	}
+	if own.status.Leader != own.status.Header.MemberId {
+		return nil
+	}
+	members := withHealth(own.members, answers)
+	id, ok := u.released(settings, members, s.now())
+	if !ok {
+		return nil
+	}
+	s.Log.Warn("removing the member of a machine that was released", "member", fmt.Sprintf("%x", id))
+	if _, err := client.MemberRemove(once, id); err != nil {
+		return fmt.Errorf("remove the member %x of a machine that was released: %w", id, err)
+	}
+	return nil
+}
+
+// released is a member to remove: it does not answer, the config does not list
+// it, and the others remain a quorum. One that still runs leaves by itself.
+func (u *upkeep) released(settings *etcd.Settings, members []etcd.Member, now time.Time) (uint64, bool) {
+	for _, m := range members {
+		if m.Healthy {
+			delete(u.silent, m.ID)
+			continue
+		}
+		if u.silent[m.ID].IsZero() {
+			u.silent[m.ID] = now
+		}
+	}
+	for _, m := range members {
+		listed := slices.ContainsFunc(settings.Members, func(p etcd.Place) bool {
+			return p.Name == m.Name || m.Name == "" && p.PeerURL() == m.PeerURL
+		})
+		due := u.known[m.Name] || now.Sub(u.silent[m.ID]) > goneFor
+		if !m.Healthy && !listed && due && etcd.QuorumWithout(members, m.ID) {
+			return m.ID, true
+		}
+	}
+	return 0, false
+}
+
+func withHealth(members []*etcdserverpb.Member, answers []answer) []etcd.Member {
+	var list []etcd.Member
+	for _, m := range members {
+		list = append(list, memberOf(m, slices.ContainsFunc(answers, func(a answer) bool {
+			return a.err == nil && a.status.Header.MemberId == m.ID
+		})))
+	}
+	return list
+}
+
+// wasteful says whether a member's database is worth defragmenting.
+func wasteful(a answer) bool {
+	unused := a.status.DbSize - a.status.DbSizeInUse
+	return unused > freeBytes && float64(unused) > freeShare*float64(a.status.DbSize)
+}
+
+// defragIfDue gives this member's free pages back, if all members are well and
+// no other one is at it. The leader comes last.
+func (s *Service) defragIfDue(ctx context.Context, own answer, answers []answer) error {
+	if !wasteful(own) {
+		return nil
+	}
+	for _, a := range answers {
+		if a.err != nil {
+			return nil
+		}
+		leads := own.status.Leader == own.status.Header.MemberId
+		if leads && a.endpoint != own.endpoint && wasteful(a) {
+			return nil
+		}
+	}
+	return s.defrag(ctx)
+}
+
+// defrag gives this member's free pages back, under a lock that all members
+// share, and ends the alarm that the database is full if it no longer is.
+func (s *Service) defrag(ctx context.Context) error {
+	endpoint := "https://" + s.Paths.Local
+	client, err := s.clients.to(endpoint)
+	if err != nil {
+		return err
+	}
+	session, err := concurrency.NewSession(client, concurrency.WithTTL(60), concurrency.WithContext(ctx))
+	if err != nil {
+		return s.defragFull(ctx, err)
+	}
+	defer session.Close()
+	lock := concurrency.NewMutex(session, defragLock)
+	if err := lock.TryLock(ctx); errors.Is(err, concurrency.ErrLocked) {
+		return errors.New("another member is being defragmented; try again when it is done")
+	} else if err != nil {
+		return s.defragFull(ctx, err)
+	}
+	defer lock.Unlock(context.WithoutCancel(ctx))
+	s.Log.Info("defragmenting")
+	if _, err := client.Defragment(ctx, endpoint); err != nil {
+		return fmt.Errorf("defragment: %w", err)
+	}
+	return nil
+}
+
+// defragFull is defrag when etcd takes no lock since the database is full. That
+// is when it is needed most, and a person asks for one member after the other.
+func (s *Service) defragFull(ctx context.Context, why error) error {
+	if !errors.Is(why, rpctypes.ErrNoSpace) {
+		return fmt.Errorf("lock %s: %w", defragLock, why)
+	}
+	endpoint := "https://" + s.Paths.Local
+	client, err := s.clients.to(endpoint)
+	if err != nil {
+		return err
+	}
+	s.Log.Info("defragmenting a full database")
+	if _, err := client.Defragment(ctx, endpoint); err != nil {
+		return fmt.Errorf("defragment: %w", err)
+	}
+	now, err := client.Status(ctx, endpoint)
+	if err != nil || now.DbSize > etcd.Quota*9/10 {
+		return err
+	}
+	_, err = client.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: now.Header.MemberId, Alarm: etcdserverpb.AlarmType_NOSPACE})
+	return err
+}
