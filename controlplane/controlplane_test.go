@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
 	"net/netip"
@@ -75,11 +76,21 @@ func TestContents(t *testing.T) {
 	cfg, id := config(t)
 	var texts []proc.File
 	for _, f := range filesOf(t, cfg, id) {
+		f.Data = bytes.ReplaceAll(f.Data, clusterID(t, cfg), []byte("HASH OF THE CA"))
 		if !strings.Contains(f.Path, "/pki/") {
 			texts = append(texts, f)
 		}
 	}
 	proctest.Golden(t, "testdata/files.txt", proctest.Contents(texts))
+}
+
+func clusterID(t *testing.T, cfg *machine.Config) []byte {
+	t.Helper()
+	ca, err := pki.ParseCert([]byte(cfg.Etcd.CA))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []byte(pki.CertHash(ca))
 }
 
 // TestCertificates: who every certificate is for, who signed it and what for.
@@ -142,9 +153,9 @@ func TestKeysAreNotForOthers(t *testing.T) {
 func TestSeveralControlPlanes(t *testing.T) {
 	cfg, id := config(t)
 	cfg.Cluster.ControlPlanes = append(cfg.Cluster.ControlPlanes, netip.MustParseAddr("192.0.2.11"))
-	cfg.Etcd.Bootstrap = nil
+	cfg.Etcd.Members = append(cfg.Etcd.Members, machine.EtcdMember{Name: "prod-cp-2", Address: netip.MustParseAddr("192.0.2.11")})
 	page := proctest.Page(Units(cfg, id), nil)
-	for _, flag := range []string{"--goaway-chance=", "--leader-elect\n", "--heartbeat-interval=500", "--election-timeout=5000", "--initial-cluster-state=existing"} {
+	for _, flag := range []string{"--goaway-chance=", "--leader-elect\n", "generation 1, with others"} {
 		if !strings.Contains(page, flag) {
 			t.Errorf("no %s", flag)
 		}

@@ -235,6 +235,7 @@ func TestProgramsSayTheirVersion(t *testing.T) {
 		{"kubectl version --client", "Client Version: v1.37.1\n"},
 		{"kubectl version --client -o json", `"buildDate": "2026-09-23T17:06:22Z"`},
 		{"etcd --version", "etcd Version: 3.7.3\n"},
+		{"etcdutl version", "etcdutl version: 3.7.3\n"},
 		{"coredns -version", "CoreDNS-1.15.0\n"},
 		{"containerd --version", "containerd github.com/containerd/containerd/v2 v2.4.2\n"},
 		{"ctr --version", "v2.4.2"},

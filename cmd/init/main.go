@@ -5,6 +5,7 @@
 //	slipway-init agent           the node agent, a unit of PID 1; and so are
 //	slipway-init apiproxy        the way to the API servers
 //	slipway-init vip             the cluster's virtual IP
+//	slipway-init etcd-member     what keeps the machine a member of etcd
 //	slipway-init -q -- NAME      loads a kernel module; the kernel calls it (kernel.modprobe)
 package main
 
@@ -14,6 +15,8 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"slipway/controlplane/etcd"
+	"slipway/controlplane/etcd/member"
 	"slipway/nodeinit/agent"
 	"slipway/nodeinit/apiproxy"
 	"slipway/nodeinit/vip"
@@ -31,6 +34,8 @@ func main() {
 		exit(runUnit(apiproxy.Main))
 	case len(args) > 1 && args[1] == "vip":
 		exit(runUnit(vip.Main))
+	case len(args) > 1 && args[1] == etcd.MemberUnit:
+		exit(runUnit(member.Main))
 	case os.Getpid() != 1:
 		fmt.Fprintln(os.Stderr, "slipway-init: only PID 1 and its helpers run this program")
 		os.Exit(2)

@@ -44,11 +44,15 @@ func baseUnits(log *slog.Logger, logs *logring.Logs, supervisor *supervise.Super
 	return server.Base
 }
 
-// plan is what a config comes to. A worker has no control plane.
+// plan is what a config comes to. A worker has no control plane; a machine for
+// etcd has nothing of Kubernetes.
 func plan(config *machine.Config, identity machine.Identity) ([]proc.File, []supervise.Unit, error) {
-	files, err := worker.Files(config, identity)
-	if err != nil {
-		return nil, nil, err
+	var files []proc.File
+	if config.Role != machine.EtcdOnly {
+		var err error
+		if files, err = worker.Files(config, identity); err != nil {
+			return nil, nil, err
+		}
 	}
 	more, err := controlplane.Files(config, identity)
 	if err != nil {
@@ -58,7 +62,11 @@ func plan(config *machine.Config, identity machine.Identity) ([]proc.File, []sup
 }
 
 func planUnits(config *machine.Config, identity machine.Identity) []supervise.Unit {
-	return append(controlplane.Units(config, identity), worker.Units(config, identity)...)
+	units := controlplane.Units(config, identity)
+	if config.Role == machine.EtcdOnly {
+		return units
+	}
+	return append(units, worker.Units(config, identity)...)
 }
 
 // once makes a function a service that is the same each time the base units

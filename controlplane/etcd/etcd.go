@@ -46,7 +46,7 @@ const (
 // start anew with another generation, and when a lone member gets company, for
 // whose sake its clock is another.
 func Units(cfg *machine.Config) []supervise.Unit {
-	if !cfg.IsMember() || cfg.Etcd.External != nil {
+	if !cfg.IsMember() {
 		return nil
 	}
 	paths := NodePaths()
@@ -135,12 +135,12 @@ func (p Place) ClientURL() string { return url(p.Address, 2379) }
 // Self is this machine's place.
 func (s *Settings) Self() Place { return Place{s.Name, s.Address} }
 
-// Files returns the CA that everything that speaks to etcd is checked against,
-// and, if the machine runs a member, the member's settings.
+// Files returns what the member's and its clients' certificates are checked
+// against, the CA or both while it is being replaced, and the member's
+// settings; nothing if the machine runs no member.
 func Files(cfg *machine.Config, id machine.Identity) ([]proc.File, error) {
-	files := []proc.File{{Path: CAFile, Mode: 0o644, Data: []byte(cfg.Etcd.CA)}}
-	if !cfg.IsMember() || cfg.Etcd.External != nil {
-		return files, nil
+	if !cfg.IsMember() {
+		return nil, nil
 	}
 	settings, err := settings(cfg, id)
 	if err != nil {
@@ -150,7 +150,10 @@ func Files(cfg *machine.Config, id machine.Identity) ([]proc.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write etcd's settings: %w", err)
 	}
-	return append(files, proc.File{Path: NodePaths().Settings, Mode: 0o600, Data: append(text, '\n')}), nil
+	return []proc.File{
+		{Path: CAFile, Mode: 0o644, Data: []byte(cfg.Etcd.CA)},
+		{Path: NodePaths().Settings, Mode: 0o600, Data: append(text, '\n')},
+	}, nil
 }
 
 func settings(cfg *machine.Config, id machine.Identity) (*Settings, error) {

@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/goccy/go-yaml"
 )
@@ -19,8 +18,6 @@ const (
 	// how many stay for members that are behind. Both are in memory, and an
 	// object of Kubernetes may be a megabyte.
 	snapshotCount, keptEntries = 5000, 2500
-
-	compactHashCheck = time.Minute
 )
 
 // Program is how the upstream program is to run.
@@ -65,9 +62,10 @@ type file struct {
 	Snapshots  int      `yaml:"snapshot-count"`
 	Kept       int      `yaml:"snapshot-catchup-entries"`
 
-	// Members compare their data when they start, and after each compaction.
-	Features  string        `yaml:"feature-gates"`
-	HashCheck time.Duration `yaml:"compact-hash-check-time"`
+	// Members compare their data when they start, and after each compaction;
+	// and they call each other from the address that their certificates name,
+	// though a machine may hold the cluster's virtual one too.
+	Features string `yaml:"feature-gates"`
 }
 
 type security struct {
@@ -92,7 +90,7 @@ func (p Program) ConfigFile() ([]byte, error) {
 		TLSMin: "TLS1.3", ClientTLS: p.security("server"), PeerTLS: p.security("peer"),
 		Heartbeat: heartbeat.Milliseconds(), Election: election.Milliseconds(), PreVote: true, Strict: true,
 		Quota: Quota, Compaction: "periodic", Retention: "1h", Snapshots: snapshotCount, Kept: keptEntries,
-		Features: "InitialCorruptCheck=true,CompactHashCheck=true", HashCheck: compactHashCheck,
+		Features: "InitialCorruptCheck=true,CompactHashCheck=true,SetMemberLocalAddr=true",
 	})
 	if err != nil {
 		return nil, fmt.Errorf("write etcd's configuration: %w", err)

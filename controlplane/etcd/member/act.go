@@ -208,7 +208,7 @@ func (s *Service) byOthers(ctx context.Context, answers []answer, what string, d
 			return errAgain
 		}
 	}
-	return fmt.Errorf("the others to %s: %s", what, reason(err))
+	return fmt.Errorf("the others to %s: %w", what, err)
 }
 
 func lastLine(out []byte) string {

@@ -43,12 +43,20 @@ type answer struct {
 
 // ask asks one member all there is to know of it.
 func (s *Service) ask(ctx context.Context, endpoint string) answer {
-	a := answer{endpoint: endpoint}
 	client, err := s.clients.to(endpoint)
-	if err != nil {
-		a.err = err
-		return a
+	if err == nil {
+		err = s.clients.reach(ctx, endpoint)
 	}
+	if err != nil {
+		return answer{endpoint: endpoint, err: err}
+	}
+	a := s.question(ctx, client, endpoint)
+	s.clients.answered(endpoint, a.err == nil)
+	return a
+}
+
+func (s *Service) question(ctx context.Context, client *clientv3.Client, endpoint string) answer {
+	a := answer{endpoint: endpoint}
 	once, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if a.status, a.err = client.Status(once, endpoint); a.err != nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -21,6 +22,9 @@ import (
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
 )
+
+// settleTime is how long a removal waits for members that have just come back.
+const settleTime = 20 * time.Second
 
 // chunk is how much of a snapshot goes in one message, in bytes.
 const chunk = 256 << 10
@@ -194,7 +198,8 @@ func (h handler) Remove(ctx context.Context, request *connect.Request[nodev1.Etc
 	if err := c.guard(m, request.Msg.Force); err != nil {
 		return nil, err
 	}
-	if _, err := c.client.MemberRemove(ctx, m.ID); err != nil {
+	err = settled(ctx, func() error { _, err := c.client.MemberRemove(ctx, m.ID); return err })
+	if err != nil {
 		return nil, problem("remove "+m.String(), err)
 	}
 	return connect.NewResponse(&nodev1.EtcdRemoveResponse{}), nil
@@ -341,17 +346,33 @@ func (h handler) leave(ctx context.Context, force bool, mark func() error) error
 // removeSelf has another voter remove this member: the one that goes would not
 // live to see the answer.
 func (h handler) removeSelf(ctx context.Context, others []answer, id uint64) error {
-	err := h.s.byOthers(ctx, others, "remove this member", func(ctx context.Context, c *clientv3.Client) error {
-		_, err := c.MemberRemove(ctx, id)
-		if errors.Is(err, rpctypes.ErrMemberNotFound) {
-			return nil
-		}
-		return err
+	err := settled(ctx, func() error {
+		return h.s.byOthers(ctx, others, "remove this member", func(ctx context.Context, c *clientv3.Client) error {
+			_, err := c.MemberRemove(ctx, id)
+			if errors.Is(err, rpctypes.ErrMemberNotFound) {
+				return nil
+			}
+			return err
+		})
 	})
 	if errors.Is(err, errAgain) {
 		return nil
 	}
 	return err
+}
+
+// settled calls do until etcd no longer says that members have not been
+// connected for long enough: it wants five seconds of them before it removes one.
+func settled(ctx context.Context, do func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		err := do()
+		if !errors.Is(err, rpctypes.ErrUnhealthy) || ctx.Err() != nil {
+			return err
+		}
+		pause(ctx, pollInterval)
+	}
 }
 
 // problem gives an error of etcd's the code that fits, and its own words.

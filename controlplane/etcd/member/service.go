@@ -20,9 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -59,10 +57,8 @@ type told struct {
 	election  time.Duration
 }
 
-// Main runs the unit as a program until ctx ends or it is told to stop.
+// Main runs the unit as a program until ctx ends.
 func Main(ctx context.Context, log *slog.Logger) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	s := &Service{Paths: etcd.NodePaths(), Log: log}
 	return s.Run(ctx, func() {})
 }

@@ -15,11 +15,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 	_ "time/tzdata" // time zones of CronJobs; the node has no zoneinfo files
 
 	containerdcmd "github.com/containerd/containerd/v2/cmd/containerd/command"
 	ctrcmd "github.com/containerd/containerd/v2/cmd/ctr/app"
 	"github.com/coredns/coredns/coremain"
+	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/etcdutl/v3/etcdutl"
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/component-base/cli"
 	"k8s.io/component-base/logs"
@@ -42,6 +45,7 @@ var programs = map[string]func() int{
 	"kubelet":                 func() int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
 	"kubectl":                 kubectl,
 	"etcd":                    func() int { etcdmain.Main(os.Args); return 0 },
+	"etcdutl":                 runEtcdutl,
 	"coredns":                 func() int { coremain.Run(); return 0 },
 	"containerd":              func() int { return report(containerdcmd.App().Run(context.Background(), os.Args)) },
 	"ctr":                     func() int { return report(ctrcmd.New().Run(context.Background(), os.Args)) },
@@ -75,6 +79,19 @@ func kubectl() int {
 	logs.GlogSetter(kubectlcmd.GetLogVerbosity(os.Args))
 	if err := cli.RunNoErrOutput(kubectlcmd.NewDefaultKubectlCommand()); err != nil {
 		kubectlutil.CheckErr(err) // prints and exits
+	}
+	return 0
+}
+
+// runEtcdutl puts the commands together as upstream's main does, but for the
+// completion of shells, of which a node has none.
+func runEtcdutl() int {
+	root := &cobra.Command{Use: "etcdutl", Short: "An administrative command line tool for etcd3.", SilenceUsage: true}
+	root.PersistentFlags().DurationVar(&etcdutl.FlockTimeout, "timeout", 10*time.Second, "time to wait to obtain a file lock on db file, 0 to block indefinitely")
+	root.PersistentFlags().StringVarP(&etcdutl.OutputFormat, "write-out", "w", "simple", "set the output format (fields, json, protobuf, simple, table)")
+	root.AddCommand(etcdutl.NewDefragCommand(), etcdutl.NewSnapshotCommand(), etcdutl.NewHashKVCommand(), etcdutl.NewMigrateCommand(), etcdutl.NewVersionCommand())
+	if root.Execute() != nil { // which has said why
+		return 1
 	}
 	return 0
 }

@@ -25,8 +25,9 @@ type brand struct {
 	scheme  string
 	tls     *tls.Config // of clients; nil: none
 	// configure writes what a member reads below its directory and returns
-	// its arguments. first is the member that others will join.
-	configure func(m *member, first bool) []string
+	// its arguments. first is the member that others will join; peers are all
+	// members, as name=URL.
+	configure func(m *member, first bool, peers []string) []string
 }
 
 // ours is etcd as a control-plane machine runs it: the program, the flags and
@@ -40,10 +41,10 @@ func ours(t *testing.T) brand {
 		program: payload(t),
 		scheme:  "https",
 		tls:     clientTLS(t, ca, now),
-		configure: func(m *member, first bool) []string {
-			cfg := config(m, ca, first)
+		configure: func(m *member, first bool, peers []string) []string {
+			cfg := config(m, ca)
 			id := machine.Identity{Hostname: m.name, Address: m.address, Link: "eth0"}
-			files := etcd.Files(cfg)
+			files := []proc.File{{Path: etcd.CAFile, Mode: 0o644, Data: ca.CertPEM}}
 			for _, l := range etcd.Leaves(cfg, id) {
 				cert, key, err := l.Mint(now, time.Hour)
 				must(t, err)
@@ -52,12 +53,11 @@ func ours(t *testing.T) brand {
 			for i := range files {
 				files[i].Path = m.path(files[i].Path)
 			}
-			must(t, proc.WriteFiles(files))
-			args := etcd.Units(cfg, id)[0].Service.(*proc.Process).Args
-			for i := range args {
-				args[i] = m.path(args[i])
-			}
-			return args
+			text, err := m.program(first, peers).ConfigFile()
+			must(t, err)
+			file := proc.File{Path: m.dir + "/etc/etcd.yaml", Mode: 0o600, Data: text}
+			must(t, proc.WriteFiles(append(files, file)))
+			return []string{"--config-file=" + file.Path}
 		},
 	}
 }
@@ -67,20 +67,27 @@ func (m *member) path(text string) string {
 	return strings.NewReplacer("/etc/kubernetes", m.dir+"/etc", "/var/lib/etcd", m.dir+"/data").Replace(text)
 }
 
-func config(m *member, ca pki.CA, first bool) *machine.Config {
-	cfg := &machine.Config{
+func config(m *member, ca pki.CA) *machine.Config {
+	return &machine.Config{
 		Hostname: m.name, Role: machine.ControlPlane,
 		Cluster: machine.Cluster{Name: "chaos"},
 		Etcd:    &machine.Etcd{CA: string(ca.CertPEM), CAKey: secret.New(string(ca.KeyPEM)), Generation: 1},
 	}
+}
+
+// program is how the unit etcd-member has etcd run on a fast machine.
+func (m *member) program(first bool, peers []string) etcd.Program {
+	paths := etcd.NodePaths()
+	paths.Data, paths.PKI = m.path(paths.Data), m.path(paths.PKI)
+	p := etcd.Program{Paths: paths, New: first, Settings: &etcd.Settings{Cluster: "chaos", Name: m.name, Address: m.address, Generation: 1}}
 	for _, other := range m.c.members[:3] { // so many are there to be at any time
-		cfg.Cluster.ControlPlanes = append(cfg.Cluster.ControlPlanes, other.address)
-		cfg.Etcd.Members = append(cfg.Etcd.Members, machine.EtcdMember{Name: other.name, Address: other.address})
+		p.Settings.Members = append(p.Settings.Members, etcd.Place{Name: other.name, Address: other.address})
 	}
-	if first {
-		cfg.Etcd.Bootstrap = &machine.EtcdBootstrap{Token: secret.New("chaos")}
+	for _, peer := range peers {
+		name, url, _ := strings.Cut(peer, "=")
+		p.Members = append(p.Members, etcd.Member{Name: name, PeerURL: url})
 	}
-	return cfg
+	return p
 }
 
 func clientTLS(t *testing.T, ca pki.CA, now time.Time) *tls.Config {
@@ -117,14 +124,14 @@ func theirs(*testing.T) brand {
 	return brand{
 		program: *peer,
 		scheme:  "http",
-		configure: func(m *member, first bool) []string {
+		configure: func(m *member, first bool, peers []string) []string {
 			client, peer := m.url(2379), m.url(2380)
 			state := map[bool]string{true: "new", false: "existing"}[first]
 			return []string{
 				"--name=" + m.name, "--data-dir=" + m.dir + "/data",
 				"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
 				"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer,
-				"--initial-cluster-state=" + state,
+				"--initial-cluster-state=" + state, "--initial-cluster=" + strings.Join(peers, ","),
 			}
 		},
 	}

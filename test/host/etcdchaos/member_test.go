@@ -43,8 +43,7 @@ type process struct {
 func (m *member) launch(peers []string, first bool) {
 	t := m.c.t
 	t.Helper()
-	args := append([]string{m.c.brand.program}, m.c.brand.configure(m, first)...)
-	args = append(args, "--initial-cluster="+strings.Join(peers, ","))
+	args := append([]string{m.c.brand.program}, m.c.brand.configure(m, first, peers)...)
 	if m.clock != 0 {
 		ahead := strconv.Itoa(int(m.clock.Seconds()))
 		args = append([]string{"unshare", "--fork", "--kill-child", "--time", "--monotonic", ahead, "--boottime", ahead}, args...)

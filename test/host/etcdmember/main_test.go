@@ -1,0 +1,271 @@
+// Package etcdmember runs the members of a cluster as machines do: for each the
+// units etcd-member and etcd, under a supervisor, with the real program. The
+// machines are addresses of loopback in a network namespace, and the boot service
+// is a small one of the test's, behind the socket that the agent makes on a node.
+package etcdmember
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"slipway/configs/machine"
+	"slipway/configs/secret"
+	"slipway/controlplane/etcd"
+	"slipway/controlplane/etcd/member"
+	"slipway/controlplane/pki"
+	"slipway/nodeinit/api/nodev1"
+	"slipway/nodeinit/api/nodev1/nodev1connect"
+	"slipway/nodeinit/proc"
+	"slipway/nodeinit/supervise"
+	"slipway/test/netns"
+)
+
+func TestMain(m *testing.M) { os.Exit(netns.Main(m)) }
+
+// patience is how long anything may take, on the slowest computer.
+const patience = 90 * time.Second
+
+// site is a cluster and what all its machines share.
+type site struct {
+	t    *testing.T
+	ca   pki.CA
+	bin  string // folder with etcd and etcdutl
+	boot *bootService
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	netns.Require(t, "ip")
+	ca, err := pki.NewCA("etcd", time.Now(), 24*time.Hour)
+	must(t, err)
+	return &site{t: t, ca: ca, bin: programs(t), boot: &bootService{snapshots: map[string][]byte{}}}
+}
+
+// programs links the payload binary by the names of the programs. SLIPWAY_IMAGE
+// names another image than the one make image builds.
+func programs(t *testing.T) string {
+	t.Helper()
+	image := os.Getenv("SLIPWAY_IMAGE")
+	if image == "" {
+		image = "../../../.build/image"
+	}
+	payload, err := filepath.Abs(filepath.Join(image, "bin", "multicall"))
+	must(t, err)
+	if _, err := os.Stat(payload); errors.Is(err, fs.ErrNotExist) {
+		t.Skipf("needs the payload binary %s: make image builds it", payload)
+	}
+	bin := t.TempDir()
+	for _, name := range []string{"etcd", "etcdutl"} {
+		must(t, os.Symlink(payload, filepath.Join(bin, name)))
+	}
+	return bin
+}
+
+// node is a machine of the site.
+type node struct {
+	*site
+	name  string
+	addr  netip.Addr
+	paths etcd.Paths
+	cfg   *machine.Config
+	units *supervise.Supervisor
+	log   *syncBuffer
+}
+
+// add makes a machine with an empty disk. It runs nothing yet.
+func (s *site) add(name, addr string) *node {
+	s.t.Helper()
+	exec.Command("ip", "addr", "add", addr+"/32", "dev", "lo").Run() // it may be there: a machine had it before
+	root := s.t.TempDir()
+	return &node{site: s, name: name, addr: netip.MustParseAddr(addr), log: &syncBuffer{}, paths: etcd.Paths{
+		Data: root + "/data", Config: root + "/etcd.yaml", Settings: root + "/etcd-member.json", PKI: root + "/pki",
+		Socket: root + "/etcd.sock", Boot: root + "/boot.sock", Etcdutl: s.bin + "/etcdutl", Local: addr + ":2379",
+	}}
+}
+
+// grant is a leave to begin, as a machine config carries it.
+type grant = machine.EtcdBootstrap
+
+// start gives a machine a config and runs its units.
+func (n *node) start(generation int, leave *grant, members ...*node) {
+	n.t.Helper()
+	n.cfg = &machine.Config{
+		Hostname: n.name, Role: machine.EtcdOnly, Cluster: machine.Cluster{Name: "prod"},
+		Etcd: &machine.Etcd{CA: string(n.ca.CertPEM), CAKey: secret.New(string(n.ca.KeyPEM)), Generation: generation, Bootstrap: leave},
+	}
+	for _, m := range members {
+		n.cfg.Etcd.Members = append(n.cfg.Etcd.Members, machine.EtcdMember{Name: m.name, Address: m.addr})
+	}
+	n.writeFiles()
+	n.boot.serve(n)
+	n.run()
+}
+
+// writeFiles writes what the node's plan says, below the machine's own folder.
+func (n *node) writeFiles() {
+	n.t.Helper()
+	id := machine.Identity{Hostname: n.name, Address: n.addr}
+	files, err := etcd.Files(n.cfg, id)
+	must(n.t, err)
+	for _, l := range etcd.Leaves(n.cfg, id) {
+		cert, key, err := l.Mint(time.Now(), time.Hour)
+		must(n.t, err)
+		files = append(files, cert, key)
+	}
+	node := etcd.NodePaths()
+	for i := range files {
+		files[i].Path = strings.NewReplacer(node.PKI, n.paths.PKI, node.Settings, n.paths.Settings).Replace(files[i].Path)
+	}
+	must(n.t, proc.WriteFiles(files))
+}
+
+// run starts the units of the plan, with the machine's paths.
+func (n *node) run() {
+	n.t.Helper()
+	units := etcd.Units(n.cfg)
+	log := slog.New(slog.NewTextHandler(n.log, nil))
+	service := &member.Service{Paths: n.paths, Log: log.With("unit", etcd.MemberUnit)}
+	units[0].After, units[0].Service = nil, supervise.Func(service.Run)
+	program := units[1].Service.(*proc.Process)
+	program.Path, program.Args, program.Reads = n.bin+"/etcd", []string{"--config-file=" + n.paths.Config}, nil
+	program.Ready = proc.HTTPSProbe{
+		URL: "https://" + n.paths.Local + "/readyz", CAFile: n.paths.PKI + "/ca.crt", CertFile: n.paths.PKI + "/server.crt", KeyFile: n.paths.PKI + "/server.key",
+	}
+	program.Log = n.log
+	n.units = supervise.New(log)
+	must(n.t, n.units.Apply(context.Background(), units))
+	n.t.Cleanup(func() {
+		n.stop()
+		if n.t.Failed() {
+			n.t.Logf("the end of %s's log:\n%s", n.name, n.log.tail(25))
+		}
+	})
+}
+
+// stop ends the machine's units as a shutdown does.
+func (n *node) stop() {
+	if n.units == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := n.units.Stop(ctx); err != nil {
+		n.t.Errorf("stop %s: %v", n.name, err)
+	}
+	n.units = nil
+}
+
+// api is the machine's EtcdService, as the agent reaches it.
+func (n *node) api() nodev1connect.EtcdServiceClient {
+	return nodev1connect.NewEtcdServiceClient(&http.Client{Transport: unixTransport(n.paths.Socket)}, "http://etcd")
+}
+
+func (n *node) status() *nodev1.EtcdStatusResponse {
+	answer, err := n.api().Status(n.t.Context(), connect.NewRequest(&nodev1.EtcdStatusRequest{}))
+	if err != nil {
+		return &nodev1.EtcdStatusResponse{WaitingFor: err.Error()}
+	}
+	return answer.Msg
+}
+
+// voter waits until the machine's member is a healthy voter and its units are
+// ready.
+func (n *node) voter() {
+	n.t.Helper()
+	n.eventually("a healthy voter", func() bool {
+		s := n.status()
+		if !s.Running || s.Learner || s.WaitingFor != "" {
+			return false
+		}
+		for _, u := range n.units.Status() {
+			if u.State != supervise.Ready {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// says waits until the machine's status text holds all of some words.
+func (n *node) says(words ...string) {
+	n.t.Helper()
+	n.eventually(strings.Join(words, "..."), func() bool {
+		text := n.status().WaitingFor
+		for _, w := range words {
+			if !strings.Contains(text, w) {
+				return false
+			}
+		}
+		return true
+	})
+	n.t.Logf("%s: %s", n.name, n.status().WaitingFor)
+}
+
+func (n *node) eventually(what string, is func() bool) {
+	n.t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-deadline:
+			n.t.Fatalf("%s: no %s after %s; status: %v", n.name, what, patience, n.status())
+		case <-tick.C:
+		}
+	}
+}
+
+// members are the members' names and IDs as a machine tells them.
+func (n *node) members() map[string]string {
+	n.t.Helper()
+	answer, err := n.api().Members(n.t.Context(), connect.NewRequest(&nodev1.EtcdMembersRequest{}))
+	must(n.t, err)
+	list := map[string]string{}
+	for _, m := range answer.Msg.Members {
+		list[m.Name] = m.Id
+	}
+	return list
+}
+
+// syncBuffer is a log that several write.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) tail(lines int) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := strings.Split(strings.TrimSpace(s.b.String()), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+var _ io.Writer = (*syncBuffer)(nil)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
