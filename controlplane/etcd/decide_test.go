@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -41,7 +40,7 @@ func TestEveryCombination(t *testing.T) {
 		if problem := broken(f, a); problem != "" {
 			t.Fatalf("%s: %+v\nfor %+v", problem, a, f)
 		}
-		if again := Decide(f); fmt.Sprint(again) != fmt.Sprint(a) {
+		if again := Decide(f); again.Kind != a.Kind || again.What != a.What || again.Member != a.Member {
 			t.Fatalf("the same facts gave %+v and %+v", a, again)
 		}
 	}

@@ -1,0 +1,251 @@
+package member
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"slipway/controlplane/etcd"
+	"slipway/controlplane/pki"
+)
+
+// newData makes what etcd leaves on a disk, as far as it is looked at.
+func newData(t *testing.T, s store, generation int) string {
+	t.Helper()
+	dir := s.data(generation)
+	must(t, os.MkdirAll(dir+"/member/snap", 0o700))
+	metadata, err := proto.Marshal(&etcdserverpb.Metadata{NodeID: proto.Uint64(7), ClusterID: proto.Uint64(9)})
+	must(t, err)
+	w, err := wal.Create(nil, dir+"/member/wal", metadata)
+	must(t, err)
+	for i := range uint64(20) {
+		entry := &raftpb.Entry{Term: proto.Uint64(1), Index: proto.Uint64(i + 1), Data: []byte(strings.Repeat("data", 20))}
+		must(t, w.Save(&raftpb.HardState{Term: proto.Uint64(1), Commit: proto.Uint64(i)}, []*raftpb.Entry{entry}))
+	}
+	must(t, w.Close())
+	db := make([]byte, 8192)
+	copy(db[16:], "\xed\xda\x0c\xed")
+	must(t, os.WriteFile(dir+"/member/snap/db", db, 0o600))
+	return dir
+}
+
+func logFile(t *testing.T, dir string) string {
+	t.Helper()
+	names, err := walFiles(dir)
+	must(t, err)
+	return names[0]
+}
+
+func overwrite(t *testing.T, path string, at int64, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	_, err = f.WriteAt([]byte(text), at)
+	must(t, errors.Join(err, f.Close()))
+}
+
+func TestLook(t *testing.T) {
+	tests := map[string]struct {
+		prepare func(t *testing.T, s store)
+		want    etcd.DataState
+		problem string
+	}{
+		"nothing":              {func(*testing.T, store) {}, etcd.NoData, ""},
+		"cut off at first":     {func(t *testing.T, s store) { must(t, os.MkdirAll(s.data(1)+"/member/snap", 0o700)) }, etcd.NoData, ""},
+		"sound":                {func(t *testing.T, s store) { newData(t, s, 1) }, etcd.Ours, ""},
+		"another generation's": {func(t *testing.T, s store) { newData(t, s, 2) }, etcd.NoData, ""},
+		"damaged log":          {func(t *testing.T, s store) { overwrite(t, logFile(t, newData(t, s, 1)), 900, "xxxxxxxx") }, etcd.Unreadable, "log is damaged"},
+		"empty log":            {func(t *testing.T, s store) { must(t, os.Truncate(logFile(t, newData(t, s, 1)), 0)) }, etcd.Unreadable, "no beginning"},
+		"damaged database": {func(t *testing.T, s store) {
+			must(t, os.WriteFile(newData(t, s, 1)+"/member/snap/db", make([]byte, 8192), 0o600))
+		}, etcd.Unreadable, "does not begin like one"},
+		"no database": {func(t *testing.T, s store) { must(t, os.Remove(newData(t, s, 1)+"/member/snap/db")) }, etcd.Unreadable, "no such file"},
+		"left": {func(t *testing.T, s store) {
+			newData(t, s, 1)
+			must(t, s.setMark(1, mark{Cluster: "prod", Left: true}))
+		}, etcd.Left, ""},
+		"another cluster's": {func(t *testing.T, s store) { newData(t, s, 1); must(t, s.setMark(1, mark{Cluster: "test"})) }, etcd.Foreign, "of test, not of prod"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := store{t.TempDir()}
+			tt.prepare(t, s)
+			data, err := s.look(1, "prod")
+			must(t, err)
+			if data.State != tt.want || !strings.Contains(data.Problem, tt.problem) {
+				t.Errorf("%+v, want %d: %s", data, tt.want, tt.problem)
+			}
+			if data.State == etcd.Ours && (data.MemberID != 7 || data.ClusterID != 9) {
+				t.Errorf("%+v is not what was written", data)
+			}
+		})
+	}
+}
+
+// TestPowerCut: a log whose last record was cut off is what etcd repairs.
+func TestPowerCut(t *testing.T) {
+	s := store{t.TempDir()}
+	path := logFile(t, newData(t, s, 1))
+	text, err := os.ReadFile(path)
+	must(t, err)
+	end := int64(len(strings.TrimRight(string(text), "\x00")))
+	must(t, os.Truncate(path, end-20))
+	if data := readData(s.data(1)); data.State != etcd.Ours {
+		t.Errorf("%+v", data)
+	}
+}
+
+func TestInUse(t *testing.T) {
+	s := store{t.TempDir()}
+	dir := newData(t, s, 1)
+	if used, err := inUse(dir); used || err != nil {
+		t.Fatalf("nobody runs: %t, %v", used, err)
+	}
+	lock, err := fileutil.TryLockFile(logFile(t, dir), os.O_WRONLY, 0o600)
+	must(t, err)
+	defer lock.Close()
+	if used, err := inUse(dir); !used || err != nil {
+		t.Errorf("an etcd runs: %t, %v", used, err)
+	}
+}
+
+func TestRecord(t *testing.T) {
+	s := store{t.TempDir()}
+	must(t, s.setRecord(record{Token: "one", Generation: 2, Done: true}))
+	for _, tt := range []struct {
+		token      string
+		generation int
+		want       etcd.Record
+	}{{"one", 2, etcd.Done}, {"one", 3, etcd.NoRecord}, {"two", 2, etcd.NoRecord}} {
+		r, err := s.record(tt.token, tt.generation)
+		must(t, err)
+		if got := progress(r); got != tt.want {
+			t.Errorf("%s of %d: %d, want %d", tt.token, tt.generation, got, tt.want)
+		}
+	}
+}
+
+// TestForget: the generation before this one stays, older ones go.
+func TestForget(t *testing.T) {
+	s := store{t.TempDir()}
+	for _, name := range []string{"1", "1.json", "1.corrupt-20260101T000000Z", "2", "2.json", "3", "bootstrap.json"} {
+		must(t, os.MkdirAll(filepath.Join(s.dir, name), 0o700))
+	}
+	must(t, s.forget(3))
+	var left []string
+	entries, err := os.ReadDir(s.dir)
+	must(t, err)
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if got := strings.Join(left, " "); got != "2 2.json 3 bootstrap.json" {
+		t.Errorf("left are %s", got)
+	}
+}
+
+// TestClock: certificates of another time are the clock's fault.
+func TestClock(t *testing.T) {
+	made := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+	ca, err := pki.NewCA("etcd", made, 24*365*time.Hour)
+	must(t, err)
+	leaf, err := ca.Issue(pki.Request{CommonName: "a", Server: true, Validity: time.Hour}, made)
+	must(t, err)
+	dir := t.TempDir()
+	must(t, os.WriteFile(dir+"/server.crt", leaf.CertPEM, 0o600))
+	for now, wrong := range map[time.Time]bool{made.Add(time.Minute): false, made.AddDate(-20, 0, 0): true, made.AddDate(3, 0, 0): true} {
+		s := &Service{Paths: etcd.Paths{PKI: dir}, Now: func() time.Time { return now }}
+		text := s.clock()
+		if (text != "") != wrong || wrong && !strings.Contains(text, now.Format(time.DateTime)) {
+			t.Errorf("at %s: %q", now, text)
+		}
+	}
+}
+
+func TestReason(t *testing.T) {
+	expired := errors.New("tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time 2001-01-01T00:00:00Z is before 2026-06-01T00:00:00Z")
+	if got := reason(expired); !strings.Contains(got, "the clock of one of the two machines is wrong") {
+		t.Error(got)
+	}
+}
+
+// TestReleased: whom the leader's machine removes by itself.
+func TestReleased(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	place := func(name string, last byte) etcd.Place {
+		return etcd.Place{Name: name, Address: netip.AddrFrom4([4]byte{192, 0, 2, last})}
+	}
+	a, b, c := place("a", 1), place("b", 2), place("c", 3)
+	at := func(id uint64, p etcd.Place, healthy bool) etcd.Member {
+		return etcd.Member{ID: id, Name: p.Name, PeerURL: p.PeerURL(), Healthy: healthy}
+	}
+	all := []etcd.Member{at(1, a, true), at(2, b, true), at(3, c, false)}
+	tests := map[string]struct {
+		listed, known []etcd.Place
+		members       []etcd.Member
+		later         time.Duration
+		want          uint64
+	}{
+		"listed and dead":                  {[]etcd.Place{a, b, c}, nil, all, time.Hour, 0},
+		"released and dead":                {[]etcd.Place{a, b}, []etcd.Place{c}, all, 0, 3},
+		"never listed, silent for a while": {[]etcd.Place{a, b}, nil, all, time.Minute, 0},
+		"never listed, silent for long":    {[]etcd.Place{a, b}, nil, all, time.Hour, 3},
+		"released and alive":               {[]etcd.Place{a, b}, []etcd.Place{c}, []etcd.Member{at(1, a, true), at(2, b, true), at(3, c, true)}, time.Hour, 0},
+		"released, but needed":             {[]etcd.Place{a}, []etcd.Place{c}, []etcd.Member{at(1, a, true), at(3, c, false)}, time.Hour, 0},
+		"added, not started yet":           {[]etcd.Place{a, b, c}, nil, []etcd.Member{at(1, a, true), at(2, b, true), {ID: 3, PeerURL: c.PeerURL(), Learner: true}}, time.Hour, 0},
+		"added for a machine that is gone": {[]etcd.Place{a, b}, nil, []etcd.Member{at(1, a, true), at(2, b, true), {ID: 3, PeerURL: c.PeerURL(), Learner: true}}, time.Hour, 3},
+	}
+	for name, tt := range tests {
+		var u upkeep
+		u.learn(&etcd.Settings{Members: tt.known})
+		settings := &etcd.Settings{Members: tt.listed}
+		u.learn(settings)
+		u.released(settings, tt.members, now)
+		if got, _ := u.released(settings, tt.members, now.Add(tt.later)); got != tt.want {
+			t.Errorf("%s: removes %d, want %d", name, got, tt.want)
+		}
+	}
+}
+
+func TestStuck(t *testing.T) {
+	var u upkeep
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i, tt := range []struct {
+		index uint64
+		after time.Duration
+		want  bool
+	}{{5, 0, false}, {5, time.Minute, false}, {5, 3 * time.Minute, true}, {6, 4 * time.Minute, false}} {
+		if got := u.stuck(tt.index, now.Add(tt.after)); got != tt.want {
+			t.Errorf("look %d: %t", i, got)
+		}
+	}
+}
+
+func TestAlarm(t *testing.T) {
+	for given, want := range map[string]string{
+		"":                             "",
+		"memberID:1234 alarm:NOSPACE ": "slipway etcd defrag",
+		"memberID:1234 alarm:CORRUPT ": "take a snapshot",
+		"etcdserver: no leader":        "",
+	} {
+		if got := alarm([]string{given}); (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: %q", given, got)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
