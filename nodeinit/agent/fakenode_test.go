@@ -33,6 +33,10 @@ type pid1 struct {
 	units   chan *nodev1.Unit
 	failure atomic.Value // string: why it cannot apply
 	reboots chan bool    // power off
+
+	configs    atomic.Int32  // it was given so far
+	restarting atomic.Bool   // units are not ready after another config
+	hangUp     chan struct{} // ends one stream
 }
 
 func (p *pid1) Reboot(_ context.Context, r *connect.Request[nodev1.RebootRequest]) (*connect.Response[nodev1.RebootResponse], error) {
@@ -56,7 +60,7 @@ func (p *pid1) fail(why string) { p.failure.Store(why) }
 
 func newPID1(t *testing.T, socket string) *pid1 {
 	t.Helper()
-	p := &pid1{applied: make(chan *nodev1.ApplyRequest, 8), units: make(chan *nodev1.Unit), reboots: make(chan bool, 8)}
+	p := &pid1{applied: make(chan *nodev1.ApplyRequest, 8), units: make(chan *nodev1.Unit), hangUp: make(chan struct{}), reboots: make(chan bool, 8)}
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +75,7 @@ func newPID1(t *testing.T, socket string) *pid1 {
 }
 
 func (p *pid1) Apply(_ context.Context, r *connect.Request[nodev1.ApplyRequest]) (*connect.Response[nodev1.ApplyResponse], error) {
+	p.configs.Add(1)
 	p.applied <- r.Msg
 	if why, _ := p.failure.Load().(string); why != "" {
 		return nil, connect.NewError(connect.CodeInternal, errors.New(why))
@@ -78,11 +83,22 @@ func (p *pid1) Apply(_ context.Context, r *connect.Request[nodev1.ApplyRequest])
 	return connect.NewResponse(&nodev1.ApplyResponse{}), nil
 }
 
+// WatchUnits begins with what is ready by the time that the machine has had a
+// second config, unless the test says that it is not.
 func (p *pid1) WatchUnits(ctx context.Context, _ *connect.Request[nodev1.WatchUnitsRequest], out *connect.ServerStream[nodev1.Unit]) error {
+	if p.configs.Load() > 1 && !p.restarting.Load() {
+		for _, name := range []string{"etcd", "kube-apiserver"} {
+			if err := out.Send(&nodev1.Unit{Name: name, State: "ready"}); err != nil {
+				return err
+			}
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-p.hangUp:
+			return nil
 		case u := <-p.units:
 			if err := out.Send(u); err != nil {
 				return err

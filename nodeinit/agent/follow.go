@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -151,7 +152,7 @@ var applying = attempts{deadline: 3 * time.Minute, first: 250 * time.Millisecond
 // apply hands configs to PID 1, which takes the same again as no change.
 func (f *follower) apply(ctx context.Context) error {
 	w, err := f.following(ctx)
-	for err == nil {
+	for first := true; err == nil; first = false {
 		err = f.agent.console.until(ctx, applying, "PID 1 to apply the config", func(ctx context.Context) error {
 			select {
 			case w = <-f.next:
@@ -165,7 +166,7 @@ func (f *follower) apply(ctx context.Context) error {
 		})
 		if err == nil {
 			f.reports.problem("")
-			w, err = f.applied(ctx, w)
+			w, err = f.applied(ctx, w, first)
 		}
 	}
 	return err
@@ -182,13 +183,17 @@ func (f *follower) following(ctx context.Context) (w wanted, err error) {
 }
 
 // applied reports that PID 1 runs a config, once that is so in all that others
-// rely on, and returns the next config. The boot service takes the old
-// encryption key away when it has heard this of all control planes: what is
-// still encrypted with that key could not be read any more.
-func (f *follower) applied(ctx context.Context, w wanted) (wanted, error) {
+// rely on, and returns the next config. Two things rest on it. The next control
+// plane gets its changed config: what this one restarted must be back. And the
+// boot service takes an old encryption key away when it has heard this of all
+// control planes: what is still encrypted with it could not be read any more.
+func (f *follower) applied(ctx context.Context, w wanted, first bool) (wanted, error) {
 	waiting, stop := context.WithCancel(ctx)
 	var report sync.WaitGroup
 	report.Go(func() {
+		if !first {
+			f.back(waiting, w.config)
+		}
 		if f.encrypted(waiting, w.config) == nil {
 			f.reports.applied(w.digest())
 		}
@@ -198,29 +203,65 @@ func (f *follower) applied(ctx context.Context, w wanted) (wanted, error) {
 	return f.following(ctx)
 }
 
+// returning is how long units may take to be back. One that is not by then is
+// ill, and the other machines' configs may be what heals it.
+const returning = 3 * time.Minute
+
+// back waits until the units are ready that a cluster needs several of, so that
+// they restart on one machine after the other.
+func (f *follower) back(ctx context.Context, config *machine.Config) {
+	var names []string
+	if config.IsMember() {
+		names = append(names, etcdUnit)
+	}
+	if config.Role == machine.ControlPlane {
+		names = append(names, "kube-apiserver")
+	}
+	ctx, cancel := context.WithTimeout(ctx, returning)
+	defer cancel()
+	what := strings.Join(names, " and ") + " after a changed config"
+	_ = f.agent.console.until(ctx, watching, what, func(ctx context.Context) error { return f.ready(ctx, names...) })
+}
+
 // secretsUnit is there while the encryption key is replaced, and done when the
 // API server has the keys and, if the config says so, all Secrets are rewritten.
 const secretsUnit = "secrets"
 
-// encrypted waits for that unit, if the config has it. The stream begins with
-// what PID 1 runs now, which is the config.
+// encrypted waits for that unit, if the config has it.
 func (f *follower) encrypted(ctx context.Context, config *machine.Config) error {
 	if !config.ReplacesEncryptionKey() {
 		return nil
 	}
 	return f.agent.console.until(ctx, watching, "Secrets to be encrypted with the new key", func(ctx context.Context) error {
-		stream, err := f.pid1.WatchUnits(ctx, connect.NewRequest(&nodev1.WatchUnitsRequest{}))
-		if err != nil {
-			return err
-		}
-		defer stream.Close()
-		for stream.Receive() {
-			if u := stream.Msg(); u.Name == secretsUnit && (u.State == string(supervise.Done) || u.State == string(supervise.Ready)) {
-				return nil
-			}
-		}
-		return errors.Join(errEnded, stream.Err())
+		return f.ready(ctx, secretsUnit)
 	})
+}
+
+// ready waits until all named units are ready, or done. What PID 1 tells begins
+// with how they are now, after the config was applied.
+func (f *follower) ready(ctx context.Context, names ...string) error {
+	missing := map[string]bool{}
+	for _, name := range names {
+		missing[name] = true
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	stream, err := f.pid1.WatchUnits(ctx, connect.NewRequest(&nodev1.WatchUnitsRequest{}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		u := stream.Msg()
+		if u.State == string(supervise.Done) || u.State == string(supervise.Ready) {
+			delete(missing, u.Name)
+		}
+		if len(missing) == 0 {
+			return nil
+		}
+	}
+	return errors.Join(errEnded, stream.Err())
 }
 
 func (f *follower) applyOnce(ctx context.Context, w wanted) error {

@@ -112,29 +112,56 @@ func TestAppliedMeansEncrypted(t *testing.T) {
 	b.update(func() { b.config = second })
 	n.pid1.take(t)
 	b.await("the second to be stored", func() bool { return bytes.Equal(b.acked, digestOf(second)) })
-	// tell says it to whichever of the agent's streams asks, until done.
-	tell := func(name, state, what string, done func() bool) {
-		told := make(chan struct{})
-		var telling sync.WaitGroup
-		telling.Go(func() {
-			for {
-				select {
-				case n.pid1.units <- &nodev1.Unit{Name: name, State: state}:
-				case <-told:
-					return
-				}
-			}
-		})
-		b.await(what, done)
-		close(told)
-		telling.Wait()
-	}
-	tell("secrets", "starting", "it to wait", func() bool { return b.waiting == "unit secrets to be ready" })
-	tell("node", "ready", "the machine to be ready", func() bool { return b.phase == "ready" })
+	n.tell(b, "secrets", "starting", "it to wait", func() bool { return b.waiting == "unit secrets to be ready" })
+	n.tell(b, "node", "ready", "the machine to be ready", func() bool { return b.phase == "ready" })
 	if !bytes.Equal(b.applied, digestOf(exampleConfig(t))) {
 		t.Error("it said that the config runs before the Secrets were rewritten")
 	}
-	tell("secrets", "done", "the second to be applied", func() bool { return bytes.Equal(b.applied, digestOf(second)) })
+	n.tell(b, "secrets", "done", "the second to be applied", func() bool { return bytes.Equal(b.applied, digestOf(second)) })
+}
+
+// tell has PID 1 say it to whichever of the agent's streams asks, until done.
+func (n *node) tell(b *bootService, unit, state, what string, done func() bool) {
+	told := make(chan struct{})
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		for {
+			select {
+			case n.pid1.units <- &nodev1.Unit{Name: unit, State: state}:
+			case <-told:
+				return
+			}
+		}
+	})
+	b.await(what, done)
+	close(told)
+	telling.Wait()
+}
+
+// TestAppliedMeansBack: the next control plane gets its config when etcd and
+// the API server of this one are there again.
+func TestAppliedMeansBack(t *testing.T) {
+	b := newBootService(t)
+	b.approved, b.config = true, exampleConfig(t)
+	n := newNode(t, b)
+	n.pid1.restarting.Store(true)
+	n.start(t)
+	n.pid1.take(t)
+	b.await("the first to be applied", func() bool { return bytes.Equal(b.applied, digestOf(exampleConfig(t))) })
+	second := labelled(exampleConfig(t), "b")
+	b.update(func() { b.config = second })
+	n.pid1.take(t)
+	b.await("the second to be stored", func() bool { return bytes.Equal(b.acked, digestOf(second)) })
+	n.tell(b, "kube-apiserver", "starting", "it to wait", func() bool { return b.waiting == "unit kube-apiserver to be ready" })
+	n.tell(b, "node", "ready", "the machine to be ready", func() bool { return b.phase == "ready" })
+	if !bytes.Equal(b.applied, digestOf(exampleConfig(t))) {
+		t.Error("it said that the config runs before the API server was back")
+	}
+	applied := func() bool { return bytes.Equal(b.applied, digestOf(second)) }
+	n.pid1.restarting.Store(false)
+	n.pid1.hangUp <- struct{}{} // each stream begins anew, with what is ready
+	n.pid1.hangUp <- struct{}{}
+	b.await("the second to be applied", applied)
 }
 
 // etcdMember is the unit etcd-member by hand.
