@@ -25,74 +25,59 @@ type brand struct {
 	scheme  string
 	tls     *tls.Config // of clients; nil: none
 	// configure writes what a member reads below its directory and returns
-	// its arguments. first is the member that others will join; peers are all
-	// members, as name=URL.
-	configure func(m *member, first bool, peers []string) []string
+	// its arguments. peers are the members that it finds; the first finds none.
+	configure func(m *member, peers []etcd.Member, first bool) []string
 }
 
-// ours is etcd as a control-plane machine runs it: the program, the flags and
-// the certificates, with the paths below the member's own directory.
+// ours is etcd as a control-plane machine runs it: the program, its
+// configuration and certificates, with the paths below the member's own directory.
 func ours(t *testing.T) brand {
 	t.Helper()
-	now := time.Now()
-	ca, err := pki.NewCA("etcd", now, time.Hour)
+	ca, err := pki.NewCA("etcd", time.Now(), time.Hour)
 	must(t, err)
 	return brand{
 		program: payload(t),
 		scheme:  "https",
-		tls:     clientTLS(t, ca, now),
-		configure: func(m *member, first bool, peers []string) []string {
-			cfg := config(m, ca)
-			id := machine.Identity{Hostname: m.name, Address: m.address, Link: "eth0"}
-			files := []proc.File{{Path: etcd.CAFile, Mode: 0o644, Data: ca.CertPEM}}
-			for _, l := range etcd.Leaves(cfg, id) {
-				cert, key, err := l.Mint(now, time.Hour)
-				must(t, err)
-				files = append(files, cert, key)
-			}
-			for i := range files {
-				files[i].Path = m.path(files[i].Path)
-			}
-			text, err := m.program(first, peers).ConfigFile()
+		tls:     clientTLS(t, ca),
+		configure: func(m *member, peers []etcd.Member, first bool) []string {
+			paths := etcd.Paths{Data: m.dir + "/data", Config: m.dir + "/etcd.yaml", PKI: m.dir + "/pki", Local: "127.0.0.1:2379"}
+			text, err := etcd.Program{Paths: paths, Settings: settings(m), Measured: measured, New: first, Members: peers}.ConfigFile()
 			must(t, err)
-			file := proc.File{Path: m.dir + "/etc/etcd.yaml", Mode: 0o600, Data: text}
-			must(t, proc.WriteFiles(append(files, file)))
-			return []string{"--config-file=" + file.Path}
+			must(t, proc.WriteFiles(append(certificates(t, m, ca, paths.PKI), proc.File{Path: paths.Config, Mode: 0o600, Data: text})))
+			return []string{"--config-file=" + paths.Config}
 		},
 	}
 }
 
-// path moves the paths of a node below the member's directory.
-func (m *member) path(text string) string {
-	return strings.NewReplacer("/etc/kubernetes", m.dir+"/etc", "/var/lib/etcd", m.dir+"/data").Replace(text)
-}
+// measured is what a computer without much else to do would measure. It is the
+// same on every run, so that the test takes as long on every run.
+var measured = etcd.Measured{Fsync: 5 * time.Millisecond, RoundTrip: time.Millisecond, Sign: 50 * time.Microsecond}
 
-func config(m *member, ca pki.CA) *machine.Config {
-	return &machine.Config{
-		Hostname: m.name, Role: machine.ControlPlane,
-		Cluster: machine.Cluster{Name: "chaos"},
-		Etcd:    &machine.Etcd{CA: string(ca.CertPEM), CAKey: secret.New(string(ca.KeyPEM)), Generation: 1},
-	}
-}
-
-// program is how the unit etcd-member has etcd run on a fast machine.
-func (m *member) program(first bool, peers []string) etcd.Program {
-	paths := etcd.NodePaths()
-	paths.Data, paths.PKI = m.path(paths.Data), m.path(paths.PKI)
-	p := etcd.Program{Paths: paths, New: first, Settings: &etcd.Settings{Cluster: "chaos", Name: m.name, Address: m.address, Generation: 1}}
+func settings(m *member) *etcd.Settings {
+	s := &etcd.Settings{Cluster: "chaos", Name: m.name, Address: m.address, Generation: 1}
 	for _, other := range m.c.members[:3] { // so many are there to be at any time
-		p.Settings.Members = append(p.Settings.Members, etcd.Place{Name: other.name, Address: other.address})
+		s.Members = append(s.Members, etcd.Place{Name: other.name, Address: other.address})
 	}
-	for _, peer := range peers {
-		name, url, _ := strings.Cut(peer, "=")
-		p.Members = append(p.Members, etcd.Member{Name: name, PeerURL: url})
-	}
-	return p
+	return s
 }
 
-func clientTLS(t *testing.T, ca pki.CA, now time.Time) *tls.Config {
+// certificates are those of the member, as the machine's config makes them.
+func certificates(t *testing.T, m *member, ca pki.CA, dir string) []proc.File {
 	t.Helper()
-	leaf, err := ca.Issue(pki.Request{CommonName: "client", Client: true, Validity: time.Hour}, now)
+	cfg := &machine.Config{Etcd: &machine.Etcd{CA: string(ca.CertPEM), CAKey: secret.New(string(ca.KeyPEM))}}
+	files := []proc.File{{Path: dir + "/ca.crt", Mode: 0o644, Data: ca.CertPEM}}
+	for _, l := range etcd.Leaves(cfg, machine.Identity{Hostname: m.name, Address: m.address}) {
+		l.Path = filepath.Join(dir, filepath.Base(l.Path))
+		cert, key, err := l.Mint(time.Now(), time.Hour)
+		must(t, err)
+		files = append(files, cert, key)
+	}
+	return files
+}
+
+func clientTLS(t *testing.T, ca pki.CA) *tls.Config {
+	t.Helper()
+	leaf, err := ca.Issue(pki.Request{CommonName: "client", Client: true, Validity: time.Hour}, time.Now())
 	must(t, err)
 	pair, err := tls.X509KeyPair(leaf.CertPEM, leaf.KeyPEM)
 	must(t, err)
@@ -124,14 +109,18 @@ func theirs(*testing.T) brand {
 	return brand{
 		program: *peer,
 		scheme:  "http",
-		configure: func(m *member, first bool, peers []string) []string {
+		configure: func(m *member, peers []etcd.Member, first bool) []string {
 			client, peer := m.url(2379), m.url(2380)
+			initial := []string{m.name + "=" + peer}
+			for _, p := range peers {
+				initial = append(initial, p.Name+"="+p.PeerURL)
+			}
 			state := map[bool]string{true: "new", false: "existing"}[first]
 			return []string{
 				"--name=" + m.name, "--data-dir=" + m.dir + "/data",
 				"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
 				"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer,
-				"--initial-cluster-state=" + state, "--initial-cluster=" + strings.Join(peers, ","),
+				"--initial-cluster-state=" + state, "--initial-cluster=" + strings.Join(initial, ","),
 			}
 		},
 	}

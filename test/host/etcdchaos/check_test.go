@@ -57,8 +57,7 @@ func (r *round) checkWrites(last int64) {
 	for key, operations := range r.h.all() {
 		for _, o := range operations {
 			if o.wrote() && remembered[o.revision] != (write{o.key, o.value}) {
-				t.Errorf("lost: %s\n%s has %v at its revision; operations on the key:\n%s", o, m.name, remembered[o.revision], around(r.h.all()[key]))
-				return
+				t.Fatalf("lost: %s\n%s has %v at its revision; operations on %s around it:\n%s", o, m.name, remembered[o.revision], key, around(operations, o))
 			}
 		}
 	}
@@ -90,7 +89,8 @@ func (r *round) checkHistories() {
 	all := r.h.all()
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		if !linearizable(all[key]) {
-			r.t.Fatalf("the operations on %s cannot have happened in any order:\n%s", key, around(all[key]))
+			wrong := misfit(all[key])
+			r.t.Fatalf("operations on %s cannot have happened in any order, because of:\n%s\naround it:\n%s", key, wrong, around(all[key], wrong))
 		}
 	}
 }

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"slipway/controlplane/etcd"
 	"slipway/test/netns"
 )
 
@@ -24,9 +26,9 @@ var bridge = netip.MustParsePrefix("10.98.0.1/24")
 type cluster struct {
 	t       *testing.T
 	brand   brand
-	members []*member // of the cluster first, then the spare ones
-	turn    int       // of any
-	clocks  bool      // members can have clocks of their own
+	members []*member
+	turn    int  // of any
+	clocks  bool // members can have clocks of their own
 	// during is what is going on, for whoever reads of a failure.
 	during string
 }
@@ -41,7 +43,7 @@ func newCluster(t *testing.T, b brand) *cluster {
 	for i := range machines {
 		m := &member{
 			c: c, name: fmt.Sprintf("cp-%d", i+1), address: address,
-			host: net.Host(fmt.Sprintf("02:00:00:00:00:%02x", i+1)), dir: t.TempDir(),
+			host: net.Host(fmt.Sprintf("02:00:00:00:00:%02x", i+1)), dir: t.TempDir(), blank: true,
 		}
 		m.host.Address(netip.PrefixFrom(address, bridge.Bits()))
 		address = address.Next()
@@ -70,7 +72,7 @@ func (c *cluster) end() {
 // grow starts a first member, and has others join it.
 func (c *cluster) grow(size int) {
 	c.t.Helper()
-	c.members[0].launch([]string{c.members[0].peer()}, true)
+	c.members[0].launch(nil, true)
 	c.settle()
 	for _, m := range c.members[1:size] {
 		c.join(m)
@@ -90,7 +92,9 @@ func (c *cluster) running() []*member {
 }
 
 // spare is a machine that runs no member.
-func (c *cluster) spare() *member { return c.members[len(c.members)-1] }
+func (c *cluster) spare() *member {
+	return c.members[slices.IndexFunc(c.members, func(m *member) bool { return m.blank })]
+}
 
 // others are the running members but one.
 func (c *cluster) others(but *member) []*member {
@@ -103,11 +107,8 @@ func (c *cluster) others(but *member) []*member {
 	return others
 }
 
-// peer is how a member is called in the list of the initial ones.
-func (m *member) peer() string { return m.name + "=" + m.url(2380) }
-
 // start starts a member again that was one before.
-func (c *cluster) start(m *member) { m.launch([]string{m.peer()}, false) }
+func (c *cluster) start(m *member) { m.launch(m.peers, false) }
 
 // join brings a blank machine in: as a learner, which is promoted when it has
 // caught up. Both wait for what etcd wants first: members that have been
@@ -121,9 +122,9 @@ func (c *cluster) join(m *member) {
 // learn starts the machine's member as a learner.
 func (c *cluster) learn(m *member) uint64 {
 	c.t.Helper()
-	peers := []string{m.peer()}
+	var peers []etcd.Member
 	for _, other := range c.running() {
-		peers = append(peers, other.peer())
+		peers = append(peers, etcd.Member{Name: other.name, PeerURL: other.url(2380)})
 	}
 	var id uint64
 	c.until("add "+m.name+" as a learner", func(ctx context.Context) error {
@@ -156,7 +157,7 @@ func (c *cluster) promote(m *member, id uint64) {
 	})
 }
 
-// remove has a member leave for ever.
+// remove has a member leave for ever. Its machine may be dead.
 func (c *cluster) remove(m *member) {
 	c.t.Helper()
 	c.until("remove "+m.name, func(ctx context.Context) error {
@@ -169,7 +170,9 @@ func (c *cluster) remove(m *member) {
 		_, err = c.any(m).MemberRemove(ctx, id)
 		return err
 	})
-	m.kill()
+	if m.process != nil {
+		m.kill()
+	}
 	m.disconnect(nil)
 	m.wipe()
 }
@@ -190,9 +193,10 @@ func (c *cluster) find(ctx context.Context, m *member) (uint64, error) {
 	return 0, errNoMember
 }
 
-// any is a client of a member that is not the given one, another at each call.
+// any is a client of a member that is well and not the given one, another at
+// each call.
 func (c *cluster) any(but *member) *clientv3.Client {
-	others := c.others(but)
+	others := slices.DeleteFunc(c.others(but), func(m *member) bool { return m.hurt })
 	c.turn++
 	return others[c.turn%len(others)].client.Load()
 }

@@ -1,6 +1,7 @@
 package etcdchaos
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -128,11 +129,15 @@ var register = porcupine.Model{
 // linearizable tells whether the operations on one key can have happened one
 // after the other, each between its invocation and its end.
 func linearizable(operations []operation) bool {
+	return porcupine.CheckOperationsTimeout(register, events(operations), patience) == porcupine.Ok
+}
+
+func events(operations []operation) []porcupine.Operation {
 	var events []porcupine.Operation
 	for _, o := range bounded(operations) {
 		events = append(events, porcupine.Operation{ClientId: o.client, Input: o, Call: int64(o.invoked), Output: o, Return: int64(o.ended)})
 	}
-	return porcupine.CheckOperationsTimeout(register, events, patience) == porcupine.Ok
+	return events
 }
 
 // bounded gives operations of unknown outcome an end, without which the
@@ -162,12 +167,34 @@ func bounded(operations []operation) []operation {
 	return sure
 }
 
-// around is the last operations on a key, for the reader of a failure.
-func around(operations []operation) string {
-	slices.SortFunc(operations, func(a, b operation) int { return int(a.invoked - b.invoked) })
+// misfit is the first operation to end that has no place in the longest order
+// that there is for operations which are not linearizable.
+func misfit(operations []operation) operation {
+	_, info := porcupine.CheckOperationsVerbose(register, events(operations), patience)
+	placed := map[time.Duration]bool{}
+	for _, orders := range info.PartialLinearizationsOperations() {
+		longest := slices.MaxFunc(orders, func(a, b []porcupine.Operation) int { return len(a) - len(b) })
+		for _, o := range longest {
+			placed[o.Input.(operation).invoked] = true
+		}
+	}
+	byEnd := slices.SortedFunc(slices.Values(operations), func(a, b operation) int { return cmp.Compare(a.ended, b.ended) })
+	for _, o := range byEnd {
+		if o.err == nil && !placed[o.invoked] {
+			return o
+		}
+	}
+	return byEnd[len(byEnd)-1]
+}
+
+// around is the operations on a key at the time of one of them, and before.
+func around(operations []operation, one operation) string {
+	slices.SortFunc(operations, func(a, b operation) int { return cmp.Compare(a.invoked, b.invoked) })
 	var b strings.Builder
-	for _, o := range operations[max(0, len(operations)-150):] {
-		fmt.Fprintln(&b, o)
+	for _, o := range operations {
+		if o.ended > one.invoked-time.Second && o.invoked < one.ended+time.Second/10 {
+			fmt.Fprintln(&b, o)
+		}
 	}
 	return b.String()
 }

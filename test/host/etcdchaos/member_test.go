@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"slipway/controlplane/etcd"
 	"slipway/test/netns"
 )
 
@@ -29,6 +30,9 @@ type member struct {
 	// clock is how far its clocks are ahead of the computer's.
 	clock   time.Duration
 	process *process // nil: none, or one that was ended on purpose
+	blank   bool     // its disk is empty, and it is no member
+	hurt    bool     // it cannot answer, or not what needs a quorum
+	peers   []etcd.Member
 	client  atomic.Pointer[clientv3.Client]
 }
 
@@ -39,11 +43,12 @@ type process struct {
 	ended chan struct{}
 }
 
-// launch starts the process. peers are the members that it will find.
-func (m *member) launch(peers []string, first bool) {
+// launch starts the process. peers are the other members, if it is new to them;
+// the first of all has none.
+func (m *member) launch(peers []etcd.Member, first bool) {
 	t := m.c.t
 	t.Helper()
-	args := append([]string{m.c.brand.program}, m.c.brand.configure(m, first, peers)...)
+	args := append([]string{m.c.brand.program}, m.c.brand.configure(m, peers, first)...)
 	if m.clock != 0 {
 		ahead := strconv.Itoa(int(m.clock.Seconds()))
 		args = append([]string{"unshare", "--fork", "--kill-child", "--time", "--monotonic", ahead, "--boottime", ahead}, args...)
@@ -58,7 +63,7 @@ func (m *member) launch(peers []string, first bool) {
 		_ = p.cmd.Wait() // whoever cares reads the log
 		close(p.ended)
 	}()
-	m.process = p
+	m.process, m.blank, m.peers = p, false, peers
 	m.connect()
 }
 
@@ -115,7 +120,10 @@ func (m *member) gone() bool {
 }
 
 // wipe empties the machine's disk.
-func (m *member) wipe() { must(m.c.t, os.RemoveAll(m.dir+"/data")) }
+func (m *member) wipe() {
+	must(m.c.t, os.RemoveAll(m.dir+"/data"))
+	m.blank = true
+}
 
 func (m *member) logFile() string { return filepath.Join(m.dir, "log") }
 
