@@ -1,6 +1,8 @@
 package assign
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"net/netip"
 	"strings"
@@ -8,6 +10,8 @@ import (
 	"time"
 
 	"slipway/bootsvc/inventory"
+	"slipway/configs/enroll"
+	"slipway/configs/machine"
 )
 
 const sum = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -131,7 +135,7 @@ func TestOldSecretsCanBeReadAfterARestore(t *testing.T) {
 }
 
 func TestWhoStartsFromASnapshot(t *testing.T) {
-	machine := func(n int, key string, seen time.Duration) inventory.Machine {
+	member := func(n int, key string, seen time.Duration) inventory.Machine {
 		m := inventory.Machine{ID: id(n), LastSeen: noon.Add(-seen)}
 		if key != "" {
 			m.Enrolment.Approved.Hash, m.Address = key, netip.AddrFrom4([4]byte{10, 0, 0, byte(n)})
@@ -142,13 +146,46 @@ func TestWhoStartsFromASnapshot(t *testing.T) {
 		members []inventory.Machine
 		want    int
 	}{
-		"the first":                   {[]inventory.Machine{machine(1, "k", 0), machine(2, "k", 0)}, 1},
-		"the first that is heard of":  {[]inventory.Machine{machine(1, "k", time.Hour), machine(2, "", 0), machine(3, "k", 0)}, 3},
-		"the first that has enrolled": {[]inventory.Machine{machine(1, "", 0), machine(2, "k", time.Hour)}, 2},
-		"one that is still to come":   {[]inventory.Machine{machine(1, "", 0), machine(2, "", 0)}, 1},
+		"the first":                   {[]inventory.Machine{member(1, "k", 0), member(2, "k", 0)}, 1},
+		"the first that is heard of":  {[]inventory.Machine{member(1, "k", time.Hour), member(2, "", 0), member(3, "k", 0)}, 3},
+		"the first that has enrolled": {[]inventory.Machine{member(1, "", 0), member(2, "k", time.Hour)}, 2},
+		"one that is still to come":   {[]inventory.Machine{member(1, "", 0), member(2, "", 0)}, 1},
 	} {
 		if got := starter(test.members, noon); got.ID != id(test.want) {
 			t.Errorf("%s: %s", name, got.ID)
+		}
+	}
+}
+
+// TestARestoreReachesAllMembersAtOnce has three members that run; none of them
+// waits for another one to take the new generation.
+func TestARestoreReachesAllMembersAtOnce(t *testing.T) {
+	o := threeOf(t)
+	have := map[int]string{}
+	for n := 1; n <= 3; n++ {
+		got, err := o.Fetch(t.Context(), id(n), "key", "", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest := sha256.Sum256(got.YAML)
+		have[n] = hex.EncodeToString(digest[:])
+		voter := &inventory.EtcdState{Generation: 1, Voter: true, Healthy: true, MemberID: "a"}
+		if err := errors.Join(o.Acknowledge(t.Context(), id(n), "key"),
+			o.Report(t.Context(), id(n), "key", Report{Phase: enroll.Ready, Applied: have[n], Etcd: voter})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := o.Restore(t.Context(), "prod", source(t, o), nil, false); err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 3; n++ {
+		got, err := o.Fetch(t.Context(), id(n), "key", have[n], time.Minute)
+		if err != nil || got.YAML == nil {
+			t.Fatalf("machine %d waits for %q, %v", n, got.WaitingFor, err)
+		}
+		config, err := machine.Parse(got.YAML, "config")
+		if err != nil || config.Etcd.Generation != 2 || (config.Etcd.Bootstrap != nil) != (n == 1) {
+			t.Errorf("machine %d gets %+v, %v", n, config.Etcd, err)
 		}
 	}
 }
