@@ -52,6 +52,7 @@ func Access() map[string][]Role {
 		bootv1connect.ClusterServiceCreateClusterProcedure:  {Admin},
 		bootv1connect.ClusterServiceKubeconfigProcedure:     {Admin},
 		bootv1connect.ClusterServiceUpdateClusterProcedure:  {Admin},
+		bootv1connect.ClusterServiceDeleteClusterProcedure:  {Admin},
 		bootv1connect.ClusterServiceTakeSnapshotProcedure:   {Backup, Operator, Admin},
 		bootv1connect.ClusterServiceListSnapshotsProcedure:  {Reader, Backup, Operator, Admin},
 		bootv1connect.ClusterServiceReadSnapshotProcedure:   {Backup, Admin},

@@ -99,6 +99,15 @@ func (h *clusterHandler) UpdateCluster(ctx context.Context, request *connect.Req
 	return connect.NewResponse(&bootv1.UpdateClusterResponse{Cluster: clusterTo(c, h.Now())}), nil
 }
 
+// DeleteCluster gives a cluster up.
+func (h *clusterHandler) DeleteCluster(ctx context.Context, request *connect.Request[bootv1.DeleteClusterRequest]) (*connect.Response[bootv1.DeleteClusterResponse], error) {
+	if err := h.Office.Delete(ctx, request.Msg.GetName()); err != nil {
+		return nil, h.failed(ctx, "deletion refused", err)
+	}
+	h.Log.Info("cluster deleted", "unit", service, "cluster", request.Msg.GetName(), "person", callerOf(ctx).name)
+	return connect.NewResponse(&bootv1.DeleteClusterResponse{}), nil
+}
+
 // Kubeconfig issues a day's admin credentials for a cluster.
 func (h *clusterHandler) Kubeconfig(ctx context.Context, request *connect.Request[bootv1.KubeconfigRequest]) (*connect.Response[bootv1.KubeconfigResponse], error) {
 	person := callerOf(ctx).name

@@ -45,7 +45,7 @@ func newOffice(t *testing.T) *Office {
 func approve(t *testing.T, o *Office, n int, key string) {
 	t.Helper()
 	_, err := o.inventory.Change(t.Context(), id(n), func(m *inventory.Machine) ([]inventory.Event, error) {
-		m.Enrolment = m.Enrolment.Approve(inventory.Key{Hash: key})
+		*m = m.Approve(inventory.Key{Hash: key})
 		m.Address = netip.AddrFrom4([4]byte{10, 0, 0, byte(n)})
 		*m = m.Enter(enroll.Approved)
 		if m.Cluster != "" {

@@ -188,7 +188,7 @@ func (l *life) reboot(seed uint64, n int) {
 	}
 	l.data[n] = 0
 	_, err := l.inventory.Change(l.t.Context(), l.id(seed, n), func(m *inventory.Machine) ([]inventory.Event, error) {
-		m.Enrolment = m.Enrolment.Approve(inventory.Key{Hash: l.key(n)})
+		*m = m.Approve(inventory.Key{Hash: l.key(n)})
 		m.Address = address(int(seed), n)
 		return nil, nil
 	})

@@ -65,6 +65,24 @@ func (o *Office) updateIn(tx *store.Tx, doc *cluster.Cluster, force bool) error 
 		o.clusters.Save(tx, doc.Name, kept))
 }
 
+// Delete gives a cluster up: it lets go of all its machines, and forgets its
+// keys. An unknown cluster is store.ErrNotFound.
+func (o *Office) Delete(ctx context.Context, name string) error {
+	return o.store.Atomically(ctx, func(tx *store.Tx) error {
+		kept, err := o.clusters.Load(tx, name)
+		if err != nil {
+			return fmt.Errorf("delete cluster: %w", err)
+		}
+		c, err := kept.cluster()
+		if err != nil {
+			return err
+		}
+		o.clusters.Drop(tx, name)
+		o.keys.Drop(tx, name)
+		return o.release(tx, name, c.Document.Machines)
+	})
+}
+
 // missing are the places of machines that the other list does not have.
 func missing(places, in []cluster.Machine) (only []cluster.Machine) {
 	for _, p := range places {

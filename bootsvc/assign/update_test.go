@@ -181,6 +181,39 @@ func TestMachinesComeAndGo(t *testing.T) {
 	}
 }
 
+func TestAClusterIsGivenUp(t *testing.T) {
+	o := grown(t, 1, 2)
+	if err := o.Delete(t.Context(), ""); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("no name: %v", err)
+	}
+	if err := o.Delete(t.Context(), "prod"); err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 2; n++ {
+		if got := ask(t, o, n); !got.Released {
+			t.Errorf("%d gets %+v", n, got)
+		}
+	}
+	if _, err := o.Get(t.Context(), "prod"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("it is still there: %v", err)
+	}
+	if _, err := o.keys.Get(t.Context(), "prod"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("its keys are still there: %v", err)
+	}
+	// Made anew, it begins anew: but not with the key of the life before.
+	if _, err := o.Create(t.Context(), planes("", 1, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(t, o, 1); !got.Released {
+		t.Errorf("before its reset, a machine gets %+v", got)
+	}
+	approve(t, o, 1, "key2")
+	approve(t, o, 2, "key2")
+	if config, err := fetch(t, o, 1, "key2"); err != nil || config.Etcd.Bootstrap == nil {
+		t.Errorf("after its reset: %v", err)
+	}
+}
+
 func TestWhatCannotBeChanged(t *testing.T) {
 	o := grown(t, 1, 2, 3)
 	for name, test := range map[string]struct {

@@ -122,8 +122,7 @@ func (d *Desk) apply(m *inventory.Machine, v verdict, key inventory.Key, approve
 	switch v {
 	case approve:
 		key.By = approver
-		m.Enrolment = m.Enrolment.Approve(key)
-		*m = enter(*m)
+		*m = enter(m.Approve(key))
 		return d.event("enrolled", "approved by "+approver)
 	case issue:
 		if !settled(*m) {
@@ -181,8 +180,7 @@ func (d *Desk) Approve(ctx context.Context, id, words, person string) (inventory
 			return nil, nil // approved already
 		}
 		pending.By = person
-		m.Enrolment = m.Enrolment.Approve(pending)
-		*m = enter(*m)
+		*m = enter(m.Approve(pending))
 		return d.event("approved", "by "+person), nil
 	})
 }

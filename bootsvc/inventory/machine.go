@@ -91,6 +91,14 @@ func (e Enrolment) Approve(key Key) Enrolment {
 	return Enrolment{Approved: key, Retired: e.Retired}
 }
 
+// Approve is the machine with another key, which speaks for it from now on.
+// What had the key before is gone: the machine was started again, or reset.
+func (m Machine) Approve(key Key) Machine {
+	m.Enrolment = m.Enrolment.Approve(key)
+	m.Given, m.Applied, m.Etcd = Given{}, "", EtcdState{}
+	return m
+}
+
 // Words are those of the key that waits for approval or else was approved.
 func (m Machine) Words() string {
 	if m.Enrolment.Pending.Words != "" {

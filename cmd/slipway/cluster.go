@@ -16,7 +16,7 @@ func clusterCommand() *cobra.Command {
 	r := &remote{}
 	cmd := &cobra.Command{Use: "cluster", Short: "Make clusters of approved machines, and reach them"}
 	r.register(cmd)
-	cmd.AddCommand(clusterCreateCommand(r), clusterDocumentCommand(r), clusterUpdateCommand(r), clusterStatusCommand(r), clusterKubeconfigCommand(r))
+	cmd.AddCommand(clusterCreateCommand(r), clusterDocumentCommand(r), clusterUpdateCommand(r), clusterDeleteCommand(r), clusterStatusCommand(r), clusterKubeconfigCommand(r))
 	cmd.AddCommand(clusterRotateCACommand(r), clusterRotateKeyCommand(r))
 	cmd.AddCommand(clusterSnapshotCommand(r), clusterSnapshotsCommand(r), clusterRestoreCommand(r), clusterRecoverCommand(r))
 	return cmd

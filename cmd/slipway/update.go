@@ -97,6 +97,35 @@ func clusterDocumentCommand(r *remote) *cobra.Command {
 	}
 }
 
+func clusterDeleteCommand(r *remote) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "delete NAME",
+		Short: "Give a cluster up: all its machines reset, all its data is lost",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := r.client()
+			if err != nil {
+				return err
+			}
+			if !yes {
+				question := fmt.Sprintf("Everything in cluster %s will be lost, and its snapshots cannot be used any more: its keys are forgotten.\nGive it up?", args[0])
+				agreed, err := confirm(cmd, question)
+				if err != nil {
+					return err
+				}
+				if !agreed {
+					return errors.New("nothing was changed")
+				}
+			}
+			_, err = c.Clusters.DeleteCluster(cmd.Context(), connect.NewRequest(&bootv1.DeleteClusterRequest{Name: args[0]}))
+			return err
+		},
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
 // present is the document that a cluster has now; its secrets are masked.
 func (f *updateFlags) present(ctx context.Context, c *client.Client, name string) (*cluster.Cluster, error) {
 	answer, err := c.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))

@@ -2023,6 +2023,86 @@ func (x *UpdateClusterResponse) GetCluster() *Cluster {
 	return nil
 }
 
+type DeleteClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteClusterRequest) Reset() {
+	*x = DeleteClusterRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteClusterRequest) ProtoMessage() {}
+
+func (x *DeleteClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteClusterRequest.ProtoReflect.Descriptor instead.
+func (*DeleteClusterRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *DeleteClusterRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type DeleteClusterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteClusterResponse) Reset() {
+	*x = DeleteClusterResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteClusterResponse) ProtoMessage() {}
+
+func (x *DeleteClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteClusterResponse.ProtoReflect.Descriptor instead.
+func (*DeleteClusterResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{35}
+}
+
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // CLUSTER-TIME, UTC
@@ -2038,7 +2118,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2130,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2143,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{34}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Snapshot) GetId() string {
@@ -2124,7 +2204,7 @@ type TakeSnapshotRequest struct {
 
 func (x *TakeSnapshotRequest) Reset() {
 	*x = TakeSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2216,7 @@ func (x *TakeSnapshotRequest) String() string {
 func (*TakeSnapshotRequest) ProtoMessage() {}
 
 func (x *TakeSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2229,7 @@ func (x *TakeSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*TakeSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{35}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TakeSnapshotRequest) GetCluster() string {
@@ -2168,7 +2248,7 @@ type TakeSnapshotResponse struct {
 
 func (x *TakeSnapshotResponse) Reset() {
 	*x = TakeSnapshotResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +2260,7 @@ func (x *TakeSnapshotResponse) String() string {
 func (*TakeSnapshotResponse) ProtoMessage() {}
 
 func (x *TakeSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +2273,7 @@ func (x *TakeSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*TakeSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{36}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TakeSnapshotResponse) GetSnapshot() *Snapshot {
@@ -2212,7 +2292,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2304,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2317,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{37}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListSnapshotsRequest) GetCluster() string {
@@ -2256,7 +2336,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2348,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2361,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{38}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
@@ -2300,7 +2380,7 @@ type ReadSnapshotRequest struct {
 
 func (x *ReadSnapshotRequest) Reset() {
 	*x = ReadSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2392,7 @@ func (x *ReadSnapshotRequest) String() string {
 func (*ReadSnapshotRequest) ProtoMessage() {}
 
 func (x *ReadSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2325,7 +2405,7 @@ func (x *ReadSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*ReadSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{39}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReadSnapshotRequest) GetId() string {
@@ -2345,7 +2425,7 @@ type UploadSnapshotRequest struct {
 
 func (x *UploadSnapshotRequest) Reset() {
 	*x = UploadSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2437,7 @@ func (x *UploadSnapshotRequest) String() string {
 func (*UploadSnapshotRequest) ProtoMessage() {}
 
 func (x *UploadSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2450,7 @@ func (x *UploadSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*UploadSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{40}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *UploadSnapshotRequest) GetCluster() string {
@@ -2396,7 +2476,7 @@ type UploadSnapshotResponse struct {
 
 func (x *UploadSnapshotResponse) Reset() {
 	*x = UploadSnapshotResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2488,7 @@ func (x *UploadSnapshotResponse) String() string {
 func (*UploadSnapshotResponse) ProtoMessage() {}
 
 func (x *UploadSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2501,7 @@ func (x *UploadSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*UploadSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{41}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *UploadSnapshotResponse) GetSnapshot() *Snapshot {
@@ -2443,7 +2523,7 @@ type RestoreClusterRequest struct {
 
 func (x *RestoreClusterRequest) Reset() {
 	*x = RestoreClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2535,7 @@ func (x *RestoreClusterRequest) String() string {
 func (*RestoreClusterRequest) ProtoMessage() {}
 
 func (x *RestoreClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2548,7 @@ func (x *RestoreClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreClusterRequest.ProtoReflect.Descriptor instead.
 func (*RestoreClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{42}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RestoreClusterRequest) GetCluster() string {
@@ -2508,7 +2588,7 @@ type RestoreClusterResponse struct {
 
 func (x *RestoreClusterResponse) Reset() {
 	*x = RestoreClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2520,7 +2600,7 @@ func (x *RestoreClusterResponse) String() string {
 func (*RestoreClusterResponse) ProtoMessage() {}
 
 func (x *RestoreClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2533,7 +2613,7 @@ func (x *RestoreClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreClusterResponse.ProtoReflect.Descriptor instead.
 func (*RestoreClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{43}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RestoreClusterResponse) GetCluster() *Cluster {
@@ -2552,7 +2632,7 @@ type PlanRecoveryRequest struct {
 
 func (x *PlanRecoveryRequest) Reset() {
 	*x = PlanRecoveryRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2564,7 +2644,7 @@ func (x *PlanRecoveryRequest) String() string {
 func (*PlanRecoveryRequest) ProtoMessage() {}
 
 func (x *PlanRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,7 +2657,7 @@ func (x *PlanRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*PlanRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{44}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PlanRecoveryRequest) GetCluster() string {
@@ -2599,7 +2679,7 @@ type PlanRecoveryResponse struct {
 
 func (x *PlanRecoveryResponse) Reset() {
 	*x = PlanRecoveryResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +2691,7 @@ func (x *PlanRecoveryResponse) String() string {
 func (*PlanRecoveryResponse) ProtoMessage() {}
 
 func (x *PlanRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2624,7 +2704,7 @@ func (x *PlanRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*PlanRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{45}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PlanRecoveryResponse) GetSurvivors() []*Survivor {
@@ -2669,7 +2749,7 @@ type Survivor struct {
 
 func (x *Survivor) Reset() {
 	*x = Survivor{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2761,7 @@ func (x *Survivor) String() string {
 func (*Survivor) ProtoMessage() {}
 
 func (x *Survivor) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2774,7 @@ func (x *Survivor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Survivor.ProtoReflect.Descriptor instead.
 func (*Survivor) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{46}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Survivor) GetMachine() string {
@@ -2749,7 +2829,7 @@ type RecoverClusterRequest struct {
 
 func (x *RecoverClusterRequest) Reset() {
 	*x = RecoverClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2841,7 @@ func (x *RecoverClusterRequest) String() string {
 func (*RecoverClusterRequest) ProtoMessage() {}
 
 func (x *RecoverClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2854,7 @@ func (x *RecoverClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverClusterRequest.ProtoReflect.Descriptor instead.
 func (*RecoverClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{47}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RecoverClusterRequest) GetCluster() string {
@@ -2800,7 +2880,7 @@ type RecoverClusterResponse struct {
 
 func (x *RecoverClusterResponse) Reset() {
 	*x = RecoverClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +2892,7 @@ func (x *RecoverClusterResponse) String() string {
 func (*RecoverClusterResponse) ProtoMessage() {}
 
 func (x *RecoverClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +2905,7 @@ func (x *RecoverClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverClusterResponse.ProtoReflect.Descriptor instead.
 func (*RecoverClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{48}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RecoverClusterResponse) GetCluster() *Cluster {
@@ -2845,7 +2925,7 @@ type RotateRequest struct {
 
 func (x *RotateRequest) Reset() {
 	*x = RotateRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2857,7 +2937,7 @@ func (x *RotateRequest) String() string {
 func (*RotateRequest) ProtoMessage() {}
 
 func (x *RotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2870,7 +2950,7 @@ func (x *RotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
 func (*RotateRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{49}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RotateRequest) GetCluster() string {
@@ -2896,7 +2976,7 @@ type RotateResponse struct {
 
 func (x *RotateResponse) Reset() {
 	*x = RotateResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +2988,7 @@ func (x *RotateResponse) String() string {
 func (*RotateResponse) ProtoMessage() {}
 
 func (x *RotateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3001,7 @@ func (x *RotateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
 func (*RotateResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{50}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RotateResponse) GetCluster() *Cluster {
@@ -2940,7 +3020,7 @@ type KubeconfigRequest struct {
 
 func (x *KubeconfigRequest) Reset() {
 	*x = KubeconfigRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2952,7 +3032,7 @@ func (x *KubeconfigRequest) String() string {
 func (*KubeconfigRequest) ProtoMessage() {}
 
 func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2965,7 +3045,7 @@ func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigRequest.ProtoReflect.Descriptor instead.
 func (*KubeconfigRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{51}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *KubeconfigRequest) GetName() string {
@@ -2984,7 +3064,7 @@ type KubeconfigResponse struct {
 
 func (x *KubeconfigResponse) Reset() {
 	*x = KubeconfigResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2996,7 +3076,7 @@ func (x *KubeconfigResponse) String() string {
 func (*KubeconfigResponse) ProtoMessage() {}
 
 func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3009,7 +3089,7 @@ func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigResponse.ProtoReflect.Descriptor instead.
 func (*KubeconfigResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{52}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *KubeconfigResponse) GetKubeconfig() []byte {
@@ -3164,7 +3244,10 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"K\n" +
 	"\x15UpdateClusterResponse\x122\n" +
-	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"\xbe\x01\n" +
+	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"*\n" +
+	"\x14DeleteClusterRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
+	"\x15DeleteClusterResponse\"\xbe\x01\n" +
 	"\bSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x120\n" +
@@ -3240,14 +3323,15 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\fListMachines\x12$.slipway.boot.v1.ListMachinesRequest\x1a%.slipway.boot.v1.ListMachinesResponse\x12U\n" +
 	"\n" +
 	"GetMachine\x12\".slipway.boot.v1.GetMachineRequest\x1a#.slipway.boot.v1.GetMachineResponse\x12L\n" +
-	"\aApprove\x12\x1f.slipway.boot.v1.ApproveRequest\x1a .slipway.boot.v1.ApproveResponse2\xe6\b\n" +
+	"\aApprove\x12\x1f.slipway.boot.v1.ApproveRequest\x1a .slipway.boot.v1.ApproveResponse2\xc6\t\n" +
 	"\x0eClusterService\x12^\n" +
 	"\rCreateCluster\x12%.slipway.boot.v1.CreateClusterRequest\x1a&.slipway.boot.v1.CreateClusterResponse\x12U\n" +
 	"\n" +
 	"GetCluster\x12\".slipway.boot.v1.GetClusterRequest\x1a#.slipway.boot.v1.GetClusterResponse\x12U\n" +
 	"\n" +
 	"Kubeconfig\x12\".slipway.boot.v1.KubeconfigRequest\x1a#.slipway.boot.v1.KubeconfigResponse\x12^\n" +
-	"\rUpdateCluster\x12%.slipway.boot.v1.UpdateClusterRequest\x1a&.slipway.boot.v1.UpdateClusterResponse\x12[\n" +
+	"\rUpdateCluster\x12%.slipway.boot.v1.UpdateClusterRequest\x1a&.slipway.boot.v1.UpdateClusterResponse\x12^\n" +
+	"\rDeleteCluster\x12%.slipway.boot.v1.DeleteClusterRequest\x1a&.slipway.boot.v1.DeleteClusterResponse\x12[\n" +
 	"\fTakeSnapshot\x12$.slipway.boot.v1.TakeSnapshotRequest\x1a%.slipway.boot.v1.TakeSnapshotResponse\x12^\n" +
 	"\rListSnapshots\x12%.slipway.boot.v1.ListSnapshotsRequest\x1a&.slipway.boot.v1.ListSnapshotsResponse\x12V\n" +
 	"\fReadSnapshot\x12$.slipway.boot.v1.ReadSnapshotRequest\x1a\x1e.slipway.boot.v1.SnapshotChunk0\x01\x12c\n" +
@@ -3270,7 +3354,7 @@ func file_bootsvc_api_bootv1_boot_proto_rawDescGZIP() []byte {
 }
 
 var file_bootsvc_api_bootv1_boot_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(EnrollResponse_State)(0),        // 0: slipway.boot.v1.EnrollResponse.State
 	(*NIC)(nil),                      // 1: slipway.boot.v1.NIC
@@ -3307,38 +3391,40 @@ var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(*Rotation)(nil),                 // 32: slipway.boot.v1.Rotation
 	(*UpdateClusterRequest)(nil),     // 33: slipway.boot.v1.UpdateClusterRequest
 	(*UpdateClusterResponse)(nil),    // 34: slipway.boot.v1.UpdateClusterResponse
-	(*Snapshot)(nil),                 // 35: slipway.boot.v1.Snapshot
-	(*TakeSnapshotRequest)(nil),      // 36: slipway.boot.v1.TakeSnapshotRequest
-	(*TakeSnapshotResponse)(nil),     // 37: slipway.boot.v1.TakeSnapshotResponse
-	(*ListSnapshotsRequest)(nil),     // 38: slipway.boot.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil),    // 39: slipway.boot.v1.ListSnapshotsResponse
-	(*ReadSnapshotRequest)(nil),      // 40: slipway.boot.v1.ReadSnapshotRequest
-	(*UploadSnapshotRequest)(nil),    // 41: slipway.boot.v1.UploadSnapshotRequest
-	(*UploadSnapshotResponse)(nil),   // 42: slipway.boot.v1.UploadSnapshotResponse
-	(*RestoreClusterRequest)(nil),    // 43: slipway.boot.v1.RestoreClusterRequest
-	(*RestoreClusterResponse)(nil),   // 44: slipway.boot.v1.RestoreClusterResponse
-	(*PlanRecoveryRequest)(nil),      // 45: slipway.boot.v1.PlanRecoveryRequest
-	(*PlanRecoveryResponse)(nil),     // 46: slipway.boot.v1.PlanRecoveryResponse
-	(*Survivor)(nil),                 // 47: slipway.boot.v1.Survivor
-	(*RecoverClusterRequest)(nil),    // 48: slipway.boot.v1.RecoverClusterRequest
-	(*RecoverClusterResponse)(nil),   // 49: slipway.boot.v1.RecoverClusterResponse
-	(*RotateRequest)(nil),            // 50: slipway.boot.v1.RotateRequest
-	(*RotateResponse)(nil),           // 51: slipway.boot.v1.RotateResponse
-	(*KubeconfigRequest)(nil),        // 52: slipway.boot.v1.KubeconfigRequest
-	(*KubeconfigResponse)(nil),       // 53: slipway.boot.v1.KubeconfigResponse
-	(*timestamppb.Timestamp)(nil),    // 54: google.protobuf.Timestamp
+	(*DeleteClusterRequest)(nil),     // 35: slipway.boot.v1.DeleteClusterRequest
+	(*DeleteClusterResponse)(nil),    // 36: slipway.boot.v1.DeleteClusterResponse
+	(*Snapshot)(nil),                 // 37: slipway.boot.v1.Snapshot
+	(*TakeSnapshotRequest)(nil),      // 38: slipway.boot.v1.TakeSnapshotRequest
+	(*TakeSnapshotResponse)(nil),     // 39: slipway.boot.v1.TakeSnapshotResponse
+	(*ListSnapshotsRequest)(nil),     // 40: slipway.boot.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),    // 41: slipway.boot.v1.ListSnapshotsResponse
+	(*ReadSnapshotRequest)(nil),      // 42: slipway.boot.v1.ReadSnapshotRequest
+	(*UploadSnapshotRequest)(nil),    // 43: slipway.boot.v1.UploadSnapshotRequest
+	(*UploadSnapshotResponse)(nil),   // 44: slipway.boot.v1.UploadSnapshotResponse
+	(*RestoreClusterRequest)(nil),    // 45: slipway.boot.v1.RestoreClusterRequest
+	(*RestoreClusterResponse)(nil),   // 46: slipway.boot.v1.RestoreClusterResponse
+	(*PlanRecoveryRequest)(nil),      // 47: slipway.boot.v1.PlanRecoveryRequest
+	(*PlanRecoveryResponse)(nil),     // 48: slipway.boot.v1.PlanRecoveryResponse
+	(*Survivor)(nil),                 // 49: slipway.boot.v1.Survivor
+	(*RecoverClusterRequest)(nil),    // 50: slipway.boot.v1.RecoverClusterRequest
+	(*RecoverClusterResponse)(nil),   // 51: slipway.boot.v1.RecoverClusterResponse
+	(*RotateRequest)(nil),            // 52: slipway.boot.v1.RotateRequest
+	(*RotateResponse)(nil),           // 53: slipway.boot.v1.RotateResponse
+	(*KubeconfigRequest)(nil),        // 54: slipway.boot.v1.KubeconfigRequest
+	(*KubeconfigResponse)(nil),       // 55: slipway.boot.v1.KubeconfigResponse
+	(*timestamppb.Timestamp)(nil),    // 56: google.protobuf.Timestamp
 }
 var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	1,  // 0: slipway.boot.v1.Facts.nics:type_name -> slipway.boot.v1.NIC
 	2,  // 1: slipway.boot.v1.Facts.disks:type_name -> slipway.boot.v1.Disk
 	3,  // 2: slipway.boot.v1.EnrollRequest.facts:type_name -> slipway.boot.v1.Facts
 	0,  // 3: slipway.boot.v1.EnrollResponse.state:type_name -> slipway.boot.v1.EnrollResponse.State
-	54, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
-	54, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
+	56, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
+	56, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
 	16, // 6: slipway.boot.v1.ReportRequest.events:type_name -> slipway.boot.v1.Event
 	19, // 7: slipway.boot.v1.ReportRequest.etcd:type_name -> slipway.boot.v1.EtcdState
 	3,  // 8: slipway.boot.v1.Machine.facts:type_name -> slipway.boot.v1.Facts
-	54, // 9: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
+	56, // 9: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
 	16, // 10: slipway.boot.v1.Machine.timeline:type_name -> slipway.boot.v1.Event
 	19, // 11: slipway.boot.v1.Machine.etcd:type_name -> slipway.boot.v1.EtcdState
 	20, // 12: slipway.boot.v1.ListMachinesResponse.machines:type_name -> slipway.boot.v1.Machine
@@ -3348,15 +3434,15 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	31, // 16: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	20, // 17: slipway.boot.v1.Cluster.machines:type_name -> slipway.boot.v1.Machine
 	32, // 18: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
-	54, // 19: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
+	56, // 19: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
 	31, // 20: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	54, // 21: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
-	35, // 22: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
-	35, // 23: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
-	35, // 24: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	56, // 21: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
+	37, // 22: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	37, // 23: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
+	37, // 24: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
 	31, // 25: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	47, // 26: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
-	54, // 27: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
+	49, // 26: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
+	56, // 27: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
 	31, // 28: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	31, // 29: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	4,  // 30: slipway.boot.v1.EnrollService.Enroll:input_type -> slipway.boot.v1.EnrollRequest
@@ -3371,40 +3457,42 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	25, // 39: slipway.boot.v1.InventoryService.Approve:input_type -> slipway.boot.v1.ApproveRequest
 	27, // 40: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
 	29, // 41: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
-	52, // 42: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
+	54, // 42: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
 	33, // 43: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
-	36, // 44: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
-	38, // 45: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
-	40, // 46: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
-	41, // 47: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
-	43, // 48: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
-	45, // 49: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
-	48, // 50: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
-	50, // 51: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
-	5,  // 52: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
-	7,  // 53: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
-	9,  // 54: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
-	11, // 55: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
-	13, // 56: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	15, // 57: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
-	18, // 58: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
-	22, // 59: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
-	24, // 60: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
-	26, // 61: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
-	28, // 62: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
-	30, // 63: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
-	53, // 64: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
-	34, // 65: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
-	37, // 66: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
-	39, // 67: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
-	13, // 68: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	42, // 69: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
-	44, // 70: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
-	46, // 71: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
-	49, // 72: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
-	51, // 73: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
-	52, // [52:74] is the sub-list for method output_type
-	30, // [30:52] is the sub-list for method input_type
+	35, // 44: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
+	38, // 45: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
+	40, // 46: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
+	42, // 47: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
+	43, // 48: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
+	45, // 49: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
+	47, // 50: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
+	50, // 51: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
+	52, // 52: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
+	5,  // 53: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
+	7,  // 54: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
+	9,  // 55: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
+	11, // 56: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
+	13, // 57: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	15, // 58: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
+	18, // 59: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
+	22, // 60: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
+	24, // 61: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
+	26, // 62: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
+	28, // 63: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
+	30, // 64: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
+	55, // 65: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
+	34, // 66: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
+	36, // 67: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
+	39, // 68: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
+	41, // 69: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
+	13, // 70: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	44, // 71: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
+	46, // 72: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
+	48, // 73: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
+	51, // 74: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
+	53, // 75: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
+	53, // [53:76] is the sub-list for method output_type
+	30, // [30:53] is the sub-list for method input_type
 	30, // [30:30] is the sub-list for extension type_name
 	30, // [30:30] is the sub-list for extension extendee
 	0,  // [0:30] is the sub-list for field type_name
@@ -3421,7 +3509,7 @@ func file_bootsvc_api_bootv1_boot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bootsvc_api_bootv1_boot_proto_rawDesc), len(file_bootsvc_api_bootv1_boot_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   53,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -84,6 +84,9 @@ const (
 	// ClusterServiceUpdateClusterProcedure is the fully-qualified name of the ClusterService's
 	// UpdateCluster RPC.
 	ClusterServiceUpdateClusterProcedure = "/slipway.boot.v1.ClusterService/UpdateCluster"
+	// ClusterServiceDeleteClusterProcedure is the fully-qualified name of the ClusterService's
+	// DeleteCluster RPC.
+	ClusterServiceDeleteClusterProcedure = "/slipway.boot.v1.ClusterService/DeleteCluster"
 	// ClusterServiceTakeSnapshotProcedure is the fully-qualified name of the ClusterService's
 	// TakeSnapshot RPC.
 	ClusterServiceTakeSnapshotProcedure = "/slipway.boot.v1.ClusterService/TakeSnapshot"
@@ -547,6 +550,10 @@ type ClusterServiceClient interface {
 	// claimed, machines it names no more are let go. A change that would cost
 	// etcd its quorum is FAILED_PRECONDITION, with what to do instead.
 	UpdateCluster(context.Context, *connect.Request[bootv1.UpdateClusterRequest]) (*connect.Response[bootv1.UpdateClusterResponse], error)
+	// DeleteCluster gives a cluster up: its machines are let go and reset
+	// themselves, its keys are forgotten. Snapshots are kept, but nothing can read
+	// the Secrets in them any more. An unknown cluster is NOT_FOUND.
+	DeleteCluster(context.Context, *connect.Request[bootv1.DeleteClusterRequest]) (*connect.Response[bootv1.DeleteClusterResponse], error)
 	// TakeSnapshot has a member's snapshot of etcd taken, checked and kept, now.
 	TakeSnapshot(context.Context, *connect.Request[bootv1.TakeSnapshotRequest]) (*connect.Response[bootv1.TakeSnapshotResponse], error)
 	ListSnapshots(context.Context, *connect.Request[bootv1.ListSnapshotsRequest]) (*connect.Response[bootv1.ListSnapshotsResponse], error)
@@ -603,6 +610,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+ClusterServiceUpdateClusterProcedure,
 			connect.WithSchema(clusterServiceMethods.ByName("UpdateCluster")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteCluster: connect.NewClient[bootv1.DeleteClusterRequest, bootv1.DeleteClusterResponse](
+			httpClient,
+			baseURL+ClusterServiceDeleteClusterProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("DeleteCluster")),
 			connect.WithClientOptions(opts...),
 		),
 		takeSnapshot: connect.NewClient[bootv1.TakeSnapshotRequest, bootv1.TakeSnapshotResponse](
@@ -662,6 +675,7 @@ type clusterServiceClient struct {
 	getCluster     *connect.Client[bootv1.GetClusterRequest, bootv1.GetClusterResponse]
 	kubeconfig     *connect.Client[bootv1.KubeconfigRequest, bootv1.KubeconfigResponse]
 	updateCluster  *connect.Client[bootv1.UpdateClusterRequest, bootv1.UpdateClusterResponse]
+	deleteCluster  *connect.Client[bootv1.DeleteClusterRequest, bootv1.DeleteClusterResponse]
 	takeSnapshot   *connect.Client[bootv1.TakeSnapshotRequest, bootv1.TakeSnapshotResponse]
 	listSnapshots  *connect.Client[bootv1.ListSnapshotsRequest, bootv1.ListSnapshotsResponse]
 	readSnapshot   *connect.Client[bootv1.ReadSnapshotRequest, bootv1.SnapshotChunk]
@@ -690,6 +704,11 @@ func (c *clusterServiceClient) Kubeconfig(ctx context.Context, req *connect.Requ
 // UpdateCluster calls slipway.boot.v1.ClusterService.UpdateCluster.
 func (c *clusterServiceClient) UpdateCluster(ctx context.Context, req *connect.Request[bootv1.UpdateClusterRequest]) (*connect.Response[bootv1.UpdateClusterResponse], error) {
 	return c.updateCluster.CallUnary(ctx, req)
+}
+
+// DeleteCluster calls slipway.boot.v1.ClusterService.DeleteCluster.
+func (c *clusterServiceClient) DeleteCluster(ctx context.Context, req *connect.Request[bootv1.DeleteClusterRequest]) (*connect.Response[bootv1.DeleteClusterResponse], error) {
+	return c.deleteCluster.CallUnary(ctx, req)
 }
 
 // TakeSnapshot calls slipway.boot.v1.ClusterService.TakeSnapshot.
@@ -744,6 +763,10 @@ type ClusterServiceHandler interface {
 	// claimed, machines it names no more are let go. A change that would cost
 	// etcd its quorum is FAILED_PRECONDITION, with what to do instead.
 	UpdateCluster(context.Context, *connect.Request[bootv1.UpdateClusterRequest]) (*connect.Response[bootv1.UpdateClusterResponse], error)
+	// DeleteCluster gives a cluster up: its machines are let go and reset
+	// themselves, its keys are forgotten. Snapshots are kept, but nothing can read
+	// the Secrets in them any more. An unknown cluster is NOT_FOUND.
+	DeleteCluster(context.Context, *connect.Request[bootv1.DeleteClusterRequest]) (*connect.Response[bootv1.DeleteClusterResponse], error)
 	// TakeSnapshot has a member's snapshot of etcd taken, checked and kept, now.
 	TakeSnapshot(context.Context, *connect.Request[bootv1.TakeSnapshotRequest]) (*connect.Response[bootv1.TakeSnapshotResponse], error)
 	ListSnapshots(context.Context, *connect.Request[bootv1.ListSnapshotsRequest]) (*connect.Response[bootv1.ListSnapshotsResponse], error)
@@ -796,6 +819,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		ClusterServiceUpdateClusterProcedure,
 		svc.UpdateCluster,
 		connect.WithSchema(clusterServiceMethods.ByName("UpdateCluster")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceDeleteClusterHandler := connect.NewUnaryHandler(
+		ClusterServiceDeleteClusterProcedure,
+		svc.DeleteCluster,
+		connect.WithSchema(clusterServiceMethods.ByName("DeleteCluster")),
 		connect.WithHandlerOptions(opts...),
 	)
 	clusterServiceTakeSnapshotHandler := connect.NewUnaryHandler(
@@ -856,6 +885,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceKubeconfigHandler.ServeHTTP(w, r)
 		case ClusterServiceUpdateClusterProcedure:
 			clusterServiceUpdateClusterHandler.ServeHTTP(w, r)
+		case ClusterServiceDeleteClusterProcedure:
+			clusterServiceDeleteClusterHandler.ServeHTTP(w, r)
 		case ClusterServiceTakeSnapshotProcedure:
 			clusterServiceTakeSnapshotHandler.ServeHTTP(w, r)
 		case ClusterServiceListSnapshotsProcedure:
@@ -895,6 +926,10 @@ func (UnimplementedClusterServiceHandler) Kubeconfig(context.Context, *connect.R
 
 func (UnimplementedClusterServiceHandler) UpdateCluster(context.Context, *connect.Request[bootv1.UpdateClusterRequest]) (*connect.Response[bootv1.UpdateClusterResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.UpdateCluster is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) DeleteCluster(context.Context, *connect.Request[bootv1.DeleteClusterRequest]) (*connect.Response[bootv1.DeleteClusterResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.DeleteCluster is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) TakeSnapshot(context.Context, *connect.Request[bootv1.TakeSnapshotRequest]) (*connect.Response[bootv1.TakeSnapshotResponse], error) {
