@@ -92,6 +92,8 @@ func (t Timeline) startsBoot(e Event) bool {
 	switch {
 	case now == running || now == untold:
 		return false
+	case quiet < 0:
+		return false // it was seen before what is known already, and written late
 	case quiet > quietGap:
 		return true
 	case now == loaderAsk && boot.Stage == fetch:

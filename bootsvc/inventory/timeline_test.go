@@ -50,6 +50,10 @@ func TestBootsAreToldApart(t *testing.T) {
 			[]Event{at(0, "dhcp/firmware"), at(1, "http"), at(3, "dhcp/loader"), at(4, "http"), at(9, "init")},
 			[]string{"dhcp×1 http×1 dhcp×1 http×1 init×1"},
 		},
+		"a fetch that is written after the enrolment": {
+			[]Event{at(0, "dhcp/loader"), at(3, "enrolled"), at(1, "http")},
+			[]string{"dhcp×1 http×1 enrolled×1"},
+		},
 		"reset after it ran": {
 			[]Event{at(0, "dhcp/loader"), at(1, "http"), at(9, "init"), at(60, "dhcp/loader"), at(61, "http")},
 			[]string{"dhcp×1 http×1 init×1", "dhcp×1 http×1"},
