@@ -4,7 +4,7 @@
 // on the decisions and writes the program's configuration. Package controlplane
 // calls this one.
 //
-// It is pure: it starts, asks and writes nothing.
+// It starts, asks and writes nothing.
 package etcd
 
 import (

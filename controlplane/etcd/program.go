@@ -2,9 +2,11 @@ package etcd
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 )
@@ -120,4 +122,15 @@ func (p Program) initial() string {
 func (p Program) security(name string) security {
 	path := filepath.Join(p.Paths.PKI, name)
 	return security{Cert: path + ".crt", Key: path + ".key", CertAuth: true, CA: filepath.Join(p.Paths.PKI, "ca.crt")}
+}
+
+// TimingIn is the timing that a configuration file holds; zero if it cannot be
+// read.
+func TimingIn(path string) (heartbeat, election time.Duration) {
+	var f file
+	text, err := os.ReadFile(path)
+	if err != nil || yaml.Unmarshal(text, &f) != nil {
+		return 0, 0
+	}
+	return time.Duration(f.Heartbeat) * time.Millisecond, time.Duration(f.Election) * time.Millisecond
 }

@@ -55,6 +55,23 @@ func (s *Service) ask(ctx context.Context, endpoint string) answer {
 	return a
 }
 
+// status asks this machine's member for its state only.
+func (s *Service) status(ctx context.Context) (*clientv3.StatusResponse, error) {
+	endpoint := "https://" + s.Paths.Local
+	client, err := s.clients.to(endpoint)
+	if err == nil {
+		err = s.clients.reach(ctx, endpoint)
+	}
+	if err != nil {
+		return nil, err
+	}
+	once, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answer, err := client.Status(once, endpoint)
+	s.clients.answered(endpoint, err == nil)
+	return answer, err
+}
+
 func (s *Service) question(ctx context.Context, client *clientv3.Client, endpoint string) answer {
 	a := answer{endpoint: endpoint}
 	once, cancel := context.WithTimeout(ctx, callTimeout)
@@ -62,11 +79,13 @@ func (s *Service) question(ctx context.Context, client *clientv3.Client, endpoin
 	if a.status, a.err = client.Status(once, endpoint); a.err != nil {
 		return a
 	}
-	began := time.Now()
-	if _, a.err = client.Status(once, endpoint); a.err != nil { // the connection stands now
-		return a
+	if host(endpoint) != s.Paths.Local {
+		began := time.Now()
+		if _, a.err = client.Status(once, endpoint); a.err != nil { // the connection stands now
+			return a
+		}
+		a.roundTrip = time.Since(began)
 	}
-	a.roundTrip = time.Since(began)
 	if found, err := client.Get(once, clusterKey, clientv3.WithSerializable()); err == nil && len(found.Kvs) == 1 {
 		json.Unmarshal(found.Kvs[0].Value, &a.identity) // what is no identity names no generation
 	}

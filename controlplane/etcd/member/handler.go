@@ -89,12 +89,11 @@ func (h handler) Status(ctx context.Context, _ *connect.Request[nodev1.EtcdStatu
 	if !t.lastSeen.IsZero() {
 		out.LastLeader = timestamppb.New(t.lastSeen)
 	}
-	own := h.s.ask(ctx, h.endpoint())
-	if own.err != nil {
+	if own, err := h.s.status(ctx); err != nil {
 		h.fromData(settings, out)
-		return connect.NewResponse(out), nil
+	} else {
+		fill(out, own)
 	}
-	fill(out, own.status)
 	return connect.NewResponse(out), nil
 }
 
@@ -223,18 +222,18 @@ func (h handler) Promote(ctx context.Context, request *connect.Request[nodev1.Et
 
 // Defrag gives free pages back.
 func (h handler) Defrag(ctx context.Context, _ *connect.Request[nodev1.EtcdDefragRequest]) (*connect.Response[nodev1.EtcdDefragResponse], error) {
-	before := h.s.ask(ctx, h.endpoint())
-	if before.err != nil {
-		return nil, problem("defragment", before.err)
+	before, err := h.s.status(ctx)
+	if err != nil {
+		return nil, problem("defragment", err)
 	}
 	if err := h.s.defrag(ctx); err != nil {
 		return nil, problem("defragment", err)
 	}
-	after := h.s.ask(ctx, h.endpoint())
-	if after.err != nil {
-		return nil, problem("look at the database afterwards", after.err)
+	after, err := h.s.status(ctx)
+	if err != nil {
+		return nil, problem("look at the database afterwards", err)
 	}
-	return connect.NewResponse(&nodev1.EtcdDefragResponse{Before: before.status.DbSize, After: after.status.DbSize}), nil
+	return connect.NewResponse(&nodev1.EtcdDefragResponse{Before: before.DbSize, After: after.DbSize}), nil
 }
 
 // ForfeitLeadership moves leadership to another voter that answers.

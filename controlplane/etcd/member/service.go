@@ -30,7 +30,7 @@ import (
 
 const (
 	pollInterval = time.Second      // between looks at the facts, and at a member that is not a voter yet
-	keepInterval = 5 * time.Second  // between looks at one that is
+	keepInterval = 10 * time.Second // between looks at one that is
 	bootTimeout  = 30 * time.Second // for the boot service to answer
 )
 
@@ -103,12 +103,17 @@ var errAgain = errors.New("look again")
 // enter does what is to be done until etcd may start; nil means that it may.
 // An error is what is waited for.
 func (s *Service) enter(ctx context.Context, settings *etcd.Settings) error {
-	running, err := inUse(s.store().data(settings.Generation))
-	if err != nil || running { // it was let start before
-		return err
-	}
 	if err := s.measure(); err != nil {
 		return err
+	}
+	running, err := inUse(s.store().data(settings.Generation))
+	if err != nil {
+		return err
+	}
+	if running { // it was let start before this process was
+		heartbeat, election := etcd.TimingIn(s.Paths.Config)
+		s.set(func(t *told) { t.heartbeat, t.election = heartbeat, election })
+		return nil
 	}
 	facts, answers, err := s.facts(ctx, settings)
 	if err != nil {

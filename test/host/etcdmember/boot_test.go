@@ -22,6 +22,13 @@ type bootService struct {
 	by        map[string]string // token: the machine that redeemed it
 	done      map[string]bool
 	snapshots map[string][]byte // by SHA-256, hex
+	silent    bool
+}
+
+func (b *bootService) silence(is bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.silent = is
 }
 
 // serve answers on the machine's socket until the test ends.
@@ -46,6 +53,9 @@ type forMachine struct {
 func (b forMachine) RedeemBootstrap(_ context.Context, request *connect.Request[bootv1.RedeemBootstrapRequest]) (*connect.Response[bootv1.RedeemBootstrapResponse], error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.silent {
+		return nil, connect.NewError(connect.CodeUnavailable, errors.New("out for lunch"))
+	}
 	if b.by == nil {
 		b.by, b.done = map[string]string{}, map[string]bool{}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -220,6 +221,8 @@ func (n *node) snapshot() []byte {
 	}
 	return data
 }
+
+func hexID(id uint64) string { return strconv.FormatUint(id, 16) }
 
 func (b *bootService) keep(id string, data []byte) {
 	b.mu.Lock()

@@ -1,0 +1,114 @@
+package etcdmember
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	"slipway/nodeinit/api/nodev1"
+)
+
+// TestBeginning: a cluster is begun once, whatever happens on the way.
+func TestBeginning(t *testing.T) {
+	s := newSite(t)
+	a, b := s.add("a", "192.0.2.41"), s.add("b", "192.0.2.42")
+	t.Run("it waits for the boot service", func(t *testing.T) {
+		s.boot.silence(true)
+		a.start(1, leave("one", ""), a, b)
+		a.says("the boot service to let this machine begin the cluster", "out for lunch")
+	})
+	t.Run("it goes on after a restart", func(t *testing.T) {
+		a.stop()
+		s.boot.silence(false)
+		a.run()
+		a.voter()
+	})
+	t.Run("of two that are told at once, one begins", func(t *testing.T) {
+		a.stop() // so that b sees nobody
+		b.start(1, leave("one", ""), a, b)
+		b.says("the boot service does not let this machine begin the cluster", "nothing was changed")
+		if _, err := os.Stat(b.paths.Data + "/1"); err == nil {
+			t.Error("b has data")
+		}
+		a.run()
+		a.voter()
+		b.voter()
+	})
+	t.Run("who lost all of its data after beginning does not begin again", func(t *testing.T) {
+		a.stop()
+		b.stop()
+		must(t, os.RemoveAll(a.paths.Data+"/1"))
+		a.run()
+		a.says("a cluster is not begun twice", "slipway cluster restore")
+	})
+}
+
+// TestLearner: a learner that never comes holds up the others, who say so.
+func TestLearner(t *testing.T) {
+	s := newSite(t)
+	a, b := s.add("a", "192.0.2.51"), s.add("b", "192.0.2.52")
+	a.start(1, leave("one", ""), a, b)
+	a.voter()
+	client := a.client()
+	defer client.Close()
+	added, err := client.MemberAddAsLearner(t.Context(), []string{"https://192.0.2.99:2380"})
+	must(t, err)
+	b.start(1, nil, a, b)
+	b.says("the learner", "192.0.2.99:2380", "slipway etcd remove")
+	_, err = a.api().Remove(t.Context(), connect.NewRequest(&nodev1.EtcdRemoveRequest{Member: hexID(added.Member.ID)}))
+	must(t, err)
+	b.voter()
+	t.Run("leadership is given away", func(t *testing.T) {
+		moved, err := a.api().ForfeitLeadership(t.Context(), connect.NewRequest(&nodev1.EtcdForfeitLeadershipRequest{}))
+		must(t, err)
+		if moved.Msg.Leader != "b" {
+			t.Errorf("%q leads", moved.Msg.Leader)
+		}
+	})
+	t.Run("a member is defragmented", func(t *testing.T) {
+		_, err := b.api().Defrag(t.Context(), connect.NewRequest(&nodev1.EtcdDefragRequest{}))
+		must(t, err)
+	})
+}
+
+// TestFullDisk: a member whose disk is full says so and loses nothing; it goes
+// on when there is room.
+func TestFullDisk(t *testing.T) {
+	s := newSite(t)
+	a := s.add("a", "192.0.2.61")
+	must(t, os.MkdirAll(a.paths.Data, 0o700))
+	must(t, syscall.Mount("disk", a.paths.Data, "tmpfs", 0, "size=220m"))
+	t.Cleanup(func() { syscall.Unmount(a.paths.Data, syscall.MNT_DETACH) })
+	a.start(1, leave("one", ""), a)
+	a.voter()
+	a.put("kept", "yes")
+	a.stop()
+	filler := filepath.Join(a.paths.Data, "filler")
+	must(t, fill(filler))
+	a.run()
+	a.says("MiB left", "nothing is lost")
+	must(t, os.Remove(filler))
+	a.voter()
+	if got := a.get("kept"); got != "yes" {
+		t.Errorf("kept is %q", got)
+	}
+}
+
+// fill writes until there is no room.
+func fill(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	block := []byte(strings.Repeat("x", 1<<20))
+	for {
+		if _, err := f.Write(block); err != nil {
+			return nil
+		}
+	}
+}
