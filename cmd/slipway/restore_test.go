@@ -213,7 +213,7 @@ func TestLateSnapshotsAreShown(t *testing.T) {
 	}{
 		"in time":      {"", at(11), ""},
 		"late":         {"", at(13), "13h0m0s old, though one is wanted every 6h0m0s"},
-		"none yet":     {"", nil, ""},
+		"none yet":     {"", nil, "none is kept yet"},
 		"none is due":  {"etcd: {snapshots: {every: -1h}}\n", at(500), ""},
 		"a long while": {"etcd: {snapshots: {every: 300h}}\n", at(500), ""},
 	} {

@@ -169,7 +169,7 @@ func overdue(c *bootv1.Cluster, kept []*bootv1.Snapshot, now time.Time) string {
 	}
 	every := doc.Etcd.Snapshots.Every
 	if len(kept) == 0 {
-		return "" // it is new: the first is taken once etcd has started
+		return "Snapshots: none is kept yet. The first is taken within a minute or two of etcd's start; if it stays so, the boot service's log says why"
 	}
 	newest := kept[len(kept)-1].GetTaken().AsTime()
 	if age := now.Sub(newest); age > 2*every {

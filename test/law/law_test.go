@@ -59,6 +59,7 @@ var libraryDoors = []door{
 	{"github.com/pin/tftp", []string{"bootsvc/tftp"}, "packets are values of our own everywhere else"},
 	{"github.com/containerd/containerd", []string{"nodeinit/worker"}, "one place speaks to the container runtime"},
 	{"go.etcd.io/etcd/server", []string{"bootsvc/store", "controlplane/etcd"}, "the store's server is nobody else's business"},
+	{"go.etcd.io/bbolt", []string{"bootsvc/snapshot"}, "one place looks into files that are etcd's own"},
 	{"k8s.io/client-go", []string{"controlplane", "cmd/slipway"}, "init must stay small"},
 }
 
