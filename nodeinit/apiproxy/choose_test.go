@@ -84,7 +84,7 @@ func TestMustMove(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	names := map[rune]Result{'+': OK, '!': NotReady, '.': Silent, 'x': Refused}
+	names := map[rune]Result{'+': OK, '!': NotReady, '~': Slow, '.': Silent, 'x': Refused}
 	for results, want := range map[string]Level{
 		"":       Unknown,
 		"+":      Healthy, // the first decides
@@ -94,9 +94,13 @@ func TestHealth(t *testing.T) {
 		"+!":     Healthy, // one beat missed
 		"+!!":    Unready,
 		"+!+!":   Healthy,
-		"+..":    Healthy,
-		"+...":   Dead,
-		"+..!..": Healthy,
+		"~":      Unready,
+		"+~~":    Healthy, // busy
+		"+~~~":   Unready,
+		"+~~+~~": Healthy,
+		"+.":     Healthy,
+		"+..":    Dead, // no power
+		"+.~.":   Healthy,
 		"+x":     Dead, // the process is gone
 		"x+":     Dead,
 		"x++":    Healthy,

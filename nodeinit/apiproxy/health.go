@@ -6,7 +6,7 @@ type Level int
 // The levels.
 const (
 	Dead    Level = iota // does not answer
-	Unready              // answers that it is not ready; it may still serve reads
+	Unready              // answers that it is not ready, or nothing; it may still serve some
 	Unknown              // not asked yet
 	Healthy
 )
@@ -20,16 +20,19 @@ type Result int
 const (
 	OK       Result = iota // ready
 	NotReady               // it answered something else
-	Silent                 // no answer in time, or not one of an API server of this cluster
+	Slow                   // it takes the question, and does not answer in time
+	Silent                 // it cannot be reached, or is no API server of this cluster
 	Refused                // nothing listens there
 )
 
 // How many of the same result in a row it takes. One that is refused needs no
-// second: the process is gone. A server that is busy may miss a beat or two.
+// second: the process is gone. A machine that is busy may be slow for a while,
+// and to leave it would only make the others as busy.
 const (
 	toHealthy = 2
 	toUnready = 2
-	toDead    = 3
+	toSlow    = 3
+	toDead    = 2
 )
 
 // health is what the results so far say. The zero value is an upstream that is
@@ -63,6 +66,8 @@ func verdict(r Result) (level Level, enough int) {
 		return Healthy, toHealthy
 	case NotReady:
 		return Unready, toUnready
+	case Slow:
+		return Unready, toSlow
 	case Silent:
 		return Dead, toDead
 	default:

@@ -2,6 +2,7 @@ package apiproxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,19 +23,20 @@ const (
 
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: 2 * time.Second, Count: 3}
 
+// dialer makes connections that end when what they sent is not acknowledged
+// within some time.
+func dialer(within time.Duration) *net.Dialer {
+	return &net.Dialer{Timeout: dialWithin, KeepAliveConfig: keepAlive, Control: func(_, _ string, conn syscall.RawConn) (err error) {
+		ctlErr := conn.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(within.Milliseconds()))
+		})
+		return errors.Join(ctlErr, err)
+	}}
+}
+
 // dial connects to an upstream.
 func dial(ctx context.Context, addr string) (*net.TCPConn, error) {
-	dialer := net.Dialer{Timeout: dialWithin, KeepAliveConfig: keepAlive, Control: func(_, _ string, conn syscall.RawConn) error {
-		var err error
-		ctlErr := conn.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence.Milliseconds()))
-		})
-		if ctlErr != nil {
-			return ctlErr
-		}
-		return err
-	}}
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	conn, err := dialer(silence).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,12 @@ import (
 )
 
 // answerWithin is how long an API server may take to say that it is ready.
-// With toDead it says how soon a machine that lost its power is given up.
-const answerWithin = 2500 * time.Millisecond
+// takenWithin is how long its machine may take to acknowledge the question: with
+// dialWithin and toDead it says how soon one that lost its power is given up.
+const (
+	answerWithin = 5 * time.Second
+	takenWithin  = 2 * time.Second
+)
 
 // Prober makes the question to one upstream, which is then asked once a second,
 // and what ends it.
@@ -54,8 +58,14 @@ func (s *session) ask(ctx context.Context) Result {
 		return NotReady
 	}
 	s.hangUp()
-	if errors.Is(err, syscall.ECONNREFUSED) {
+	var op *net.OpError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
 		return Refused
+	case errors.As(err, &op) && op.Op == "dial":
+		return Silent
+	case errors.Is(err, context.DeadlineExceeded):
+		return Slow
 	}
 	return Silent
 }
@@ -93,7 +103,7 @@ func (s *session) connect() error {
 	}
 	s.ca = ca
 	s.transport = &http.Transport{
-		DialContext:     (&net.Dialer{}).DialContext,
+		DialContext:     dialer(takenWithin).DialContext,
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool},
 	}
 	return nil

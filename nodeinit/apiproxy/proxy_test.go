@@ -58,7 +58,7 @@ func (s *apiServer) addr() string { return s.Listener.Addr().String() }
 // becomes has the probes come to r, and returns when that has been noticed.
 func (s *apiServer) becomes(r Result) {
 	s.result.Store(int32(r))
-	for range toDead + 2 {
+	for range toSlow + 2 {
 		<-s.probed
 	}
 }

@@ -11,12 +11,13 @@ import (
 const (
 	ready   = 200 // its API server is ready
 	serving = 100 // it answers, though etcd does not: people still reach something that can say so
+	taking  = 1   // it takes connections and does not answer in time: hung, or very busy
 	out     = 0
 )
 
 // answerWithin is how long an API server may take to answer. One whose etcd is
 // gone finds that out after 2 s.
-const answerWithin = 3 * time.Second
+const answerWithin = 5 * time.Second
 
 // agreeing is how many looks in a row it takes to become worse: one may be late.
 const agreeing = 2
@@ -29,17 +30,19 @@ func newLook(addr, caFile string) func(context.Context) uint8 {
 		late := make(chan apiproxy.Result, 1)
 		go func() { late <- isServing(ctx) }() // ends within answerWithin
 		first := isReady(ctx)
-		second := <-late
-		return priority(first == apiproxy.OK, second == apiproxy.OK)
+		return priority(first, <-late)
 	}
 }
 
-func priority(isReady, isServing bool) uint8 {
+// priority is what /readyz and /livez without etcd come to.
+func priority(isReady, isServing apiproxy.Result) uint8 {
 	switch {
-	case isReady:
+	case isReady == apiproxy.OK:
 		return ready
-	case isServing:
+	case isServing == apiproxy.OK:
 		return serving
+	case isServing == apiproxy.Slow:
+		return taking
 	}
 	return out
 }

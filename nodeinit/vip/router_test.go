@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"slipway/nodeinit/apiproxy"
 )
 
 var file = File{VirtualIP: netip.MustParseAddr("192.0.2.50"), Link: "eth0", Address: middle, Peers: []netip.Addr{lower, higher}}
@@ -66,9 +68,18 @@ func TestParseFile(t *testing.T) {
 
 func TestPriority(t *testing.T) {
 	for _, test := range []struct {
-		isReady, isServing bool
+		isReady, isServing apiproxy.Result
 		want               uint8
-	}{{true, true, 200}, {true, false, 200}, {false, true, 100}, {false, false, 0}} {
+	}{
+		{apiproxy.OK, apiproxy.OK, 200},
+		{apiproxy.OK, apiproxy.Slow, 200},
+		{apiproxy.NotReady, apiproxy.OK, 100},
+		{apiproxy.Slow, apiproxy.OK, 100}, // it waits for an etcd without quorum
+		{apiproxy.Slow, apiproxy.Slow, 1},
+		{apiproxy.NotReady, apiproxy.NotReady, 0}, // it is ending
+		{apiproxy.Refused, apiproxy.Refused, 0},
+		{apiproxy.Silent, apiproxy.Silent, 0}, // something else listens there
+	} {
 		if got := priority(test.isReady, test.isServing); got != test.want {
 			t.Errorf("%+v: %d", test, got)
 		}

@@ -1,9 +1,11 @@
 package apiproxy
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -12,6 +14,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -24,8 +28,10 @@ const (
 	first  = "10.97.0.11:6443"
 	second = "10.97.0.12:6443"
 
-	// noticed is how soon a machine without power is, at the latest.
+	// noticed is how soon a machine without power is, at the latest; hung how
+	// soon a process that does not answer.
 	noticed = 12 * time.Second
+	hung    = 25 * time.Second
 )
 
 // site is a worker with its balancer, which is the test's process, and two API
@@ -57,8 +63,9 @@ func newSite(t *testing.T) *site {
 	}
 	s.addr = listener.Addr().String()
 	read := func() ([]byte, error) { return file.Data, nil }
-	prober := apiproxy.NewProber(filepath.Join(s.dir, "ca.crt"), "/readyz", 2500*time.Millisecond)
-	proxy := apiproxy.New(slog.New(slog.NewTextHandler(t.Output(), nil)), read, prober, 1)
+	prober := apiproxy.NewProber(filepath.Join(s.dir, "ca.crt"), "/readyz", 5*time.Second)
+	log, says := io.Pipe()
+	proxy := apiproxy.New(slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), says), nil)), read, prober, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- proxy.Run(ctx, listener) }()
@@ -68,6 +75,13 @@ func newSite(t *testing.T) *site {
 			t.Errorf("the balancer ended with %v", err)
 		}
 	})
+	for lines, healthy := bufio.NewScanner(log), 0; healthy < 2 && lines.Scan(); {
+		if strings.Contains(lines.Text(), "upstream is healthy") {
+			healthy++
+		}
+	}
+	go func() { _, _ = io.Copy(io.Discard, log) }()
+	t.Cleanup(func() { _ = log.Close() })
 	return s
 }
 
@@ -165,20 +179,36 @@ func TestMachineLosesItsPower(t *testing.T) {
 func TestProcessIsStopped(t *testing.T) {
 	s := newSite(t)
 	client := s.client()
-	client.Timeout = 2 * noticed
+	client.Timeout = 2 * hung
 	used := s.ask(client, s.addr)
 	begin := time.Now()
-	if err := s.servers[used].Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, s.servers[used])
 	if got := s.ask(client, s.addr); got == used {
 		t.Errorf("answered by %q, which is stopped", got)
 	}
 	if got := s.ask(client, s.addr); got == used || got == "" {
 		t.Errorf("answered by %q, want the other", got)
 	}
-	if took := time.Since(begin); took > noticed {
+	if took := time.Since(begin); took > hung {
 		t.Errorf("it took %v", took)
 	}
 	t.Logf("the component goes on after %.1f s", time.Since(begin).Seconds())
+}
+
+// stop returns when every thread of the process has stopped (proc_pid_stat(5)).
+func stop(t *testing.T, process *os.Process) {
+	t.Helper()
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for running := true; running && t.Context().Err() == nil; {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", process.Pid))
+		if err != nil || len(threads) == 0 {
+			t.Fatalf("process %d has ended", process.Pid)
+		}
+		running = slices.ContainsFunc(threads, func(path string) bool {
+			stat, _ := os.ReadFile(path)
+			return !strings.Contains(string(stat), ") T ")
+		})
+	}
 }
