@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"time"
 
 	"slipway/bootsvc/inventory"
+	"slipway/bootsvc/store"
 )
 
 // turnInterval is how often rotations are looked at though no machine reports.
@@ -96,10 +98,10 @@ func (o *Office) Turn(ctx context.Context, log *slog.Logger) error {
 	return errors.Join(errs...)
 }
 
-// turn moves on one cluster's rotations, and notes it in the timelines of its
-// control planes. Between its look and its writing, machines may only have
-// taken a newer config, which changes no verdict; if somebody changed the
-// rotations meanwhile, it leaves them for the next turn.
+// turn moves on one cluster's rotations and notes it in the timelines of its
+// control planes, both or neither. Between its look and its writing, machines
+// may only have taken a newer config, which changes no verdict; if somebody
+// changed the keys meanwhile, it leaves them for the next turn.
 func (o *Office) turn(ctx context.Context, name string) (passed []Rotation, err error) {
 	keys, err := o.keys.Get(ctx, name)
 	if err != nil || len(keys.Rotations) == 0 {
@@ -117,17 +119,21 @@ func (o *Office) turn(ctx context.Context, name string) (passed []Rotation, err 
 	if err != nil || slices.EqualFunc(next.Rotations, keys.Rotations, Rotation.same) {
 		return nil, err
 	}
-	stale := false
-	_, err = o.keys.Update(ctx, name, func(k *Keys) error {
-		if stale = !slices.EqualFunc(k.Rotations, keys.Rotations, Rotation.same); !stale {
-			*k = next
+	err = o.store.Atomically(ctx, func(tx *store.Tx) error {
+		now, err := o.keys.Load(tx, name)
+		if err != nil {
+			return err
 		}
-		return nil
+		if !reflect.DeepEqual(now, keys) {
+			passed = nil
+			return nil
+		}
+		return errors.Join(o.keys.Save(tx, name, next), o.noteRotations(tx, c, passed))
 	})
-	if err != nil || stale {
+	if err != nil {
 		return nil, err
 	}
-	return passed, o.noteRotations(ctx, c, passed)
+	return passed, nil
 }
 
 // same says whether r is as another is.
@@ -143,7 +149,7 @@ func (r Rotation) name() string {
 	return string(r.Phase)
 }
 
-func (o *Office) noteRotations(ctx context.Context, c Cluster, passed []Rotation) error {
+func (o *Office) noteRotations(tx *store.Tx, c Cluster, passed []Rotation) error {
 	var events []inventory.Event
 	for _, r := range passed {
 		events = append(events, inventory.Event{Name: "rotation", Detail: fmt.Sprintf("%s: %s", r.What, r.name()), At: o.now()})
@@ -152,7 +158,8 @@ func (o *Office) noteRotations(ctx context.Context, c Cluster, passed []Rotation
 		return nil
 	}
 	for _, m := range c.controlPlanes() {
-		if err := o.inventory.Record(ctx, m.ID, events...); err != nil {
+		err := o.inventory.ChangeIn(tx, m.ID, func(*inventory.Machine) ([]inventory.Event, error) { return events, nil })
+		if err != nil {
 			return err
 		}
 	}
