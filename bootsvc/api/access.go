@@ -44,9 +44,10 @@ func Access() map[string][]Role {
 		bootv1connect.MachineServiceFetchSnapshotProcedure:    {Machine},
 		bootv1connect.MachineServiceRenewCertificateProcedure: {Machine},
 
-		bootv1connect.InventoryServiceListMachinesProcedure: {Reader, Operator, Admin},
-		bootv1connect.InventoryServiceGetMachineProcedure:   {Reader, Operator, Admin},
-		bootv1connect.InventoryServiceApproveProcedure:      {Operator, Admin},
+		bootv1connect.InventoryServiceListMachinesProcedure:     {Reader, Operator, Admin},
+		bootv1connect.InventoryServiceGetMachineProcedure:       {Reader, Operator, Admin},
+		bootv1connect.InventoryServiceApproveProcedure:          {Operator, Admin},
+		bootv1connect.InventoryServiceRenewCredentialsProcedure: {Reader, Backup, Operator, Admin},
 
 		bootv1connect.ClusterServiceGetClusterProcedure:     {Reader, Backup, Operator, Admin},
 		bootv1connect.ClusterServiceCreateClusterProcedure:  {Admin},

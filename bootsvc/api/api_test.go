@@ -20,6 +20,7 @@ import (
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/bootsvc/api/client"
 	"slipway/bootsvc/assign"
 	"slipway/bootsvc/enroll"
 	"slipway/bootsvc/inventory"
@@ -42,7 +43,7 @@ type site struct {
 
 func newCA(t *testing.T, name string) pki.CA {
 	t.Helper()
-	ca, err := pki.NewCA(name, time.Now(), time.Hour)
+	ca, err := pki.NewCA(name, time.Now(), 10*365*24*time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +86,7 @@ func start(t *testing.T, rules enroll.Rules) *site {
 	ca := newCA(t, "boot service")
 	machines := inventory.New(state, log, metrics)
 	desk := &enroll.Desk{Inventory: machines, CA: ca, Rules: rules, Now: time.Now}
-	shown := keyPair(t, ca, pki.Request{CommonName: "slipway", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Server: true})
+	shown := keyPair(t, ca, pki.Request{CommonName: "slipway", DNSNames: []string{client.ServerName}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Server: true})
 	snapshots, err := snapshot.Open(filepath.Join(dir, "snapshots"), log, time.Now)
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"connectrpc.com/connect"
@@ -16,7 +15,8 @@ func clusterCommand() *cobra.Command {
 	r := &remote{}
 	cmd := &cobra.Command{Use: "cluster", Short: "Make clusters of approved machines, and reach them"}
 	r.register(cmd)
-	cmd.AddCommand(clusterCreateCommand(r), clusterDocumentCommand(r), clusterUpdateCommand(r), clusterDeleteCommand(r), clusterStatusCommand(r), clusterKubeconfigCommand(r))
+	cmd.AddCommand(clusterCreateCommand(r), clusterDocumentCommand(r), clusterUpdateCommand(r), clusterDeleteCommand(r), clusterStatusCommand(r))
+	cmd.AddCommand(clusterKubeconfigCommand(r), clusterCredentialCommand(r))
 	cmd.AddCommand(clusterRotateCACommand(r), clusterRotateKeyCommand(r))
 	cmd.AddCommand(clusterSnapshotCommand(r), clusterSnapshotsCommand(r), clusterRestoreCommand(r), clusterRecoverCommand(r))
 	return cmd
@@ -75,37 +75,6 @@ func memberState(e *bootv1.EtcdState) string {
 		return "leader"
 	}
 	return "voter"
-}
-
-func clusterKubeconfigCommand(r *remote) *cobra.Command {
-	var file string
-	cmd := &cobra.Command{
-		Use:   "kubeconfig [NAME]",
-		Short: "Issue admin credentials for a cluster, valid for a day",
-		Example: `  slipway cluster kubeconfig --file kubeconfig
-  KUBECONFIG=kubeconfig kubectl get nodes`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
-			answer, err := c.Clusters.Kubeconfig(cmd.Context(), connect.NewRequest(&bootv1.KubeconfigRequest{Name: optional(args)}))
-			if err != nil {
-				return err
-			}
-			if file == "" {
-				_, err = cmd.OutOrStdout().Write(answer.Msg.GetKubeconfig())
-				return err
-			}
-			if err := os.WriteFile(file, answer.Msg.GetKubeconfig(), 0o600); err != nil {
-				return fmt.Errorf("write kubeconfig: %w", err)
-			}
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&file, "file", "", "file to write, mode 0600 (default: standard output)")
-	return cmd
 }
 
 func optional(args []string) string {

@@ -15,9 +15,12 @@ import (
 )
 
 // credentials are what is read of a kubeconfig that the boot service issued:
-// where a cluster's API is, its CA, and a person's certificate and key, PEM.
+// which cluster it is of, where its API is, its CA, and a person's name,
+// certificate and key, PEM.
 type credentials struct {
+	cluster       string
 	server        string
+	user          string
 	ca, cert, key []byte
 }
 
@@ -25,12 +28,14 @@ type credentials struct {
 func readCredentials(kubeconfig []byte) (c credentials, err error) {
 	var file struct {
 		Clusters []struct {
+			Name    string `yaml:"name"`
 			Cluster struct {
 				Server string `yaml:"server"`
 				CA     string `yaml:"certificate-authority-data"`
 			} `yaml:"cluster"`
 		} `yaml:"clusters"`
 		Users []struct {
+			Name string `yaml:"name"`
 			User struct {
 				Cert string `yaml:"client-certificate-data"`
 				Key  string `yaml:"client-key-data"`
@@ -44,7 +49,7 @@ func readCredentials(kubeconfig []byte) (c credentials, err error) {
 		return c, errors.New("read kubeconfig: it is not of one cluster and one user")
 	}
 	var errs [3]error
-	c.server = file.Clusters[0].Cluster.Server
+	c.cluster, c.server, c.user = file.Clusters[0].Name, file.Clusters[0].Cluster.Server, file.Users[0].Name
 	c.ca, errs[0] = base64.StdEncoding.DecodeString(file.Clusters[0].Cluster.CA)
 	c.cert, errs[1] = base64.StdEncoding.DecodeString(file.Users[0].User.Cert)
 	c.key, errs[2] = base64.StdEncoding.DecodeString(file.Users[0].User.Key)

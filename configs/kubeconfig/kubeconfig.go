@@ -13,7 +13,8 @@ import (
 )
 
 // Config is one cluster, one user and the context that joins them. Exactly one
-// kind of credential is set: a token, files, or certificate and key themselves.
+// kind of credential is set: a token, files, certificate and key themselves, or a
+// program that gives them.
 type Config struct {
 	Cluster string // the cluster's name; the context has the same name
 	Server  string // https://host:port
@@ -26,6 +27,11 @@ type Config struct {
 	KeyFile  string
 	Cert     string // PEM
 	Key      secret.String
+
+	// Command is a program, with its arguments, that the client asks for
+	// credentials whenever it has none that are good
+	// (client.authentication.k8s.io/v1).
+	Command []string
 }
 
 // Encode gives the file's text. It holds the credential: write it 0600.
@@ -38,7 +44,7 @@ func (c Config) Encode() ([]byte, error) {
 		}}},
 		Users: []namedUser{{c.User, userEntry{
 			Token: c.Token.Reveal(), CertFile: c.CertFile, KeyFile: c.KeyFile,
-			Cert: []byte(c.Cert), Key: []byte(c.Key.Reveal()),
+			Cert: []byte(c.Cert), Key: []byte(c.Key.Reveal()), Exec: execOf(c.Command),
 		}}},
 		Contexts:       []namedContext{{c.Cluster, contextEntry{c.Cluster, c.User}}},
 		CurrentContext: c.Cluster,
@@ -80,6 +86,22 @@ type userEntry struct {
 	KeyFile  string `yaml:"client-key,omitempty"`
 	Cert     base64 `yaml:"client-certificate-data,omitempty"`
 	Key      base64 `yaml:"client-key-data,omitempty"`
+
+	Exec *execEntry `yaml:"exec,omitempty"`
+}
+
+type execEntry struct {
+	APIVersion      string   `yaml:"apiVersion"`
+	Command         string   `yaml:"command"`
+	Args            []string `yaml:"args,omitempty"`
+	InteractiveMode string   `yaml:"interactiveMode"`
+}
+
+func execOf(command []string) *execEntry {
+	if len(command) == 0 {
+		return nil
+	}
+	return &execEntry{APIVersion: "client.authentication.k8s.io/v1", Command: command[0], Args: command[1:], InteractiveMode: "Never"}
 }
 
 type namedContext struct {

@@ -26,6 +26,10 @@ func TestEncode(t *testing.T) {
 			Config{Cluster: "prod", Server: "https://192.0.2.1:6443", CA: "ca", User: "me", Cert: "cert", Key: secret.New("key")},
 			"certificate-authority-data: Y2E= | client-certificate-data: Y2VydA== | client-key-data: a2V5",
 		},
+		"program": {
+			Config{Cluster: "prod", Server: "https://192.0.2.1:6443", CA: "ca", User: "me", Command: []string{"/bin/slipway", "cluster", "credential"}},
+			"certificate-authority-data: Y2E= | apiVersion: client.authentication.k8s.io/v1 | command: /bin/slipway",
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -36,7 +40,8 @@ func TestEncode(t *testing.T) {
 			var got []string
 			for line := range strings.Lines(string(text)) {
 				line = strings.TrimSpace(line)
-				if strings.HasPrefix(line, "certificate") || strings.HasPrefix(line, "client") || strings.HasPrefix(line, "token") {
+				if strings.HasPrefix(line, "certificate") || strings.HasPrefix(line, "client") || strings.HasPrefix(line, "token") ||
+					strings.HasPrefix(line, "command: ") || strings.HasPrefix(line, "apiVersion: client") {
 					got = append(got, line)
 				}
 			}

@@ -1607,6 +1607,86 @@ func (x *ApproveResponse) GetMachine() *Machine {
 	return nil
 }
 
+type RenewCredentialsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewCredentialsRequest) Reset() {
+	*x = RenewCredentialsRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCredentialsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCredentialsRequest) ProtoMessage() {}
+
+func (x *RenewCredentialsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCredentialsRequest.ProtoReflect.Descriptor instead.
+func (*RenewCredentialsRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{26}
+}
+
+type RenewCredentialsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewCredentialsResponse) Reset() {
+	*x = RenewCredentialsResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCredentialsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCredentialsResponse) ProtoMessage() {}
+
+func (x *RenewCredentialsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCredentialsResponse.ProtoReflect.Descriptor instead.
+func (*RenewCredentialsResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RenewCredentialsResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
 type CreateClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -1616,7 +1696,7 @@ type CreateClusterRequest struct {
 
 func (x *CreateClusterRequest) Reset() {
 	*x = CreateClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[26]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1708,7 @@ func (x *CreateClusterRequest) String() string {
 func (*CreateClusterRequest) ProtoMessage() {}
 
 func (x *CreateClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[26]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1721,7 @@ func (x *CreateClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClusterRequest.ProtoReflect.Descriptor instead.
 func (*CreateClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{26}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateClusterRequest) GetCluster() []byte {
@@ -1660,7 +1740,7 @@ type CreateClusterResponse struct {
 
 func (x *CreateClusterResponse) Reset() {
 	*x = CreateClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[27]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1752,7 @@ func (x *CreateClusterResponse) String() string {
 func (*CreateClusterResponse) ProtoMessage() {}
 
 func (x *CreateClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[27]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1765,7 @@ func (x *CreateClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClusterResponse.ProtoReflect.Descriptor instead.
 func (*CreateClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{27}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateClusterResponse) GetCluster() *Cluster {
@@ -1704,7 +1784,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[28]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1796,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[28]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1809,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{28}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetClusterRequest) GetName() string {
@@ -1748,7 +1828,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[29]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1840,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[29]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +1853,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{29}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetClusterResponse) GetCluster() *Cluster {
@@ -1796,7 +1876,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[30]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +1888,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[30]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +1901,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{30}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Cluster) GetName() string {
@@ -1871,7 +1951,7 @@ type Rotation struct {
 
 func (x *Rotation) Reset() {
 	*x = Rotation{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[31]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +1963,7 @@ func (x *Rotation) String() string {
 func (*Rotation) ProtoMessage() {}
 
 func (x *Rotation) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[31]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +1976,7 @@ func (x *Rotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rotation.ProtoReflect.Descriptor instead.
 func (*Rotation) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{31}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Rotation) GetWhat() string {
@@ -1937,7 +2017,7 @@ type UpdateClusterRequest struct {
 
 func (x *UpdateClusterRequest) Reset() {
 	*x = UpdateClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[32]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2029,7 @@ func (x *UpdateClusterRequest) String() string {
 func (*UpdateClusterRequest) ProtoMessage() {}
 
 func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[32]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2042,7 @@ func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClusterRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{32}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UpdateClusterRequest) GetCluster() []byte {
@@ -1988,7 +2068,7 @@ type UpdateClusterResponse struct {
 
 func (x *UpdateClusterResponse) Reset() {
 	*x = UpdateClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[33]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2080,7 @@ func (x *UpdateClusterResponse) String() string {
 func (*UpdateClusterResponse) ProtoMessage() {}
 
 func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[33]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2093,7 @@ func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClusterResponse.ProtoReflect.Descriptor instead.
 func (*UpdateClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{33}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UpdateClusterResponse) GetCluster() *Cluster {
@@ -2032,7 +2112,7 @@ type DeleteClusterRequest struct {
 
 func (x *DeleteClusterRequest) Reset() {
 	*x = DeleteClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2124,7 @@ func (x *DeleteClusterRequest) String() string {
 func (*DeleteClusterRequest) ProtoMessage() {}
 
 func (x *DeleteClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2137,7 @@ func (x *DeleteClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClusterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{34}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DeleteClusterRequest) GetName() string {
@@ -2075,7 +2155,7 @@ type DeleteClusterResponse struct {
 
 func (x *DeleteClusterResponse) Reset() {
 	*x = DeleteClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2167,7 @@ func (x *DeleteClusterResponse) String() string {
 func (*DeleteClusterResponse) ProtoMessage() {}
 
 func (x *DeleteClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2180,7 @@ func (x *DeleteClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClusterResponse.ProtoReflect.Descriptor instead.
 func (*DeleteClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{35}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{37}
 }
 
 type Snapshot struct {
@@ -2118,7 +2198,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2210,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2223,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{36}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Snapshot) GetId() string {
@@ -2204,7 +2284,7 @@ type TakeSnapshotRequest struct {
 
 func (x *TakeSnapshotRequest) Reset() {
 	*x = TakeSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2296,7 @@ func (x *TakeSnapshotRequest) String() string {
 func (*TakeSnapshotRequest) ProtoMessage() {}
 
 func (x *TakeSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2309,7 @@ func (x *TakeSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*TakeSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{37}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TakeSnapshotRequest) GetCluster() string {
@@ -2248,7 +2328,7 @@ type TakeSnapshotResponse struct {
 
 func (x *TakeSnapshotResponse) Reset() {
 	*x = TakeSnapshotResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2340,7 @@ func (x *TakeSnapshotResponse) String() string {
 func (*TakeSnapshotResponse) ProtoMessage() {}
 
 func (x *TakeSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2353,7 @@ func (x *TakeSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*TakeSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{38}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TakeSnapshotResponse) GetSnapshot() *Snapshot {
@@ -2292,7 +2372,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2384,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +2397,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{39}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListSnapshotsRequest) GetCluster() string {
@@ -2336,7 +2416,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2428,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2441,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{40}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
@@ -2380,7 +2460,7 @@ type ReadSnapshotRequest struct {
 
 func (x *ReadSnapshotRequest) Reset() {
 	*x = ReadSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2472,7 @@ func (x *ReadSnapshotRequest) String() string {
 func (*ReadSnapshotRequest) ProtoMessage() {}
 
 func (x *ReadSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2485,7 @@ func (x *ReadSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*ReadSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{41}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadSnapshotRequest) GetId() string {
@@ -2425,7 +2505,7 @@ type UploadSnapshotRequest struct {
 
 func (x *UploadSnapshotRequest) Reset() {
 	*x = UploadSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2437,7 +2517,7 @@ func (x *UploadSnapshotRequest) String() string {
 func (*UploadSnapshotRequest) ProtoMessage() {}
 
 func (x *UploadSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2450,7 +2530,7 @@ func (x *UploadSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*UploadSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{42}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UploadSnapshotRequest) GetCluster() string {
@@ -2476,7 +2556,7 @@ type UploadSnapshotResponse struct {
 
 func (x *UploadSnapshotResponse) Reset() {
 	*x = UploadSnapshotResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2488,7 +2568,7 @@ func (x *UploadSnapshotResponse) String() string {
 func (*UploadSnapshotResponse) ProtoMessage() {}
 
 func (x *UploadSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2501,7 +2581,7 @@ func (x *UploadSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*UploadSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{43}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *UploadSnapshotResponse) GetSnapshot() *Snapshot {
@@ -2523,7 +2603,7 @@ type RestoreClusterRequest struct {
 
 func (x *RestoreClusterRequest) Reset() {
 	*x = RestoreClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2535,7 +2615,7 @@ func (x *RestoreClusterRequest) String() string {
 func (*RestoreClusterRequest) ProtoMessage() {}
 
 func (x *RestoreClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2548,7 +2628,7 @@ func (x *RestoreClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreClusterRequest.ProtoReflect.Descriptor instead.
 func (*RestoreClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{44}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RestoreClusterRequest) GetCluster() string {
@@ -2588,7 +2668,7 @@ type RestoreClusterResponse struct {
 
 func (x *RestoreClusterResponse) Reset() {
 	*x = RestoreClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2680,7 @@ func (x *RestoreClusterResponse) String() string {
 func (*RestoreClusterResponse) ProtoMessage() {}
 
 func (x *RestoreClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2693,7 @@ func (x *RestoreClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreClusterResponse.ProtoReflect.Descriptor instead.
 func (*RestoreClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{45}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RestoreClusterResponse) GetCluster() *Cluster {
@@ -2632,7 +2712,7 @@ type PlanRecoveryRequest struct {
 
 func (x *PlanRecoveryRequest) Reset() {
 	*x = PlanRecoveryRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2724,7 @@ func (x *PlanRecoveryRequest) String() string {
 func (*PlanRecoveryRequest) ProtoMessage() {}
 
 func (x *PlanRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2737,7 @@ func (x *PlanRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*PlanRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{46}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PlanRecoveryRequest) GetCluster() string {
@@ -2679,7 +2759,7 @@ type PlanRecoveryResponse struct {
 
 func (x *PlanRecoveryResponse) Reset() {
 	*x = PlanRecoveryResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2691,7 +2771,7 @@ func (x *PlanRecoveryResponse) String() string {
 func (*PlanRecoveryResponse) ProtoMessage() {}
 
 func (x *PlanRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2704,7 +2784,7 @@ func (x *PlanRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*PlanRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{47}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PlanRecoveryResponse) GetSurvivors() []*Survivor {
@@ -2749,7 +2829,7 @@ type Survivor struct {
 
 func (x *Survivor) Reset() {
 	*x = Survivor{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2841,7 @@ func (x *Survivor) String() string {
 func (*Survivor) ProtoMessage() {}
 
 func (x *Survivor) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2854,7 @@ func (x *Survivor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Survivor.ProtoReflect.Descriptor instead.
 func (*Survivor) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{48}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Survivor) GetMachine() string {
@@ -2829,7 +2909,7 @@ type RecoverClusterRequest struct {
 
 func (x *RecoverClusterRequest) Reset() {
 	*x = RecoverClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2841,7 +2921,7 @@ func (x *RecoverClusterRequest) String() string {
 func (*RecoverClusterRequest) ProtoMessage() {}
 
 func (x *RecoverClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2854,7 +2934,7 @@ func (x *RecoverClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverClusterRequest.ProtoReflect.Descriptor instead.
 func (*RecoverClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{49}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RecoverClusterRequest) GetCluster() string {
@@ -2880,7 +2960,7 @@ type RecoverClusterResponse struct {
 
 func (x *RecoverClusterResponse) Reset() {
 	*x = RecoverClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2892,7 +2972,7 @@ func (x *RecoverClusterResponse) String() string {
 func (*RecoverClusterResponse) ProtoMessage() {}
 
 func (x *RecoverClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2905,7 +2985,7 @@ func (x *RecoverClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverClusterResponse.ProtoReflect.Descriptor instead.
 func (*RecoverClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{50}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RecoverClusterResponse) GetCluster() *Cluster {
@@ -2925,7 +3005,7 @@ type RotateRequest struct {
 
 func (x *RotateRequest) Reset() {
 	*x = RotateRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3017,7 @@ func (x *RotateRequest) String() string {
 func (*RotateRequest) ProtoMessage() {}
 
 func (x *RotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3030,7 @@ func (x *RotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
 func (*RotateRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{51}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RotateRequest) GetCluster() string {
@@ -2976,7 +3056,7 @@ type RotateResponse struct {
 
 func (x *RotateResponse) Reset() {
 	*x = RotateResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2988,7 +3068,7 @@ func (x *RotateResponse) String() string {
 func (*RotateResponse) ProtoMessage() {}
 
 func (x *RotateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3001,7 +3081,7 @@ func (x *RotateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
 func (*RotateResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{52}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RotateResponse) GetCluster() *Cluster {
@@ -3020,7 +3100,7 @@ type KubeconfigRequest struct {
 
 func (x *KubeconfigRequest) Reset() {
 	*x = KubeconfigRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3032,7 +3112,7 @@ func (x *KubeconfigRequest) String() string {
 func (*KubeconfigRequest) ProtoMessage() {}
 
 func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3045,7 +3125,7 @@ func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigRequest.ProtoReflect.Descriptor instead.
 func (*KubeconfigRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{53}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *KubeconfigRequest) GetName() string {
@@ -3064,7 +3144,7 @@ type KubeconfigResponse struct {
 
 func (x *KubeconfigResponse) Reset() {
 	*x = KubeconfigResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3156,7 @@ func (x *KubeconfigResponse) String() string {
 func (*KubeconfigResponse) ProtoMessage() {}
 
 func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3169,7 @@ func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigResponse.ProtoReflect.Descriptor instead.
 func (*KubeconfigResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{54}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *KubeconfigResponse) GetKubeconfig() []byte {
@@ -3219,7 +3299,10 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05words\x18\x02 \x01(\tR\x05words\"E\n" +
 	"\x0fApproveResponse\x122\n" +
-	"\amachine\x18\x01 \x01(\v2\x18.slipway.boot.v1.MachineR\amachine\"0\n" +
+	"\amachine\x18\x01 \x01(\v2\x18.slipway.boot.v1.MachineR\amachine\"\x19\n" +
+	"\x17RenewCredentialsRequest\"<\n" +
+	"\x18RenewCredentialsResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"0\n" +
 	"\x14CreateClusterRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\"K\n" +
 	"\x15CreateClusterResponse\x122\n" +
@@ -3318,12 +3401,13 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x0fRedeemBootstrap\x12'.slipway.boot.v1.RedeemBootstrapRequest\x1a(.slipway.boot.v1.RedeemBootstrapResponse\x12X\n" +
 	"\rFetchSnapshot\x12%.slipway.boot.v1.FetchSnapshotRequest\x1a\x1e.slipway.boot.v1.SnapshotChunk0\x01\x12g\n" +
 	"\x10RenewCertificate\x12(.slipway.boot.v1.RenewCertificateRequest\x1a).slipway.boot.v1.RenewCertificateResponse\x12I\n" +
-	"\x06Report\x12\x1e.slipway.boot.v1.ReportRequest\x1a\x1f.slipway.boot.v1.ReportResponse2\x94\x02\n" +
+	"\x06Report\x12\x1e.slipway.boot.v1.ReportRequest\x1a\x1f.slipway.boot.v1.ReportResponse2\xfd\x02\n" +
 	"\x10InventoryService\x12[\n" +
 	"\fListMachines\x12$.slipway.boot.v1.ListMachinesRequest\x1a%.slipway.boot.v1.ListMachinesResponse\x12U\n" +
 	"\n" +
 	"GetMachine\x12\".slipway.boot.v1.GetMachineRequest\x1a#.slipway.boot.v1.GetMachineResponse\x12L\n" +
-	"\aApprove\x12\x1f.slipway.boot.v1.ApproveRequest\x1a .slipway.boot.v1.ApproveResponse2\xc6\t\n" +
+	"\aApprove\x12\x1f.slipway.boot.v1.ApproveRequest\x1a .slipway.boot.v1.ApproveResponse\x12g\n" +
+	"\x10RenewCredentials\x12(.slipway.boot.v1.RenewCredentialsRequest\x1a).slipway.boot.v1.RenewCredentialsResponse2\xc6\t\n" +
 	"\x0eClusterService\x12^\n" +
 	"\rCreateCluster\x12%.slipway.boot.v1.CreateClusterRequest\x1a&.slipway.boot.v1.CreateClusterResponse\x12U\n" +
 	"\n" +
@@ -3354,7 +3438,7 @@ func file_bootsvc_api_bootv1_boot_proto_rawDescGZIP() []byte {
 }
 
 var file_bootsvc_api_bootv1_boot_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(EnrollResponse_State)(0),        // 0: slipway.boot.v1.EnrollResponse.State
 	(*NIC)(nil),                      // 1: slipway.boot.v1.NIC
@@ -3383,68 +3467,70 @@ var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(*GetMachineResponse)(nil),       // 24: slipway.boot.v1.GetMachineResponse
 	(*ApproveRequest)(nil),           // 25: slipway.boot.v1.ApproveRequest
 	(*ApproveResponse)(nil),          // 26: slipway.boot.v1.ApproveResponse
-	(*CreateClusterRequest)(nil),     // 27: slipway.boot.v1.CreateClusterRequest
-	(*CreateClusterResponse)(nil),    // 28: slipway.boot.v1.CreateClusterResponse
-	(*GetClusterRequest)(nil),        // 29: slipway.boot.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),       // 30: slipway.boot.v1.GetClusterResponse
-	(*Cluster)(nil),                  // 31: slipway.boot.v1.Cluster
-	(*Rotation)(nil),                 // 32: slipway.boot.v1.Rotation
-	(*UpdateClusterRequest)(nil),     // 33: slipway.boot.v1.UpdateClusterRequest
-	(*UpdateClusterResponse)(nil),    // 34: slipway.boot.v1.UpdateClusterResponse
-	(*DeleteClusterRequest)(nil),     // 35: slipway.boot.v1.DeleteClusterRequest
-	(*DeleteClusterResponse)(nil),    // 36: slipway.boot.v1.DeleteClusterResponse
-	(*Snapshot)(nil),                 // 37: slipway.boot.v1.Snapshot
-	(*TakeSnapshotRequest)(nil),      // 38: slipway.boot.v1.TakeSnapshotRequest
-	(*TakeSnapshotResponse)(nil),     // 39: slipway.boot.v1.TakeSnapshotResponse
-	(*ListSnapshotsRequest)(nil),     // 40: slipway.boot.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil),    // 41: slipway.boot.v1.ListSnapshotsResponse
-	(*ReadSnapshotRequest)(nil),      // 42: slipway.boot.v1.ReadSnapshotRequest
-	(*UploadSnapshotRequest)(nil),    // 43: slipway.boot.v1.UploadSnapshotRequest
-	(*UploadSnapshotResponse)(nil),   // 44: slipway.boot.v1.UploadSnapshotResponse
-	(*RestoreClusterRequest)(nil),    // 45: slipway.boot.v1.RestoreClusterRequest
-	(*RestoreClusterResponse)(nil),   // 46: slipway.boot.v1.RestoreClusterResponse
-	(*PlanRecoveryRequest)(nil),      // 47: slipway.boot.v1.PlanRecoveryRequest
-	(*PlanRecoveryResponse)(nil),     // 48: slipway.boot.v1.PlanRecoveryResponse
-	(*Survivor)(nil),                 // 49: slipway.boot.v1.Survivor
-	(*RecoverClusterRequest)(nil),    // 50: slipway.boot.v1.RecoverClusterRequest
-	(*RecoverClusterResponse)(nil),   // 51: slipway.boot.v1.RecoverClusterResponse
-	(*RotateRequest)(nil),            // 52: slipway.boot.v1.RotateRequest
-	(*RotateResponse)(nil),           // 53: slipway.boot.v1.RotateResponse
-	(*KubeconfigRequest)(nil),        // 54: slipway.boot.v1.KubeconfigRequest
-	(*KubeconfigResponse)(nil),       // 55: slipway.boot.v1.KubeconfigResponse
-	(*timestamppb.Timestamp)(nil),    // 56: google.protobuf.Timestamp
+	(*RenewCredentialsRequest)(nil),  // 27: slipway.boot.v1.RenewCredentialsRequest
+	(*RenewCredentialsResponse)(nil), // 28: slipway.boot.v1.RenewCredentialsResponse
+	(*CreateClusterRequest)(nil),     // 29: slipway.boot.v1.CreateClusterRequest
+	(*CreateClusterResponse)(nil),    // 30: slipway.boot.v1.CreateClusterResponse
+	(*GetClusterRequest)(nil),        // 31: slipway.boot.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),       // 32: slipway.boot.v1.GetClusterResponse
+	(*Cluster)(nil),                  // 33: slipway.boot.v1.Cluster
+	(*Rotation)(nil),                 // 34: slipway.boot.v1.Rotation
+	(*UpdateClusterRequest)(nil),     // 35: slipway.boot.v1.UpdateClusterRequest
+	(*UpdateClusterResponse)(nil),    // 36: slipway.boot.v1.UpdateClusterResponse
+	(*DeleteClusterRequest)(nil),     // 37: slipway.boot.v1.DeleteClusterRequest
+	(*DeleteClusterResponse)(nil),    // 38: slipway.boot.v1.DeleteClusterResponse
+	(*Snapshot)(nil),                 // 39: slipway.boot.v1.Snapshot
+	(*TakeSnapshotRequest)(nil),      // 40: slipway.boot.v1.TakeSnapshotRequest
+	(*TakeSnapshotResponse)(nil),     // 41: slipway.boot.v1.TakeSnapshotResponse
+	(*ListSnapshotsRequest)(nil),     // 42: slipway.boot.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),    // 43: slipway.boot.v1.ListSnapshotsResponse
+	(*ReadSnapshotRequest)(nil),      // 44: slipway.boot.v1.ReadSnapshotRequest
+	(*UploadSnapshotRequest)(nil),    // 45: slipway.boot.v1.UploadSnapshotRequest
+	(*UploadSnapshotResponse)(nil),   // 46: slipway.boot.v1.UploadSnapshotResponse
+	(*RestoreClusterRequest)(nil),    // 47: slipway.boot.v1.RestoreClusterRequest
+	(*RestoreClusterResponse)(nil),   // 48: slipway.boot.v1.RestoreClusterResponse
+	(*PlanRecoveryRequest)(nil),      // 49: slipway.boot.v1.PlanRecoveryRequest
+	(*PlanRecoveryResponse)(nil),     // 50: slipway.boot.v1.PlanRecoveryResponse
+	(*Survivor)(nil),                 // 51: slipway.boot.v1.Survivor
+	(*RecoverClusterRequest)(nil),    // 52: slipway.boot.v1.RecoverClusterRequest
+	(*RecoverClusterResponse)(nil),   // 53: slipway.boot.v1.RecoverClusterResponse
+	(*RotateRequest)(nil),            // 54: slipway.boot.v1.RotateRequest
+	(*RotateResponse)(nil),           // 55: slipway.boot.v1.RotateResponse
+	(*KubeconfigRequest)(nil),        // 56: slipway.boot.v1.KubeconfigRequest
+	(*KubeconfigResponse)(nil),       // 57: slipway.boot.v1.KubeconfigResponse
+	(*timestamppb.Timestamp)(nil),    // 58: google.protobuf.Timestamp
 }
 var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	1,  // 0: slipway.boot.v1.Facts.nics:type_name -> slipway.boot.v1.NIC
 	2,  // 1: slipway.boot.v1.Facts.disks:type_name -> slipway.boot.v1.Disk
 	3,  // 2: slipway.boot.v1.EnrollRequest.facts:type_name -> slipway.boot.v1.Facts
 	0,  // 3: slipway.boot.v1.EnrollResponse.state:type_name -> slipway.boot.v1.EnrollResponse.State
-	56, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
-	56, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
+	58, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
+	58, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
 	16, // 6: slipway.boot.v1.ReportRequest.events:type_name -> slipway.boot.v1.Event
 	19, // 7: slipway.boot.v1.ReportRequest.etcd:type_name -> slipway.boot.v1.EtcdState
 	3,  // 8: slipway.boot.v1.Machine.facts:type_name -> slipway.boot.v1.Facts
-	56, // 9: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
+	58, // 9: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
 	16, // 10: slipway.boot.v1.Machine.timeline:type_name -> slipway.boot.v1.Event
 	19, // 11: slipway.boot.v1.Machine.etcd:type_name -> slipway.boot.v1.EtcdState
 	20, // 12: slipway.boot.v1.ListMachinesResponse.machines:type_name -> slipway.boot.v1.Machine
 	20, // 13: slipway.boot.v1.GetMachineResponse.machine:type_name -> slipway.boot.v1.Machine
 	20, // 14: slipway.boot.v1.ApproveResponse.machine:type_name -> slipway.boot.v1.Machine
-	31, // 15: slipway.boot.v1.CreateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	31, // 16: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	33, // 15: slipway.boot.v1.CreateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	33, // 16: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	20, // 17: slipway.boot.v1.Cluster.machines:type_name -> slipway.boot.v1.Machine
-	32, // 18: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
-	56, // 19: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
-	31, // 20: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	56, // 21: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
-	37, // 22: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
-	37, // 23: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
-	37, // 24: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
-	31, // 25: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	49, // 26: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
-	56, // 27: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
-	31, // 28: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	31, // 29: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	34, // 18: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
+	58, // 19: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
+	33, // 20: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	58, // 21: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
+	39, // 22: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	39, // 23: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
+	39, // 24: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	33, // 25: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	51, // 26: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
+	58, // 27: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
+	33, // 28: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	33, // 29: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	4,  // 30: slipway.boot.v1.EnrollService.Enroll:input_type -> slipway.boot.v1.EnrollRequest
 	6,  // 31: slipway.boot.v1.MachineService.FetchConfig:input_type -> slipway.boot.v1.FetchConfigRequest
 	8,  // 32: slipway.boot.v1.MachineService.AckConfig:input_type -> slipway.boot.v1.AckConfigRequest
@@ -3455,44 +3541,46 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	21, // 37: slipway.boot.v1.InventoryService.ListMachines:input_type -> slipway.boot.v1.ListMachinesRequest
 	23, // 38: slipway.boot.v1.InventoryService.GetMachine:input_type -> slipway.boot.v1.GetMachineRequest
 	25, // 39: slipway.boot.v1.InventoryService.Approve:input_type -> slipway.boot.v1.ApproveRequest
-	27, // 40: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
-	29, // 41: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
-	54, // 42: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
-	33, // 43: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
-	35, // 44: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
-	38, // 45: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
-	40, // 46: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
-	42, // 47: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
-	43, // 48: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
-	45, // 49: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
-	47, // 50: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
-	50, // 51: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
-	52, // 52: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
-	5,  // 53: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
-	7,  // 54: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
-	9,  // 55: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
-	11, // 56: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
-	13, // 57: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	15, // 58: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
-	18, // 59: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
-	22, // 60: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
-	24, // 61: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
-	26, // 62: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
-	28, // 63: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
-	30, // 64: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
-	55, // 65: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
-	34, // 66: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
-	36, // 67: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
-	39, // 68: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
-	41, // 69: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
-	13, // 70: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	44, // 71: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
-	46, // 72: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
-	48, // 73: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
-	51, // 74: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
-	53, // 75: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
-	53, // [53:76] is the sub-list for method output_type
-	30, // [30:53] is the sub-list for method input_type
+	27, // 40: slipway.boot.v1.InventoryService.RenewCredentials:input_type -> slipway.boot.v1.RenewCredentialsRequest
+	29, // 41: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
+	31, // 42: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
+	56, // 43: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
+	35, // 44: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
+	37, // 45: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
+	40, // 46: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
+	42, // 47: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
+	44, // 48: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
+	45, // 49: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
+	47, // 50: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
+	49, // 51: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
+	52, // 52: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
+	54, // 53: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
+	5,  // 54: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
+	7,  // 55: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
+	9,  // 56: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
+	11, // 57: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
+	13, // 58: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	15, // 59: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
+	18, // 60: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
+	22, // 61: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
+	24, // 62: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
+	26, // 63: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
+	28, // 64: slipway.boot.v1.InventoryService.RenewCredentials:output_type -> slipway.boot.v1.RenewCredentialsResponse
+	30, // 65: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
+	32, // 66: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
+	57, // 67: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
+	36, // 68: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
+	38, // 69: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
+	41, // 70: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
+	43, // 71: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
+	13, // 72: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	46, // 73: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
+	48, // 74: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
+	50, // 75: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
+	53, // 76: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
+	55, // 77: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
+	54, // [54:78] is the sub-list for method output_type
+	30, // [30:54] is the sub-list for method input_type
 	30, // [30:30] is the sub-list for extension type_name
 	30, // [30:30] is the sub-list for extension extendee
 	0,  // [0:30] is the sub-list for field type_name
@@ -3509,7 +3597,7 @@ func file_bootsvc_api_bootv1_boot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bootsvc_api_bootv1_boot_proto_rawDesc), len(file_bootsvc_api_bootv1_boot_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   55,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -16,6 +16,7 @@ import (
 	"os"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/goccy/go-yaml"
 
 	"slipway/bootsvc/api/bootv1/bootv1connect"
@@ -41,6 +42,8 @@ type Context struct {
 	CA          string        `yaml:"ca"`
 	Certificate string        `yaml:"certificate"`
 	Key         secret.String `yaml:"key"`
+
+	path string // of the file it was read from; empty: of none
 }
 
 // Load reads a context file.
@@ -65,6 +68,7 @@ func Load(path string) (Context, error) {
 			ps.Add(document.Index("servers", i), fmt.Sprintf("%q is not a server", server), "https://host:port")
 		}
 	}
+	c.path = path
 	return c, source.Err(ps)
 }
 
@@ -83,7 +87,8 @@ type Client struct {
 	Clusters  bootv1connect.ClusterServiceClient
 }
 
-// New returns a client. It connects when it is first used.
+// New returns a client. It connects when it is first used. That of a context
+// file renews the certificate there when its time comes.
 func (c Context) New() (*Client, error) {
 	config, err := c.TLS(ServerName)
 	if err != nil {
@@ -91,9 +96,15 @@ func (c Context) New() (*Client, error) {
 	}
 	transport := &http.Transport{DialContext: c.dial, ForceAttemptHTTP2: true, TLSClientConfig: config}
 	web := &http.Client{Transport: transport}
+	renew := &renewal{context: c}
+	renewing := connect.WithInterceptors(connect.UnaryInterceptorFunc(renew.wrap))
+	if c.path == "" {
+		renewing = connect.WithInterceptors()
+	}
+	renew.client = &Client{Inventory: bootv1connect.NewInventoryServiceClient(web, "https://"+ServerName)}
 	return &Client{
-		Inventory: bootv1connect.NewInventoryServiceClient(web, "https://"+ServerName),
-		Clusters:  bootv1connect.NewClusterServiceClient(web, "https://"+ServerName),
+		Inventory: bootv1connect.NewInventoryServiceClient(web, "https://"+ServerName, renewing),
+		Clusters:  bootv1connect.NewClusterServiceClient(web, "https://"+ServerName, renewing),
 	}, nil
 }
 

@@ -72,6 +72,9 @@ const (
 	// InventoryServiceApproveProcedure is the fully-qualified name of the InventoryService's Approve
 	// RPC.
 	InventoryServiceApproveProcedure = "/slipway.boot.v1.InventoryService/Approve"
+	// InventoryServiceRenewCredentialsProcedure is the fully-qualified name of the InventoryService's
+	// RenewCredentials RPC.
+	InventoryServiceRenewCredentialsProcedure = "/slipway.boot.v1.InventoryService/RenewCredentials"
 	// ClusterServiceCreateClusterProcedure is the fully-qualified name of the ClusterService's
 	// CreateCluster RPC.
 	ClusterServiceCreateClusterProcedure = "/slipway.boot.v1.ClusterService/CreateCluster"
@@ -419,6 +422,9 @@ type InventoryServiceClient interface {
 	// Approve approves the key whose words are given. Other words than the
 	// machine's are FAILED_PRECONDITION. It may be repeated.
 	Approve(context.Context, *connect.Request[bootv1.ApproveRequest]) (*connect.Response[bootv1.ApproveResponse], error)
+	// RenewCredentials signs the caller's own key again, with the name and the
+	// roles that its certificate has. Every person may, whatever the role.
+	RenewCredentials(context.Context, *connect.Request[bootv1.RenewCredentialsRequest]) (*connect.Response[bootv1.RenewCredentialsResponse], error)
 }
 
 // NewInventoryServiceClient constructs a client for the slipway.boot.v1.InventoryService service.
@@ -450,14 +456,21 @@ func NewInventoryServiceClient(httpClient connect.HTTPClient, baseURL string, op
 			connect.WithSchema(inventoryServiceMethods.ByName("Approve")),
 			connect.WithClientOptions(opts...),
 		),
+		renewCredentials: connect.NewClient[bootv1.RenewCredentialsRequest, bootv1.RenewCredentialsResponse](
+			httpClient,
+			baseURL+InventoryServiceRenewCredentialsProcedure,
+			connect.WithSchema(inventoryServiceMethods.ByName("RenewCredentials")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // inventoryServiceClient implements InventoryServiceClient.
 type inventoryServiceClient struct {
-	listMachines *connect.Client[bootv1.ListMachinesRequest, bootv1.ListMachinesResponse]
-	getMachine   *connect.Client[bootv1.GetMachineRequest, bootv1.GetMachineResponse]
-	approve      *connect.Client[bootv1.ApproveRequest, bootv1.ApproveResponse]
+	listMachines     *connect.Client[bootv1.ListMachinesRequest, bootv1.ListMachinesResponse]
+	getMachine       *connect.Client[bootv1.GetMachineRequest, bootv1.GetMachineResponse]
+	approve          *connect.Client[bootv1.ApproveRequest, bootv1.ApproveResponse]
+	renewCredentials *connect.Client[bootv1.RenewCredentialsRequest, bootv1.RenewCredentialsResponse]
 }
 
 // ListMachines calls slipway.boot.v1.InventoryService.ListMachines.
@@ -475,6 +488,11 @@ func (c *inventoryServiceClient) Approve(ctx context.Context, req *connect.Reque
 	return c.approve.CallUnary(ctx, req)
 }
 
+// RenewCredentials calls slipway.boot.v1.InventoryService.RenewCredentials.
+func (c *inventoryServiceClient) RenewCredentials(ctx context.Context, req *connect.Request[bootv1.RenewCredentialsRequest]) (*connect.Response[bootv1.RenewCredentialsResponse], error) {
+	return c.renewCredentials.CallUnary(ctx, req)
+}
+
 // InventoryServiceHandler is an implementation of the slipway.boot.v1.InventoryService service.
 type InventoryServiceHandler interface {
 	ListMachines(context.Context, *connect.Request[bootv1.ListMachinesRequest]) (*connect.Response[bootv1.ListMachinesResponse], error)
@@ -482,6 +500,9 @@ type InventoryServiceHandler interface {
 	// Approve approves the key whose words are given. Other words than the
 	// machine's are FAILED_PRECONDITION. It may be repeated.
 	Approve(context.Context, *connect.Request[bootv1.ApproveRequest]) (*connect.Response[bootv1.ApproveResponse], error)
+	// RenewCredentials signs the caller's own key again, with the name and the
+	// roles that its certificate has. Every person may, whatever the role.
+	RenewCredentials(context.Context, *connect.Request[bootv1.RenewCredentialsRequest]) (*connect.Response[bootv1.RenewCredentialsResponse], error)
 }
 
 // NewInventoryServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -509,6 +530,12 @@ func NewInventoryServiceHandler(svc InventoryServiceHandler, opts ...connect.Han
 		connect.WithSchema(inventoryServiceMethods.ByName("Approve")),
 		connect.WithHandlerOptions(opts...),
 	)
+	inventoryServiceRenewCredentialsHandler := connect.NewUnaryHandler(
+		InventoryServiceRenewCredentialsProcedure,
+		svc.RenewCredentials,
+		connect.WithSchema(inventoryServiceMethods.ByName("RenewCredentials")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/slipway.boot.v1.InventoryService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case InventoryServiceListMachinesProcedure:
@@ -517,6 +544,8 @@ func NewInventoryServiceHandler(svc InventoryServiceHandler, opts ...connect.Han
 			inventoryServiceGetMachineHandler.ServeHTTP(w, r)
 		case InventoryServiceApproveProcedure:
 			inventoryServiceApproveHandler.ServeHTTP(w, r)
+		case InventoryServiceRenewCredentialsProcedure:
+			inventoryServiceRenewCredentialsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -536,6 +565,10 @@ func (UnimplementedInventoryServiceHandler) GetMachine(context.Context, *connect
 
 func (UnimplementedInventoryServiceHandler) Approve(context.Context, *connect.Request[bootv1.ApproveRequest]) (*connect.Response[bootv1.ApproveResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.InventoryService.Approve is not implemented"))
+}
+
+func (UnimplementedInventoryServiceHandler) RenewCredentials(context.Context, *connect.Request[bootv1.RenewCredentialsRequest]) (*connect.Response[bootv1.RenewCredentialsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.InventoryService.RenewCredentials is not implemented"))
 }
 
 // ClusterServiceClient is a client for the slipway.boot.v1.ClusterService service.
