@@ -1,7 +1,12 @@
 // Package assign gives machines their place: it keeps the cluster documents,
 // claims the machines they name, makes each cluster's keys and renders a
-// machine's config from them. A machine gets its config once for each approved
-// key; cluster CA keys reach control-plane machines only.
+// machine's config from them. A machine gets its first config once for each
+// approved key, and changed ones in its turn; cluster CA keys reach
+// control-plane machines only.
+//
+// Three decisions are pure, and their tables are their tests: who starts etcd
+// (Etcd.next), whose turn a change is (due), and whether a change of the
+// document leaves etcd its quorum (keepsQuorum).
 //
 // It does not listen: bootsvc/api calls it for people and for machines.
 package assign
