@@ -120,9 +120,6 @@ func (m Machine) Next(e Event, newBoot bool) Machine {
 	if e.UUID != "" && m.Facts.UUID == "" {
 		m.Facts.UUID = e.UUID
 	}
-	if e.At.Before(later(m.Enrolment.Pending.Since, m.Enrolment.Approved.Since)) {
-		newBoot = false // written late: the boot it is of has shown its key since
-	}
 	switch {
 	case m.Phase == "":
 		m = m.Enter(enroll.Discovered)

@@ -164,24 +164,6 @@ func TestPhases(t *testing.T) {
 	}
 }
 
-func TestAnEventThatIsWrittenLateIsNoNewBoot(t *testing.T) {
-	key := Key{Hash: "key", Since: at(1, "enrolled").At}
-	for name, test := range map[string]struct {
-		enrolment Enrolment
-		when      float64
-		want      enroll.Phase
-	}{
-		"before it was approved":        {Enrolment{Approved: key}, 0.9, enroll.Approved},
-		"before its new key":            {Enrolment{Approved: Key{Hash: "old", Since: powerOn}, Pending: key}, 0.9, enroll.Approved},
-		"after it was approved: a boot": {Enrolment{Approved: key}, 1.1, enroll.Booting},
-	} {
-		m := Machine{Enrolment: test.enrolment, Applied: "config"}.Enter(enroll.Approved)
-		if m = m.Next(at(test.when, "dhcp/system"), true); m.Phase != test.want || (m.Applied == "") != (test.want == enroll.Booting) {
-			t.Errorf("%s: it is %s and runs with %q", name, m.Phase, m.Applied)
-		}
-	}
-}
-
 func TestEveryPhaseButTheLastSaysWhatItWaitsFor(t *testing.T) {
 	for _, phase := range []enroll.Phase{enroll.Discovered, enroll.Booting, enroll.Enrolling, enroll.Approved, enroll.Assigned, enroll.Joining} {
 		if (Machine{}).Enter(phase).WaitingFor == "" {
