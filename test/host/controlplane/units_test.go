@@ -2,46 +2,55 @@ package controlplane
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
-	"slices"
-	"strings"
+	"os"
 
 	"slipway/configs/machine"
 	"slipway/controlplane"
-	"slipway/nodeinit/proc"
+	"slipway/controlplane/etcd"
 	"slipway/nodeinit/supervise"
 )
 
-// unitsOf are the units of the machine, with two of the test's own: an etcd
-// that has nobody to ask whether it may start, and a balancer that knows one
-// API server.
+// unitsOf are the units of the machine, with two of the test's own: one that
+// lets etcd start without asking anybody, and a balancer that knows one API
+// server.
 func unitsOf(cfg *machine.Config) []supervise.Unit {
-	units := slices.DeleteFunc(controlplane.Units(cfg, identity), func(u supervise.Unit) bool {
-		return strings.HasPrefix(u.Name, "etcd")
-	})
-	return append(units, etcdUnit(), supervise.Unit{Name: "apiproxy", Service: balancer{}})
+	units := controlplane.Units(cfg, identity)
+	for i, u := range units {
+		if u.Name == etcd.MemberUnit {
+			units[i].Service = bootstrap{}
+		}
+	}
+	return append(units, supervise.Unit{Name: "apiproxy", Service: balancer{}})
 }
 
-func etcdUnit() supervise.Unit {
-	const (
-		dir   = "/etc/kubernetes/pki/etcd"
-		local = "https://127.0.0.1:2379"
-		peer  = "https://192.0.2.10:2380"
-	)
-	return supervise.Unit{Name: "etcd", After: []string{"certificates"}, Service: &proc.Process{
-		Name: "etcd", Path: "/usr/bin/etcd", Reads: []string{dir + "/ca.crt"},
-		Args: []string{
-			"--name=cp-1", "--data-dir=/var/lib/etcd",
-			"--listen-client-urls=" + local + ",https://192.0.2.10:2379", "--advertise-client-urls=https://192.0.2.10:2379",
-			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=cp-1=" + peer,
-			"--client-cert-auth", "--trusted-ca-file=" + dir + "/ca.crt", "--cert-file=" + dir + "/server.crt", "--key-file=" + dir + "/server.key",
-			"--peer-client-cert-auth", "--peer-trusted-ca-file=" + dir + "/ca.crt", "--peer-cert-file=" + dir + "/peer.crt", "--peer-key-file=" + dir + "/peer.key",
-			"--heartbeat-interval=50", "--election-timeout=500",
-		},
-		Ready: proc.HTTPSProbe{URL: local + "/readyz", CAFile: dir + "/ca.crt", CertFile: dir + "/server.crt", KeyFile: dir + "/server.key"},
-	}}
+// bootstrap writes the configuration of an etcd that makes a new cluster.
+type bootstrap struct{}
+
+// Run writes it and waits.
+func (bootstrap) Run(ctx context.Context, ready func()) error {
+	paths := etcd.NodePaths()
+	data, err := os.ReadFile(paths.Settings)
+	if err != nil {
+		return err
+	}
+	var settings etcd.Settings
+	if err := json.Unmarshal(data, &settings); err != nil {
+		return err
+	}
+	text, err := etcd.Program{Paths: paths, Settings: &settings, New: true}.ConfigFile()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(paths.Config, text, 0o600); err != nil {
+		return err
+	}
+	ready()
+	<-ctx.Done()
+	return nil
 }
 
 // balancer carries connections to the machine's API server.
