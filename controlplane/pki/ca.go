@@ -17,6 +17,10 @@ import (
 // run behind.
 const backdate = 10 * time.Minute
 
+// wrong is how far before the beginning of its CA a clock may be and still sign:
+// time zones make hours, what is worth an error is years.
+const wrong = 24 * time.Hour
+
 // CA is a certificate authority: its self-signed certificate and its key, PEM.
 // While it is being replaced CertPEM holds the certificates of the old one and
 // of the new: both are trusted, and the one that the key belongs to signs.
@@ -84,7 +88,7 @@ func (ca CA) Sign(pub crypto.PublicKey, r Request, now time.Time) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	cert, err := template(r, now, parent.NotAfter)
+	cert, err := template(r, now, parent)
 	if err != nil {
 		return nil, fmt.Errorf("issue certificate for %q: %w", r.CommonName, err)
 	}
@@ -119,12 +123,13 @@ func (ca CA) signer() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	return nil, nil, fmt.Errorf("read CA %s: the key belongs to none of its %d certificates", name, len(certs))
 }
 
-func template(r Request, now, end time.Time) (*x509.Certificate, error) {
+func template(r Request, now time.Time, ca *x509.Certificate) (*x509.Certificate, error) {
 	if r.CommonName == "" || r.Validity <= 0 || !r.Client && !r.Server {
 		return nil, errors.New("a certificate needs a common name, a validity and a use")
 	}
-	if !now.Before(end) {
-		return nil, fmt.Errorf("the CA ended on %s", end.Format(time.DateOnly))
+	if now.Before(ca.NotBefore.Add(-wrong)) || !now.Before(ca.NotAfter) {
+		return nil, fmt.Errorf("the CA is valid from %s to %s, and this machine's clock says %s: is it right?",
+			ca.NotBefore.UTC().Format(time.DateOnly), ca.NotAfter.UTC().Format(time.DateOnly), now.UTC().Format(time.DateOnly))
 	}
 	cert := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: r.CommonName, Organization: r.Organizations},
@@ -135,8 +140,8 @@ func template(r Request, now, end time.Time) (*x509.Certificate, error) {
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
 	}
-	if cert.NotAfter.After(end) {
-		cert.NotAfter = end
+	if cert.NotAfter.After(ca.NotAfter) {
+		cert.NotAfter = ca.NotAfter
 	}
 	if r.Client {
 		cert.ExtKeyUsage = append(cert.ExtKeyUsage, x509.ExtKeyUsageClientAuth)

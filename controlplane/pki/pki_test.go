@@ -246,3 +246,14 @@ func TestParseCerts(t *testing.T) {
 		}
 	}
 }
+
+// TestClockYearsOff: nothing is signed that nobody would take; the message says why.
+func TestClockYearsOff(t *testing.T) {
+	ca, _ := newCA(t, 1000*time.Hour)
+	for _, now := range []time.Time{noon.AddDate(-6, 0, 0), noon.AddDate(6, 0, 0)} {
+		_, err := ca.Issue(Request{CommonName: "a", Client: true, Validity: time.Hour}, now)
+		if want := "this machine's clock says " + now.Format(time.DateOnly); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Issue = %v, want %s", err, want)
+		}
+	}
+}

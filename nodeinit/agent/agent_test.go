@@ -86,8 +86,7 @@ func TestLife(t *testing.T) {
 	if len(b.enrolments) != enrolments || b.fetches != fetches {
 		t.Errorf("the restarted agent enrolled or fetched again")
 	}
-	n.pid1.units <- &nodev1.Unit{Name: "node", State: "starting"}
-	b.await("a report", func() bool { return b.waiting == "unit node to be ready" })
+	n.tell(b, "node", "starting", "a report", func() bool { return b.waiting == "unit node to be ready" })
 	if b.phase != "ready" || !slices.Equal(b.events, want) {
 		t.Errorf("after the restart: phase %q, events %v", b.phase, b.events)
 	}

@@ -100,6 +100,10 @@ func testDNS(t *testing.T) {
 // testMetrics asks each program for its figures: without a certificate, with
 // one of a machine's component, and with one that may see them.
 func testMetrics(t *testing.T) {
+	if conn, err := net.Dial("tcp", "127.0.0.1:2381"); err == nil {
+		conn.Close()
+		t.Error("etcd answers where no certificate is asked for")
+	}
 	kubectl(t, metricsReader, "apply", "-f", "-")
 	for _, test := range []struct{ url, ca, nobody, stranger, reader string }{
 		{"https://192.0.2.10:6443/metrics", "ca", "401", "403 coredns", "200 kube-scheduler"},
