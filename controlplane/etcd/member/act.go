@@ -184,9 +184,13 @@ func (s *Service) clear(settings *etcd.Settings, aside bool) error {
 	if !aside {
 		return nil
 	}
-	kept, err := s.store().aside(settings.Generation, s.now())
+	why := "corrupt"
+	if data, err := s.store().look(settings.Generation, settings.Cluster); err == nil && data.State == etcd.Ours {
+		why = "removed"
+	}
+	kept, err := s.store().aside(settings.Generation, why, s.now())
 	if err == nil {
-		s.Log.Warn("the data cannot be used; this machine joins anew", "kept", kept)
+		s.Log.Warn("the data cannot be used; this machine joins anew", "why", why, "kept", kept)
 	}
 	return err
 }

@@ -28,7 +28,7 @@ import (
 //
 //	/var/lib/etcd/2/               etcd's data directory of generation 2
 //	/var/lib/etcd/2.json           whose it is, and whether it may be started again
-//	/var/lib/etcd/2.corrupt-TIME/  data that could not be read, or was of no use any more
+//	/var/lib/etcd/2.corrupt-TIME/  data that could not be read; 2.removed-TIME/, data of a member that was removed
 //	/var/lib/etcd/bootstrap.json   how far the machine came in beginning a generation
 type store struct{ dir string }
 
@@ -145,13 +145,22 @@ func (s store) forget(generation int) error {
 	return errors.Join(errs...)
 }
 
-// aside moves a generation's data out of the way, and says where it is.
-func (s store) aside(generation int, now time.Time) (string, error) {
-	to := s.data(generation) + ".corrupt-" + now.UTC().Format("20060102T150405Z")
+// aside moves a generation's data out of the way, and says where it is. Of what
+// was moved before only the last is kept: a disk that fails again and again must
+// not fill up with it.
+func (s store) aside(generation int, why string, now time.Time) (string, error) {
+	before, err := filepath.Glob(s.data(generation) + ".*-*")
+	if err != nil {
+		return "", err
+	}
+	to := s.data(generation) + "." + why + "-" + now.UTC().Format("20060102T150405Z")
 	if err := os.Rename(s.data(generation), to); err != nil {
 		return "", fmt.Errorf("move the data aside: %w", err)
 	}
-	return to, syncDir(s.dir)
+	for _, dir := range before {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return to, errors.Join(err, syncDir(s.dir))
 }
 
 // readData reads etcd's log from its first record to its last: which member's

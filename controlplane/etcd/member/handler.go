@@ -197,7 +197,11 @@ func (h handler) Remove(ctx context.Context, request *connect.Request[nodev1.Etc
 	if err := c.guard(m, request.Msg.Force); err != nil {
 		return nil, err
 	}
-	err = settled(ctx, func() error { _, err := c.client.MemberRemove(ctx, m.ID); return err })
+	if m.ID == c.own.status.Header.MemberId {
+		err = h.removeSelf(ctx, h.s.survey(ctx, c.settings), m.ID)
+	} else {
+		err = settled(ctx, func() error { _, err := c.client.MemberRemove(ctx, m.ID); return err })
+	}
 	if err != nil {
 		return nil, problem("remove "+m.String(), err)
 	}

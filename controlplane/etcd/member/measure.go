@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	syncs   = 128             // writes that are timed,
-	syncFor = 2 * time.Second // unless they take longer than this together
+	syncs   = 64          // writes that are timed,
+	syncFor = time.Second // unless they take longer than this together
 	signs   = 15
 )
 
@@ -31,7 +31,14 @@ func measure(dir string) (etcd.Measured, error) {
 	if err != nil || memory {
 		return m, err
 	}
-	m.Fsync, err = timeSync(dir)
+	// The better of two: what else is written while a machine starts is not the
+	// disk's fault.
+	first, err := timeSync(dir)
+	if err != nil {
+		return m, err
+	}
+	second, err := timeSync(dir)
+	m.Fsync = min(first, second)
 	return m, err
 }
 

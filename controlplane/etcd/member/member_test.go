@@ -135,6 +135,23 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// TestAside: what was moved aside last is kept, what was before is not.
+func TestAside(t *testing.T) {
+	s := store{t.TempDir()}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 3 {
+		newData(t, s, 1)
+		kept, err := s.aside(1, "corrupt", now.Add(time.Duration(i)*time.Hour))
+		must(t, err)
+		if data := readData(kept); data.State != etcd.Ours {
+			t.Errorf("%s holds %+v", kept, data)
+		}
+	}
+	if kept, err := filepath.Glob(s.dir + "/*"); err != nil || len(kept) != 1 || !strings.HasSuffix(kept[0], "1.corrupt-20260101T020000Z") {
+		t.Errorf("kept are %v, %v", kept, err)
+	}
+}
+
 // TestForget: the generation before this one stays, older ones go.
 func TestForget(t *testing.T) {
 	s := store{t.TempDir()}
