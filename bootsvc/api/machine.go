@@ -45,7 +45,7 @@ func (h *machineHandler) FetchConfig(ctx context.Context, request *connect.Reque
 		return nil, h.failed(ctx, "config refused", err)
 	}
 	answer := &bootv1.FetchConfigResponse{
-		Config: config.YAML, WaitingFor: config.WaitingFor, Unchanged: config.Unchanged, Released: config.Released,
+		Config: config.YAML, WaitingFor: config.WaitingFor, Unchanged: config.Unchanged, Released: config.Released, ByForce: config.Forced,
 	}
 	if config.YAML != nil {
 		if answer.Certificate, err = h.Desk.Certify(config.Machine, c.key); err != nil {

@@ -17,6 +17,7 @@ type Config struct {
 	Machine    inventory.Machine
 	Unchanged  bool // what it has is as it is to be, or its turn has not come
 	Released   bool // no cluster has it any more: it is to reset itself
+	Forced     bool // though etcd loses its quorum by that
 }
 
 // asker is a machine that asks for its config.
@@ -74,7 +75,7 @@ func (o *Office) offerIn(tx *store.Tx, a *asker) (Config, error) {
 	case a.have == "" && !m.Enrolment.Acknowledged.IsZero():
 		return Config{}, ErrDelivered
 	case a.have != "" && (m.Enrolment.Released || m.Cluster == ""):
-		return Config{Machine: m, Released: true}, nil
+		return Config{Machine: m, Released: true, Forced: m.Enrolment.Forced}, nil
 	case m.Cluster == "":
 		return Config{Machine: m, WaitingFor: "a cluster to claim this machine"}, nil
 	}
@@ -159,6 +160,7 @@ func (o *Office) Acknowledge(ctx context.Context, id, keyHash string) error {
 			return nil, nil
 		}
 		m.Enrolment.Acknowledged, m.Enrolment.Released = o.now(), false
+		m.Enrolment.Forced = false
 		if m.Phase == enroll.Assigned { // its reports may have been faster
 			*m = m.Enter(enroll.Joining)
 		}

@@ -61,7 +61,7 @@ func (o *Office) updateIn(tx *store.Tx, doc *cluster.Cluster, force bool) error 
 	kept.Etcd = kept.Etcd.without(gone)
 	return errors.Join(
 		o.claim(tx, doc, missing(doc.Machines, old.Document.Machines)),
-		o.release(tx, doc.Name, gone),
+		o.release(tx, doc.Name, gone, force),
 		o.clusters.Save(tx, doc.Name, kept))
 }
 
@@ -79,7 +79,7 @@ func (o *Office) Delete(ctx context.Context, name string) error {
 		}
 		o.clusters.Drop(tx, name)
 		o.keys.Drop(tx, name)
-		return o.release(tx, name, c.Document.Machines)
+		return o.release(tx, name, c.Document.Machines, true)
 	})
 }
 
@@ -103,11 +103,11 @@ func placeOf(places []cluster.Machine, id string) (cluster.Machine, bool) {
 
 // release lets machines go. One that has a config hears of it when it asks for
 // a newer one; until it has come back with a new key, it is nobody's.
-func (o *Office) release(tx *store.Tx, name string, places []cluster.Machine) error {
+func (o *Office) release(tx *store.Tx, name string, places []cluster.Machine, force bool) error {
 	var errs []error
 	for _, place := range places {
 		errs = append(errs, o.inventory.ChangeIn(tx, place.ID, func(m *inventory.Machine) ([]inventory.Event, error) {
-			*m = released(*m)
+			*m = released(*m, force)
 			if m.Phase == "" {
 				return nil, nil
 			}
@@ -117,11 +117,12 @@ func (o *Office) release(tx *store.Tx, name string, places []cluster.Machine) er
 	return errors.Join(errs...)
 }
 
-func released(m inventory.Machine) inventory.Machine {
+func released(m inventory.Machine, force bool) inventory.Machine {
 	had := m.Given.Digest != ""
 	m.Cluster, m.Hostname, m.Role = "", "", ""
 	m.Given, m.Applied, m.Etcd = inventory.Given{}, "", inventory.EtcdState{}
 	m.Enrolment.Acknowledged, m.Enrolment.Released = time.Time{}, had
+	m.Enrolment.Forced = had && force
 	switch {
 	case had:
 		m = m.Enter(enroll.Booting)

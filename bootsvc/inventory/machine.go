@@ -66,6 +66,9 @@ type Enrolment struct {
 	// Released is set when a cluster lets go of a machine that has a config:
 	// that config is to be reset, and not to be changed.
 	Released bool `json:"released,omitempty"`
+	// Forced is set with Released when etcd's quorum does not matter any more:
+	// the cluster was given up, or the change was forced.
+	Forced bool `json:"forced,omitempty"`
 }
 
 // Key is a machine's public key.

@@ -112,6 +112,7 @@ type bootService struct {
 	acks       int
 	acked      []byte // digest
 	released   bool
+	byForce    bool
 	applied    []byte // digest
 	etcd       *bootv1.EtcdState
 	requests   int // of any kind
@@ -254,11 +255,11 @@ func (b *bootService) follow(ctx context.Context, have []byte) (*connect.Respons
 	b.update(func() { b.follows++ })
 	for {
 		b.mu.Lock()
-		sum, config, released, news := sha256.Sum256(b.config), b.config, b.released, b.news
+		sum, config, released, byForce, news := sha256.Sum256(b.config), b.config, b.released, b.byForce, b.news
 		b.mu.Unlock()
 		switch {
 		case released:
-			return connect.NewResponse(&bootv1.FetchConfigResponse{Released: true}), nil
+			return connect.NewResponse(&bootv1.FetchConfigResponse{Released: true, ByForce: byForce}), nil
 		case !bytes.Equal(sum[:], have):
 			return connect.NewResponse(&bootv1.FetchConfigResponse{Config: config}), nil
 		}

@@ -47,7 +47,8 @@ type follower struct {
 	delivery *delivery
 	reports  *reporter
 	pid1     nodev1connect.InitServiceClient
-	released func(ctx context.Context) error // takes the node out of its cluster
+	// released takes the node out of its cluster; by force though etcd loses its quorum.
+	released func(ctx context.Context, force bool) error
 
 	current atomic.Pointer[machine.Config] // what is stored
 	next    chan wanted                    // holds the newest that PID 1 has not got yet
@@ -102,8 +103,8 @@ func (f *follower) await(ctx context.Context, have wanted) (wanted, error) {
 	for ctx.Err() == nil {
 		next, err := f.ask(ctx, have)
 		switch {
-		case errors.Is(err, errReleased):
-			err = f.released(ctx)
+		case errors.Is(err, errReleased), errors.Is(err, errGivenUp):
+			err = f.released(ctx, errors.Is(err, errGivenUp))
 		case err == nil && next != nil:
 			f.reports.problem("")
 			return *next, nil
@@ -122,8 +123,12 @@ func (f *follower) await(ctx context.Context, have wanted) (wanted, error) {
 	return wanted{}, ctx.Err()
 }
 
-// errReleased says that no cluster has this machine any more.
-var errReleased = errors.New("the cluster let this machine go")
+// No cluster has this machine any more.
+var (
+	errReleased = errors.New("the cluster let this machine go")
+	// errGivenUp says so too, and that etcd's quorum does not matter.
+	errGivenUp = errors.New("the cluster was given up, or let this machine go by force")
+)
 
 // ask asks once. It returns nil when there is nothing new.
 func (f *follower) ask(ctx context.Context, have wanted) (*wanted, error) {
@@ -133,6 +138,8 @@ func (f *follower) ask(ctx context.Context, have wanted) (*wanted, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("fetch config: %w", err)
+	case answer.Msg.Released && answer.Msg.ByForce:
+		return nil, errGivenUp
 	case answer.Msg.Released:
 		return nil, errReleased
 	case answer.Msg.Unchanged, len(answer.Msg.Config) == 0, string(answer.Msg.Config) == string(have.data):

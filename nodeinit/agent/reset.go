@@ -176,11 +176,11 @@ func othersRemain(config *machine.Config) bool {
 }
 
 // released is a reset because the cluster let the machine go. It returns only
-// if that failed; then it is tried again. Quorum is not given up for it: that
-// takes a person.
-func (r *resetter) released(ctx context.Context) error {
+// if that failed; then it is tried again. Quorum is not given up for it, unless
+// a person has said so.
+func (r *resetter) released(ctx context.Context, force bool) error {
 	r.console.say("the cluster let this machine go: it resets itself")
-	if err := r.run(ctx, false, func(*nodev1.ResetStep) {}); err != nil {
+	if err := r.run(ctx, force, func(*nodev1.ResetStep) {}); err != nil {
 		r.reports.problem("its reset: " + err.Error())
 		return fmt.Errorf("reset: %w", err)
 	}

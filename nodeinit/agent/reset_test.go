@@ -168,3 +168,20 @@ func TestReleased(t *testing.T) {
 		t.Error("it left by force")
 	}
 }
+
+// TestGivenUp: of a cluster that was given up, the last member goes too.
+func TestGivenUp(t *testing.T) {
+	b := newBootService(t)
+	b.approved, b.config = true, exampleConfig(t)
+	n := newNode(t, b)
+	member := newEtcdMember(t, n)
+	member.refusal = "it is the only one"
+	n.start(t)
+	n.pid1.take(t)
+	b.await("a poll", func() bool { return b.follows > 0 })
+	b.update(func() { b.released, b.byForce = true, true })
+	<-n.pid1.reboots
+	if force := <-member.left; !force {
+		t.Error("it did not leave by force")
+	}
+}

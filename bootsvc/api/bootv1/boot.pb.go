@@ -531,8 +531,9 @@ type FetchConfigResponse struct {
 	WaitingFor string                 `protobuf:"bytes,2,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // set while config is empty
 	// A certificate for the config's hostname, replacing the enrolment's; PEM.
 	Certificate   []byte `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	Unchanged     bool   `protobuf:"varint,4,opt,name=unchanged,proto3" json:"unchanged,omitempty"` // `have` is still the machine's config
-	Released      bool   `protobuf:"varint,5,opt,name=released,proto3" json:"released,omitempty"`   // no cluster has the machine any more: it is to reset itself
+	Unchanged     bool   `protobuf:"varint,4,opt,name=unchanged,proto3" json:"unchanged,omitempty"`            // `have` is still the machine's config
+	Released      bool   `protobuf:"varint,5,opt,name=released,proto3" json:"released,omitempty"`              // no cluster has the machine any more: it is to reset itself
+	ByForce       bool   `protobuf:"varint,6,opt,name=by_force,json=byForce,proto3" json:"by_force,omitempty"` // with released: though etcd loses its quorum by it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -598,6 +599,13 @@ func (x *FetchConfigResponse) GetUnchanged() bool {
 func (x *FetchConfigResponse) GetReleased() bool {
 	if x != nil {
 		return x.Released
+	}
+	return false
+}
+
+func (x *FetchConfigResponse) GetByForce() bool {
+	if x != nil {
+		return x.ByForce
 	}
 	return false
 }
@@ -3228,14 +3236,15 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\aPENDING\x10\x01\x12\f\n" +
 	"\bAPPROVED\x10\x02\"(\n" +
 	"\x12FetchConfigRequest\x12\x12\n" +
-	"\x04have\x18\x01 \x01(\fR\x04have\"\xaa\x01\n" +
+	"\x04have\x18\x01 \x01(\fR\x04have\"\xc5\x01\n" +
 	"\x13FetchConfigResponse\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\x12\x1f\n" +
 	"\vwaiting_for\x18\x02 \x01(\tR\n" +
 	"waitingFor\x12 \n" +
 	"\vcertificate\x18\x03 \x01(\fR\vcertificate\x12\x1c\n" +
 	"\tunchanged\x18\x04 \x01(\bR\tunchanged\x12\x1a\n" +
-	"\breleased\x18\x05 \x01(\bR\breleased\"*\n" +
+	"\breleased\x18\x05 \x01(\bR\breleased\x12\x19\n" +
+	"\bby_force\x18\x06 \x01(\bR\abyForce\"*\n" +
 	"\x10AckConfigRequest\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\"\x13\n" +
 	"\x11AckConfigResponse\"B\n" +
