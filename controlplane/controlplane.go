@@ -29,7 +29,7 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 	units := append([]supervise.Unit{renew.Unit(cfg, Leaves(cfg, id))}, etcd.Units(cfg)...)
 	if cfg.Role == machine.ControlPlane {
 		units = append(units, kube.Units(cfg, id)...)
-		units = append(units, addons.Units(id)...)
+		units = append(units, addons.Units(cfg, id)...)
 		units = append(units, atrest.Units(cfg)...)
 	}
 	return units

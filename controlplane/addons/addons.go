@@ -7,6 +7,7 @@
 package addons
 
 import (
+	"crypto/sha256"
 	"embed"
 	"encoding/base64"
 	"fmt"
@@ -32,13 +33,25 @@ const Dir = "/etc/kubernetes/addons"
 var manifests embed.FS
 
 // Units returns the unit that applies what lies in Dir, and again every few
-// minutes. It is ready after the first time.
-func Units(id machine.Identity) []supervise.Unit {
-	service := &Reconciler{Dir: Dir, Node: id.Hostname, Address: id.Address, Access: apiclient.Access{
+// minutes. It is ready after the first time. Other manifests make it another
+// unit, so that they are applied at once: a new bootstrap token, for instance.
+func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
+	service := &Reconciler{Dir: Dir, Manifests: digest(cfg), Node: id.Hostname, Address: id.Address, Access: apiclient.Access{
 		Server: kube.Balancer, CAFile: kube.CAFile,
 		CertFile: kube.AddonsCert + ".crt", KeyFile: kube.AddonsCert + ".key",
 	}}
 	return []supervise.Unit{{Name: Name, After: kube.AfterAPI(), Service: service}}
+}
+
+// digest names the manifests. Files says what is wrong with a config of which
+// there are none.
+func digest(cfg *machine.Config) [sha256.Size]byte {
+	files, _ := Files(cfg)
+	all := sha256.New()
+	for _, f := range files {
+		fmt.Fprintf(all, "%s %x\n", f.Path, sha256.Sum256(f.Data))
+	}
+	return [sha256.Size]byte(all.Sum(nil))
 }
 
 // values are what the manifests' templates may use.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"slipway/configs/machine"
+	"slipway/configs/secret"
 	"slipway/controlplane/apiclient"
 	"slipway/controlplane/apiclient/apitest"
 )
@@ -146,5 +149,19 @@ func TestRunTriesAgain(t *testing.T) {
 	}
 	if len(c.requests) != 1 || c.refuse != 0 {
 		t.Errorf("%d applied, %d refusals left", len(c.requests), c.refuse)
+	}
+}
+
+// TestAnotherToken: with a new bootstrap token it is another service, which
+// applies it at once.
+func TestAnotherToken(t *testing.T) {
+	cfg, id := &machine.Config{}, machine.Identity{Hostname: "cp-1"}
+	cfg.Cluster.ServiceSubnet = netip.MustParsePrefix("10.96.0.0/16")
+	service := func(token string) *Reconciler {
+		cfg.Cluster.BootstrapToken = secret.New(token)
+		return Units(cfg, id)[0].Service.(*Reconciler)
+	}
+	if one := service("abcdef.1"); one.Equal(service("abcdef.2")) || !one.Equal(service("abcdef.1")) {
+		t.Error("services are equal when they apply the same, and only then")
 	}
 }

@@ -2,6 +2,7 @@ package addons
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -31,10 +32,11 @@ const (
 // did. Every control plane runs one; they apply the same, which changes nothing
 // for the second.
 type Reconciler struct {
-	Dir     string
-	Node    string
-	Address netip.Addr // the machine's
-	Access  apiclient.Access
+	Dir       string
+	Manifests [sha256.Size]byte // of what lies in Dir
+	Node      string
+	Address   netip.Addr // the machine's
+	Access    apiclient.Access
 
 	applied []addon      // by the last round that was good
 	waiting atomic.Value // string: why the last round failed
@@ -43,7 +45,7 @@ type Reconciler struct {
 // Equal reports whether other does the same.
 func (r *Reconciler) Equal(other supervise.Service) bool {
 	o, ok := other.(*Reconciler)
-	return ok && r.Dir == o.Dir && r.Node == o.Node && r.Address == o.Address && r.Access == o.Access
+	return ok && r.Dir == o.Dir && r.Manifests == o.Manifests && r.Node == o.Node && r.Address == o.Address && r.Access == o.Access
 }
 
 // WaitingFor is why there was no success yet.

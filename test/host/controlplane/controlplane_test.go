@@ -53,7 +53,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("a kubelet may join with the bootstrap token", func(t *testing.T) { testJoin(t, bootstrap) })
 	t.Run("strangers see health only", testAnonymous)
 	t.Run("the DNS service answers", testDNS)
-	t.Run("what is deleted comes back", testReturn)
+	t.Run("what is deleted comes back", func(t *testing.T) { testReturn(t, cfg) })
 	t.Run("metrics are for those with a certificate", testMetrics)
 	t.Run("certificates are renewed while all runs", func(t *testing.T) { testRenewal(t, node, cfg) })
 	t.Run("the encryption key is replaced", func(t *testing.T) { testNewKey(t, node, cfg) })
@@ -251,9 +251,9 @@ func testJoin(t *testing.T, bootstrap string) {
 
 // testReturn deletes one of ours; a fresh reconciler, as after a restart of
 // the unit, puts it back.
-func testReturn(t *testing.T) {
+func testReturn(t *testing.T, cfg *machine.Config) {
 	kubectl(t, "", "delete", "service", "-n", "kube-system", "kube-dns")
-	unit := addonsUnit(t)
+	unit := addonsUnit(cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	if err := unit.Service.Run(ctx, cancel); err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"slipway/configs/machine"
 	"slipway/controlplane/addons"
 	"slipway/nodeinit/supervise"
 )
@@ -161,7 +162,4 @@ func peerOf(t *testing.T, addr string) *x509.Certificate {
 	return conn.ConnectionState().PeerCertificates[0]
 }
 
-func addonsUnit(t *testing.T) supervise.Unit {
-	t.Helper()
-	return addons.Units(identity)[0]
-}
+func addonsUnit(cfg *machine.Config) supervise.Unit { return addons.Units(cfg, identity)[0] }
