@@ -153,7 +153,7 @@ func TestMachinesComeAndGo(t *testing.T) {
 	if err != nil || before.Cluster != "" || before.Hostname != "" || before.Phase != enroll.Booting || !before.Enrolment.Released {
 		t.Errorf("the machine that went is %+v, %v", before, err)
 	}
-	if got := ask(t, o, 3); !got.Released {
+	if got := ask(t, o, 3); !got.Released || got.Forced {
 		t.Errorf("the machine that went gets %+v", got)
 	}
 	if err := o.Report(t.Context(), id(3), "key", Report{Phase: enroll.Ready}); err != nil {
@@ -190,7 +190,7 @@ func TestAClusterIsGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := 1; n <= 2; n++ {
-		if got := ask(t, o, n); !got.Released {
+		if got := ask(t, o, n); !got.Released || !got.Forced {
 			t.Errorf("%d gets %+v", n, got)
 		}
 	}

@@ -21,6 +21,7 @@ func containerd() supervise.Unit {
 		Name:          containerdName,
 		Path:          "/usr/bin/containerd",
 		Args:          []string{"--config=" + containerdConfig, "--log-level=warn"},
+		Reads:         []string{containerdConfig},
 		Ready:         proc.UnixProbe{Path: containerdSocket},
 		OOMScoreAdj:   -999,
 		LeaveChildren: true,

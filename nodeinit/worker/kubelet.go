@@ -76,6 +76,7 @@ func kubelet(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		Name:   kubeletName,
 		Path:   "/usr/bin/kubelet",
 		Args:   args,
+		Reads:  []string{kubeletConfig},
 		Before: credential,
 		Ready:  credential,
 		// It waits for other machines: for an API server, and for one that signs.

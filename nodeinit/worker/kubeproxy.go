@@ -20,6 +20,7 @@ func kubeProxy() supervise.Unit {
 		Name:        kubeProxyName,
 		Path:        "/usr/bin/kube-proxy",
 		Args:        []string{"--config=" + kubeProxyConfig},
+		Reads:       []string{kubeProxyConfig, kubeProxyKubeconfig},
 		Ready:       proc.HTTPProbe{URL: "http://127.0.0.1:10256/livez"},
 		OOMScoreAdj: -999,
 	}}
