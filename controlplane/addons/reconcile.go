@@ -27,9 +27,8 @@ const (
 
 // Reconciler is a service that keeps the objects in Dir's files applied, the
 // machine's Node marked as a control plane's, and the DNS service's endpoints,
-// and that deletes Nodes of machines that have left.
-// It is level-triggered: each round applies everything, whatever the last one
-// did. Every control plane runs one; they apply the same, which changes nothing
+// and that deletes the Nodes of machines that have left. It is level-triggered:
+// each round applies everything, whatever the last one did. Every control plane runs one; they apply the same, which changes nothing
 // for the second.
 type Reconciler struct {
 	Dir       string
