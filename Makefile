@@ -36,6 +36,9 @@ image: build ## kernel, initramfs and loaders: .build/image
 demo: deps image ## a blank machine becomes a Ready Kubernetes node with a workload
 	@test/demo/run.sh
 
+demo-ha: deps image ## three control planes and a worker; one control plane is lost
+	@test/demo/run-ha.sh
+
 lint: ## format, vet, staticcheck, generated code
 	@test/lint.sh
 
@@ -58,4 +61,4 @@ generate: ## the API's Go code from its .proto files
 clean: ## remove what was built; the download caches stay
 	rm -rf $(BUILD)
 
-.PHONY: help deps build image demo lint check test release bench generate clean
+.PHONY: help deps build image demo demo-ha lint check test release bench generate clean

@@ -19,8 +19,7 @@ func TestWorkerJoins(t *testing.T) {
 	if out := lab.Kubectl(t, "get", "csr", "-o", "jsonpath={.items[*].spec.signerName} {.items[*].status.conditions[*].type}"); out != "kubernetes.io/kube-apiserver-client-kubelet Approved" {
 		t.Errorf("certificate requests: %q; want the worker's, approved", out)
 	}
-	lab.Apply(t, `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"there"},"spec":{
-		"containers":[{"name":"main","image":"slipway.local/busybox:1","command":["busybox","sleep","86400"]}]}}`)
+	lab.Apply(t, sleeper("there"))
 	awaitPods(t, lab, "default", 1)
 	if out := lab.Kubectl(t, "get", "pod", "there", "-o", "jsonpath={.spec.nodeName}"); !strings.Contains(out, "worker") {
 		t.Errorf("the pod runs on %q; want the worker, since there is one", out)

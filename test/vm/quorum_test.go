@@ -1,0 +1,219 @@
+package vm
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"slipway/qemu"
+	"slipway/test/vmtest"
+)
+
+// virtualIP is the address for people in the quorum's stories: outside of what the boot
+// service hands out.
+const virtualIP = "10.77.0.50"
+
+const (
+	quorumPatience = 6 * time.Minute  // four machines, from power-on to Ready
+	apiPatience    = 15 * time.Second // a control plane is lost: until the API answers again
+	joinPatience   = 5 * time.Minute  // a blank machine becomes a voter, Ready
+)
+
+// TestQuorum is the story of three control planes: they form, lose the machine that leads, get
+// a blank one in its place, and are restored from a snapshot on a machine they never had.
+func TestQuorum(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots machines")
+	}
+	machines := []qemu.Machine{vmtest.BIOS("m1"), vmtest.BIOS("m2"), vmtest.BIOS("m3"), vmtest.BIOS("m4"), vmtest.BIOS("spare"), vmtest.BIOS("other")}
+	for i := range machines {
+		machines[i].MemoryMiB = 2048
+	}
+	lab := vmtest.New(t, vmtest.Machines(machines...), vmtest.Off())
+	for _, m := range machines[:4] {
+		lab.Switch(t, m.Name, qemu.PowerOn)
+	}
+	q := &quorum{Lab: lab}
+	chapter := func(name string, story func(*testing.T)) {
+		if !t.Run(name, story) {
+			t.FailNow() // what follows builds on it
+		}
+	}
+	chapter("three control planes and a worker form", q.form)
+	chapter("the machine that leads is lost", q.loseLeader)
+	chapter("a blank machine takes its place", q.replace)
+	chapter("all is lost and restored elsewhere", q.restore)
+}
+
+// quorum is a lab whose cluster has several control planes.
+type quorum struct {
+	*vmtest.Lab
+	lost string // hostname of the control plane that was lost
+}
+
+func (q *quorum) form(t *testing.T) {
+	limit := q.Timeout(quorumPatience)
+	out, err := q.TryWithin(limit+time.Minute, q.Slipway("cluster", "create", "prod", "--control-planes", "3", "--workers", "1",
+		"--virtual-ip", virtualIP, "--yes", "--wait", "--timeout", limit.String())...)
+	t.Logf("slipway cluster create:\n%s", out)
+	if err != nil {
+		t.Fatalf("create the cluster: %v", err)
+	}
+	q.awaitVoters(t, 3, recoverPatience)
+	q.Kubectl(t, "create", "configmap", "before", "--from-literal=written=first")
+}
+
+// member is one of etcd's, as `slipway etcd members -o json` prints it.
+type member struct {
+	Name    string `json:"name"`
+	Learner bool   `json:"learner"`
+	Leader  bool   `json:"leader"`
+	Healthy bool   `json:"healthy"`
+}
+
+func (q *quorum) members() ([]member, error) {
+	out, err := q.TryCLI("etcd", "members", "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	var list struct {
+		Members []member `json:"members"`
+	}
+	err = json.Unmarshal([]byte(out), &list)
+	return list.Members, err
+}
+
+// awaitVoters waits until etcd consists of n healthy voters and nothing else.
+func (q *quorum) awaitVoters(t *testing.T, n int, within time.Duration) {
+	t.Helper()
+	q.Await(t, fmt.Sprintf("etcd has %d healthy voters", n), within, func() error {
+		list, err := q.members()
+		if err != nil {
+			return err
+		}
+		voters := slices.DeleteFunc(slices.Clone(list), func(m member) bool { return m.Learner || !m.Healthy })
+		if len(voters) != n || len(list) != n {
+			return fmt.Errorf("members: %+v", list)
+		}
+		return nil
+	})
+}
+
+// loseLeader cuts the power of the machine that leads etcd. Writes go on, through the virtual
+// address and without anybody's help, and a new pod finds its node.
+func (q *quorum) loseLeader(t *testing.T) {
+	list, err := q.members()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(list, func(m member) bool { return m.Leader })
+	if i < 0 {
+		t.Fatalf("nobody leads: %+v", list)
+	}
+	q.lost = list[i].Name
+	t.Logf("%s leads", q.lost)
+	q.Switch(t, q.machineOf(t, q.lost), qemu.PowerOff)
+	q.Await(t, "a write is accepted", apiPatience, func() error {
+		_, err := q.TryKubectl("create", "configmap", "after", "--from-literal=written=second", "--request-timeout=3s")
+		if err != nil && strings.Contains(err.Error(), "AlreadyExists") {
+			return nil // the answer to an earlier try was lost
+		}
+		return err
+	})
+	q.Apply(t, sleeper("late"))
+	awaitPods(t, q.Lab, "default", 1)
+}
+
+// machineOf is the lab's name of the machine that is a node.
+func (q *quorum) machineOf(t *testing.T, hostname string) string {
+	t.Helper()
+	var all []struct {
+		ID       string `json:"id"`
+		Hostname string `json:"hostname"`
+	}
+	if err := json.Unmarshal([]byte(q.CLI(t, "machines", "list", "-o", "json")), &all); err != nil {
+		t.Fatal(err)
+	}
+	status, err := q.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		for _, guest := range status.Machines {
+			if m.Hostname == hostname && m.ID == strings.ReplaceAll(guest.MAC, ":", "-") {
+				return guest.Name
+			}
+		}
+	}
+	t.Fatalf("no machine is %s: %+v", hostname, all)
+	return ""
+}
+
+// replace puts a blank machine in the lost one's place, by one command.
+func (q *quorum) replace(t *testing.T) {
+	q.Switch(t, "spare", qemu.PowerOn)
+	awaitPhase(t, q.Lab, "spare", "approved", enrolPatience)
+	limit := q.Timeout(joinPatience)
+	out, err := q.TryWithin(limit+time.Minute, q.Slipway("node", "join", q.MachineID(t, "spare"), "--cluster", "prod",
+		"--replace", q.lost, "--yes", "--wait", "--timeout", limit.String())...)
+	t.Logf("slipway node join:\n%s", out)
+	if err != nil {
+		t.Fatalf("join the spare machine: %v", err)
+	}
+	q.awaitVoters(t, 3, recoverPatience)
+	q.mustHave(t, "before", "first")
+}
+
+// restore takes a snapshot, cuts the power of every machine and rebuilds the cluster from the
+// snapshot on a machine that had no part in it, at another address.
+func (q *quorum) restore(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "etcd.db")
+	t.Logf("slipway cluster snapshot: %s", q.CLI(t, "cluster", "snapshot", "prod", "--file", file))
+	status, err := q.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range status.Machines {
+		q.Switch(t, m.Name, qemu.PowerOff)
+	}
+	document := filepath.Join(t.TempDir(), "prod.yaml")
+	text := fmt.Sprintf("name: prod\nvirtualIP: %s\nmachines:\n- {id: %s, role: control-plane, hostname: prod-new-1}\n", virtualIP, q.MachineID(t, "other"))
+	if err := os.WriteFile(document, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	q.Switch(t, "other", qemu.PowerOn)
+	awaitPhase(t, q.Lab, "other", "approved", enrolPatience)
+	limit := q.Timeout(joinPatience)
+	out, err := q.TryWithin(limit+time.Minute, q.Slipway("cluster", "restore", "prod", "--snapshot", file, "-f", document,
+		"--yes", "--wait", "--timeout", limit.String())...)
+	t.Logf("slipway cluster restore:\n%s", out)
+	if err != nil {
+		t.Fatalf("restore the cluster: %v", err)
+	}
+	q.awaitVoters(t, 1, recoverPatience)
+	q.mustHave(t, "before", "first")
+	q.mustHave(t, "after", "second")
+}
+
+// mustHave asks for what was written to a ConfigMap.
+func (q *quorum) mustHave(t *testing.T, name, want string) {
+	t.Helper()
+	q.Await(t, "ConfigMap "+name+" is there", recoverPatience, func() error {
+		got, err := q.TryKubectl("get", "configmap", name, "-o", "jsonpath={.data.written}")
+		if err == nil && got != want {
+			err = fmt.Errorf("it says %q, want %q", got, want)
+		}
+		return err
+	})
+}
+
+// sleeper is a pod that does nothing.
+func sleeper(name string) string {
+	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"` + name + `"},"spec":{
+		"containers":[{"name":"main","image":"slipway.local/busybox:1","command":["busybox","sleep","86400"]}]}}`
+}
