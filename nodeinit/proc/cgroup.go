@@ -1,12 +1,14 @@
 package proc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"slipway/nodeinit/supervise"
@@ -62,11 +64,25 @@ func (p *Process) openCgroup() (*cgroup, error) {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, fmt.Errorf("make cgroup of %s: %w", p.Name, err)
 	}
+	if err := p.setWeight(path); err != nil {
+		return nil, err
+	}
 	dir, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup of %s: %w", p.Name, err)
 	}
 	return &cgroup{dir: dir}, nil
+}
+
+// setWeight also takes back what an earlier run had. A process that asks for
+// nothing runs without the controller, too.
+func (p *Process) setWeight(cgroup string) error {
+	const file = "cpu.weight"
+	err := os.WriteFile(filepath.Join(cgroup, file), []byte(strconv.Itoa(cmp.Or(p.CPUWeight, 100))), 0)
+	if err != nil && p.CPUWeight != 0 {
+		return fmt.Errorf("set the weight of %s: %w", p.Name, err)
+	}
+	return nil
 }
 
 // kill sends SIGKILL to all in the cgroup, those forking just now included.

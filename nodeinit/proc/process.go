@@ -54,6 +54,7 @@ type Process struct {
 	StopSignal   syscall.Signal
 	StopTimeout  time.Duration // 0: DefaultStopTimeout; then SIGKILL to its whole cgroup
 	OOMScoreAdj  int
+	CPUWeight    int // share of a busy processor, 1 to 10000 (cgroup v2, cpu.weight); 0: 100, the kernel's default
 
 	// Reads are the files that the program reads only when it starts. When one
 	// is not as it was, the process is another one: Apply restarts it.
@@ -241,7 +242,7 @@ func (p *Process) Equal(other supervise.Service) bool {
 		slices.Equal(p.Args, o.Args) && slices.Equal(p.Env, o.Env) &&
 		p.Cgroup == o.Cgroup && reflect.DeepEqual(p.Ready, o.Ready) && p.ReadyTimeout == o.ReadyTimeout &&
 		p.StopSignal == o.StopSignal && p.StopTimeout == o.StopTimeout &&
-		p.OOMScoreAdj == o.OOMScoreAdj && p.LeaveChildren == o.LeaveChildren &&
+		p.OOMScoreAdj == o.OOMScoreAdj && p.CPUWeight == o.CPUWeight && p.LeaveChildren == o.LeaveChildren &&
 		slices.Equal(p.Reads, o.Reads) && p.inputs == o.inputs && reflect.DeepEqual(p.Before, o.Before)
 }
 

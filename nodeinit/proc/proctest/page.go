@@ -44,6 +44,10 @@ func Page(units []supervise.Unit, files []proc.File) string {
 }
 
 func printService(b *strings.Builder, service supervise.Service) {
+	if g, ok := service.(*proc.Gate); ok {
+		fmt.Fprintf(b, "  gate: %s, for %s at most\n", g.Probe, g.Patience)
+		return
+	}
 	p, ok := service.(*proc.Process)
 	if !ok {
 		b.WriteString("  in init\n")
@@ -64,6 +68,9 @@ func printService(b *strings.Builder, service supervise.Service) {
 	}
 	if p.LeaveChildren {
 		b.WriteString("  leaves children\n")
+	}
+	if p.CPUWeight != 0 {
+		fmt.Fprintf(b, "  cpu weight: %d\n", p.CPUWeight)
 	}
 	if p.OOMScoreAdj != 0 {
 		fmt.Fprintf(b, "  oom: %d\n", p.OOMScoreAdj)
