@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"slipway/bootsvc/enroll"
+	"slipway/bootsvc/ipxe"
 	"slipway/bootsvc/store"
 )
 
@@ -36,6 +37,8 @@ type Service struct {
 	DataDir string
 	// ImageDir is what slipway image build wrote.
 	ImageDir string
+	// KernelArgs are what every machine's kernel gets, after the image's own.
+	KernelArgs []string
 	// Interface is the machines' network; empty when there is only one.
 	Interface string
 	// Range is what DHCP leases, FIRST-LAST; empty is the subnet's upper half.
@@ -81,6 +84,10 @@ func (s Service) Serve(ctx context.Context, started func(Started)) error {
 	}
 	image, err := loadImage(s.ImageDir)
 	if err != nil {
+		return err
+	}
+	image.Arguments = append(image.Arguments, s.KernelArgs...)
+	if _, err := (ipxe.Script{Args: image.Arguments}).Render(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(s.DataDir, 0o755); err != nil {

@@ -8,6 +8,7 @@ import (
 // Host is what this computer offers to run machines with.
 type Host struct {
 	QEMU     string `json:"qemu"`               // path of qemu-system-x86_64
+	Version  [2]int `json:"version"`            // its release, major and minor
 	Accel    Accel  `json:"accel"`              // how guests run
 	OVMFCode string `json:"ovmfCode,omitempty"` // UEFI firmware, read only
 	OVMFVars string `json:"ovmfVars,omitempty"` // template of its variables

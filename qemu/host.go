@@ -34,7 +34,7 @@ func FindHost(ctx context.Context, machines []Machine) (Host, error) {
 	if err := errors.Join(errs...); err != nil {
 		return Host{}, err
 	}
-	h.Accel = FindAccel(ctx, h.QEMU)
+	h.Accel, h.Version = FindAccel(ctx, h.QEMU), version(ctx, h.QEMU)
 	return h, nil
 }
 

@@ -27,7 +27,7 @@ func newRack(p plan, log *slog.Logger) *rack {
 		r.service = &bootService{process: process{procs: &r.procs}, spec: *p.Config.Service}
 	}
 	for i, m := range p.Config.Machines {
-		setDefault(&m.CPUs, p.Host.Accel.cpus())
+		setDefault(&m.CPUs, p.Host.cpus())
 		r.guests = append(r.guests, &guest{process: process{procs: &r.procs}, spec: m, tap: tapName(i), host: p.Host})
 	}
 	return r

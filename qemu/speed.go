@@ -9,6 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -36,17 +39,46 @@ func (a Accel) cpu() string {
 	return "max"
 }
 
-// cpus is how many processors a machine has unless it says so itself. Under software
-// emulation it is one. QEMU 7.2 translates each processor's code in a thread of its own and
-// may keep the breakpoint that a Linux guest puts, for a moment, into a piece of its own
-// code that it patches; the other processor then runs into it long afterwards ("Oops:
-// int3"). That hit one boot in twenty. With emulation in one thread two processors are no
-// faster than one.
-func (a Accel) cpus() int {
-	if a == KVM {
+// safeSMP is the first QEMU release, major and minor, whose software emulation may run a
+// guest's processors side by side. Earlier ones translate each processor's code in a thread
+// of its own and may keep the breakpoint that a Linux guest puts, for a moment, into a piece
+// of its own code that it patches; the other processor runs into it long afterwards ("Oops:
+// int3"). With 7.2 that hit one boot in twenty; with emulation in one thread, two processors
+// were no faster than one.
+var safeSMP = [2]int{8, 1}
+
+// cpus is how many processors a machine has unless it says so itself.
+func (h Host) cpus() int {
+	if h.Accel == KVM || slices.Compare(h.Version[:], safeSMP[:]) >= 0 {
 		return 2
 	}
 	return 1
+}
+
+var versionText = regexp.MustCompile(`version (\d+)\.(\d+)`)
+
+// version asks a QEMU for its release; one that does not say is taken for an old one.
+func version(ctx context.Context, qemu string) (v [2]int) {
+	out, _ := exec.CommandContext(ctx, qemu, "--version").Output()
+	return parseVersion(string(out))
+}
+
+func parseVersion(text string) (v [2]int) {
+	if found := versionText.FindStringSubmatch(text); found != nil {
+		v[0], _ = strconv.Atoi(found[1]) // digits; too many of them are none
+		v[1], _ = strconv.Atoi(found[2])
+	}
+	return v
+}
+
+// KernelArgs are what a Linux guest is best started with. Under software emulation its timer
+// ticks, as it did before high-resolution timers: each timer that a guest sets by itself wakes
+// a thread of QEMU, and a dozen Go programs set a thousand a second, for half a core.
+func (a Accel) KernelArgs() []string {
+	if a == KVM {
+		return nil
+	}
+	return []string{"highres=off", "nohz=off"}
 }
 
 const (

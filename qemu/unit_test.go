@@ -47,7 +47,7 @@ func TestCommand(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			setDefault(&m.CPUs, test.host.Accel.cpus())
+			setDefault(&m.CPUs, test.host.cpus())
 			args := m.WithDefaults(0).Command(test.host, tapName(0))
 			page := strings.ReplaceAll(strings.Join(args, " "), " -", "\n-") // an option a line
 			golden(t, test.golden, page+"\n")
@@ -196,5 +196,22 @@ func TestMonitorPassesEventsOver(t *testing.T) {
 	}
 	if err := m.execute("set_link", nil); err == nil || !strings.Contains(err.Error(), "no such device") {
 		t.Fatalf("an error from QEMU: %v", err)
+	}
+}
+
+func TestProcessorsByVersion(t *testing.T) {
+	for text, want := range map[string]int{
+		"QEMU emulator version 7.2.19 (Debian 1:7.2+dfsg-7+deb12u18)\n": 1,
+		"QEMU emulator version 8.0.5\n":                                 1,
+		"QEMU emulator version 8.1.0\n":                                 2,
+		"QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\n":         2,
+		"something else": 1,
+	} {
+		if got := (Host{Accel: TCG, Version: parseVersion(text)}).cpus(); got != want {
+			t.Errorf("%q: %d processors, want %d", text, got, want)
+		}
+	}
+	if got := (Host{Accel: KVM}).cpus(); got != 2 {
+		t.Errorf("KVM: %d processors", got)
 	}
 }

@@ -29,6 +29,7 @@ type labUp struct {
 	off        bool
 	service    bool
 	foreground bool
+	kernelArgs []string // of every machine
 }
 
 func labUpCommand(o *labOptions) *cobra.Command {
@@ -65,7 +66,7 @@ func (up *labUp) flags(cmd *cobra.Command) {
 		"one machine, instead of --machines: NAME[,firmware=bios|uefi][,pxe=card|plain][,nic=virtio|e1000][,chipset=q35|pc][,memory=MiB][,cpus=N][,disk=GiB][,mac=MAC]")
 	f.StringVar(&up.firmware, "firmware", "bios", "firmware of the machines: bios or uefi")
 	f.IntVar(&up.template.MemoryMiB, "memory", 3072, "memory of each machine, MiB")
-	f.IntVar(&up.template.CPUs, "cpus", 0, "CPUs of each machine (default: 2; under software emulation 1, for QEMU may trip up guests with more)")
+	f.IntVar(&up.template.CPUs, "cpus", 0, "CPUs of each machine (default: 2; 1 under software emulation by a QEMU before 8.1, which may trip up guests with two)")
 	f.StringVar(&up.image, "image", filepath.Join(".build", "image"), "directory with a built image")
 	f.StringVar(&up.address, "address", "10.77.0.1/24", "the boot service's address in the lab, with the prefix length of its network")
 	f.StringVar(&up.approve, "approve", "any", "which machines the boot service approves by itself: any, none, or a file of rules")
@@ -82,6 +83,9 @@ func (up *labUp) run(ctx context.Context, name string, out io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
+	}
+	if host, err := qemu.FindHost(ctx, nil); err == nil { // else Start says what is missing
+		up.kernelArgs = host.Accel.KernelArgs()
 	}
 	config, err := up.config(name, filepath.Join(root, name), self)
 	if err != nil {
@@ -191,10 +195,14 @@ func (up *labUp) bootService(dir, self string) (*qemu.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	command := []string{self, "serve", "--data-dir", filepath.Join(dir, labDataDir), "--image", image,
+		"--interface", qemu.Bridge, "--range", leases, "--approve", approve}
+	for _, arg := range up.kernelArgs {
+		command = append(command, "--kernel-arg", arg)
+	}
 	return &qemu.Service{
-		Command: []string{self, "serve", "--data-dir", filepath.Join(dir, labDataDir), "--image", image,
-			"--interface", qemu.Bridge, "--range", leases, "--approve", approve},
-		Ready: netip.AddrPortFrom(prefix.Addr(), bootServicePort).String(),
+		Command: command,
+		Ready:   netip.AddrPortFrom(prefix.Addr(), bootServicePort).String(),
 	}, nil
 }
 

@@ -105,13 +105,13 @@ func statusTable(w io.Writer, s *nodev1.StatusResponse) {
 
 func unitTable(w io.Writer, units []*nodev1.Unit) {
 	now := time.Now()
-	row(w, "UNIT", "STATE", "FOR", "RESTARTS", "PID", "MEMORY", "WAITING FOR")
+	row(w, "UNIT", "STATE", "FOR", "RESTARTS", "PID", "MEMORY", "CPU", "WAITING FOR")
 	for _, u := range units {
 		pid := ""
 		if u.GetPid() != 0 {
 			pid = fmt.Sprint(u.GetPid())
 		}
-		row(w, u.GetName(), u.GetState(), now.Sub(u.GetSince().AsTime()).Round(time.Second), u.GetRestarts(), pid, size(u.GetMemory()), reason(u))
+		row(w, u.GetName(), u.GetState(), now.Sub(u.GetSince().AsTime()).Round(time.Second), u.GetRestarts(), pid, size(u.GetMemory()), (time.Duration(u.GetCpuMs()) * time.Millisecond).Round(100*time.Millisecond), reason(u))
 	}
 }
 

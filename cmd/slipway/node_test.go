@@ -135,9 +135,9 @@ Memory            2.0 GiB, 900 MiB of it available
 Units             1 of 2 ready
   kube-apiserver  backoff restart in 2s; exit status 1
 `},
-		{args: "services NODE", want: `UNIT            STATE    FOR    RESTARTS  PID  MEMORY  WAITING FOR
-etcd            ready    1m30s  0         42   60 MiB  -
-kube-apiserver  backoff  1m30s  3         -    -       restart in 2s; exit status 1
+		{args: "services NODE", want: `UNIT            STATE    FOR    RESTARTS  PID  MEMORY  CPU  WAITING FOR
+etcd            ready    1m30s  0         42   60 MiB  0s   -
+kube-apiserver  backoff  1m30s  3         -    -       0s   restart in 2s; exit status 1
 `},
 		{args: "logs NODE etcd --tail 2", want: "first\nsecond\n"},
 		{args: "logs NODE etcd -o json", want: `{"time":"2026-11-20T09:00:00Z","text":"first"}

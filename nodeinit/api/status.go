@@ -87,6 +87,7 @@ func (s *Server) unit(status supervise.Status) *nodev1.Unit {
 		LastError:   status.LastError,
 		Pid:         int32(status.PID),
 		Memory:      s.System.unitMemory(status.Name),
+		CpuMs:       s.System.unitCPU(status.Name).Milliseconds(),
 	}
 }
 

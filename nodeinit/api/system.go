@@ -50,6 +50,19 @@ func (s System) memory() map[string]uint64 {
 	return values
 }
 
+// unitCPU is the processor time that a unit's cgroup has used (kernel:
+// admin-guide/cgroup-v2, cpu.stat); 0 if it has none.
+func (s System) unitCPU(unit string) time.Duration {
+	text, _ := os.ReadFile(filepath.Join(s.Cgroups, unit, "cpu.stat"))
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "usage_usec "); ok {
+			usec, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			return time.Duration(usec) * time.Microsecond
+		}
+	}
+	return 0
+}
+
 // unitMemory is what a unit's cgroup holds; 0 if it has none.
 func (s System) unitMemory(unit string) uint64 {
 	text, _ := os.ReadFile(filepath.Join(s.Cgroups, unit, "memory.current"))

@@ -147,20 +147,30 @@ func (p *Proxy) replace(file File) (added []*upstream) {
 func (p *Proxy) probe(ctx context.Context, u *upstream) {
 	ask, end := p.prober(u.addr)
 	defer end()
-	ticker := time.NewTicker(p.interval)
-	defer ticker.Stop()
 	for {
+		began := time.Now()
 		result := ask(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		p.observe(u, result)
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+		pause(ctx, p.rest(result, time.Since(began)))
 	}
+}
+
+// rest is how long an upstream is left alone after it was asked. One that takes
+// its time is asked less often: every node asks it, and when it is busy the
+// questions must not be what keeps it so. One that cannot be reached is not
+// disturbed by the next try.
+func (p *Proxy) rest(r Result, took time.Duration) time.Duration {
+	rest := max(p.interval-took, p.interval/10)
+	switch r {
+	case OK, NotReady:
+		return max(rest, took)
+	case Slow: // it is to be given up some time
+		return max(rest, took/2)
+	}
+	return rest
 }
 
 // observe notes how an upstream is, and cuts the connections that are better

@@ -195,13 +195,14 @@ func (p *Process) awaitReady(ctx context.Context) error {
 	if p.Ready == nil {
 		return nil
 	}
-	tick := time.NewTicker(probeInterval)
-	defer tick.Stop()
+	rest := time.NewTimer(0)
+	defer rest.Stop()
 	defer p.setWaiting("")
 	p.setWaiting(p.Ready.String())
 	probe, end := repeatedly(p.Ready)
 	defer end()
 	for {
+		began := time.Now()
 		once, cancel := context.WithTimeout(ctx, probeTimeout)
 		err := probe(once)
 		cancel()
@@ -211,10 +212,12 @@ func (p *Process) awaitReady(ctx context.Context) error {
 		if ctx.Err() == nil {
 			p.setWaiting(fmt.Sprintf("%s: %v", p.Ready, err))
 		}
+		// Who takes long to answer is busy, and not to be asked the sooner.
+		rest.Reset(max(probeInterval, time.Since(began)))
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("probe %s: %w", p.Ready, err)
-		case <-tick.C:
+		case <-rest.C:
 		}
 	}
 }

@@ -102,10 +102,11 @@ func (r Router) do(w *wire, actions []Action) (err error) {
 
 // watch tells the machine's priority when it changes.
 func (r Router) watch(ctx context.Context, events chan<- Event) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
+	rest := time.NewTimer(0)
+	defer rest.Stop()
 	var now opinion
 	for {
+		began := time.Now()
 		next := now.look(r.Look(ctx))
 		if ctx.Err() != nil {
 			return
@@ -114,10 +115,13 @@ func (r Router) watch(ctx context.Context, events chan<- Event) {
 			return
 		}
 		now = next
+		// A busy server is not asked the sooner for being slow.
+		took := time.Since(began)
+		rest.Reset(max(interval-took, took/2))
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-rest.C:
 		}
 	}
 }

@@ -180,6 +180,7 @@ type Unit struct {
 	Pid           int32                  `protobuf:"varint,7,opt,name=pid,proto3" json:"pid,omitempty"`                                      // 0: not a process, or not running
 	Memory        uint64                 `protobuf:"varint,8,opt,name=memory,proto3" json:"memory,omitempty"`                                // bytes, of the unit's cgroup
 	SinceBootMs   int64                  `protobuf:"varint,9,opt,name=since_boot_ms,json=sinceBootMs,proto3" json:"since_boot_ms,omitempty"` // `since`, counted from the kernel's start
+	CpuMs         int64                  `protobuf:"varint,10,opt,name=cpu_ms,json=cpuMs,proto3" json:"cpu_ms,omitempty"`                    // processor time, of the unit's cgroup
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -273,6 +274,13 @@ func (x *Unit) GetMemory() uint64 {
 func (x *Unit) GetSinceBootMs() int64 {
 	if x != nil {
 		return x.SinceBootMs
+	}
+	return 0
+}
+
+func (x *Unit) GetCpuMs() int64 {
+	if x != nil {
+		return x.CpuMs
 	}
 	return 0
 }
@@ -1680,7 +1688,7 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\tuptime_ms\x18\x06 \x01(\x03R\buptimeMs\x12!\n" +
 	"\fmemory_total\x18\a \x01(\x04R\vmemoryTotal\x12)\n" +
 	"\x10memory_available\x18\b \x01(\x04R\x0fmemoryAvailable\x12+\n" +
-	"\x05units\x18\t \x03(\v2\x15.slipway.node.v1.UnitR\x05units\"\x8c\x02\n" +
+	"\x05units\x18\t \x03(\v2\x15.slipway.node.v1.UnitR\x05units\"\xa3\x02\n" +
 	"\x04Unit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x120\n" +
@@ -1692,7 +1700,9 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"last_error\x18\x06 \x01(\tR\tlastError\x12\x10\n" +
 	"\x03pid\x18\a \x01(\x05R\x03pid\x12\x16\n" +
 	"\x06memory\x18\b \x01(\x04R\x06memory\x12\"\n" +
-	"\rsince_boot_ms\x18\t \x01(\x03R\vsinceBootMs\"M\n" +
+	"\rsince_boot_ms\x18\t \x01(\x03R\vsinceBootMs\x12\x15\n" +
+	"\x06cpu_ms\x18\n" +
+	" \x01(\x03R\x05cpuMs\"M\n" +
 	"\vLogsRequest\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x12\n" +
