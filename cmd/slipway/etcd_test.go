@@ -22,11 +22,10 @@ import (
 // fakeEtcd is a node's member of etcd by hand.
 type fakeEtcd struct {
 	nodev1connect.UnimplementedEtcdServiceHandler
-	status    *nodev1.EtcdStatusResponse
-	database  []byte
-	calls     *[]string // of all members, in order
-	removal   error
-	forfeited bool
+	status   *nodev1.EtcdStatusResponse
+	database []byte
+	calls    *[]string // of all members, in order
+	removal  error
 }
 
 func (f *fakeEtcd) call(what string) { *f.calls = append(*f.calls, f.status.Name+" "+what) }

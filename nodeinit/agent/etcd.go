@@ -87,7 +87,7 @@ func noMember(err error) error {
 }
 
 // lookAtEtcd is how often the member is asked how it does.
-const lookAtEtcd = 5 * time.Second
+const lookAtEtcd = 10 * time.Second
 
 // watchEtcd reports how this machine's member of etcd does, while it is to
 // have one, until ctx ends.

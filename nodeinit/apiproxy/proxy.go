@@ -17,7 +17,7 @@ import (
 
 const (
 	// interval is between two probes of an upstream and two looks at the File.
-	interval = time.Second
+	interval = 2 * time.Second
 	// maxConns is how many connections there may be. A node has some twenty.
 	maxConns = 1024
 )

@@ -8,6 +8,9 @@ import (
 	"slipway/nodeinit/supervise"
 )
 
+// gateInterval is between a gate's looks: it waits for minutes, often.
+const gateInterval = 2 * time.Second
+
 // Gate is a service that is ready once its probe succeeds, or has failed for as
 // long as Patience: what comes After it is held back that long, and no longer.
 // It then does nothing until it is stopped.
@@ -22,7 +25,7 @@ type Gate struct {
 func (g *Gate) Run(ctx context.Context, ready func()) error {
 	limited, cancel := context.WithTimeout(ctx, g.Patience)
 	defer cancel()
-	again := time.NewTicker(time.Second)
+	again := time.NewTicker(gateInterval)
 	defer again.Stop()
 	for {
 		err := g.Probe.Probe(limited)

@@ -26,7 +26,7 @@ func TestGate(t *testing.T) {
 		opens    time.Duration
 	}{
 		"open":              {0, 0},
-		"opens":             {3, 3 * time.Second},
+		"opens":             {3, 3 * gateInterval},
 		"is not waited for": {1000, time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {

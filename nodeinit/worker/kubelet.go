@@ -50,12 +50,29 @@ func loginOf(cfg *machine.Config) login {
 	return login{kubeconfig: "/var/lib/kubelet/kubeconfig", certFile: askedFile, keyFile: askedFile, bootstraps: true}
 }
 
-// kubelet comes after the API server where that is on the same machine: its
-// first request would fail, and it waits seconds until the next.
+// clusterAPI is the unit that a worker's kubelet comes after: without an API
+// server it has nothing to do, and asks for its certificate again and again.
+const clusterAPI = "cluster-api"
+
+// apiPatience is how long a worker's kubelet waits for an API server. It starts
+// without one then, and says itself what is wrong.
+const apiPatience = 10 * time.Minute
+
+func apiReached() supervise.Unit {
+	return supervise.Unit{Name: clusterAPI, After: []string{apiProxyName}, Service: &proc.Gate{
+		Probe: proc.HTTPSProbe{URL: apiServer + "/readyz", CAFile: caFile}, Patience: apiPatience,
+	}}
+}
+
+// kubelet comes after the API server where that is on the same machine, and
+// elsewhere after any: its first request would fail, and it waits seconds until
+// the next.
 func kubelet(cfg *machine.Config, id machine.Identity) supervise.Unit {
 	after := []string{containerdName, imagesName, podsName, apiProxyName}
 	if cfg.Role == machine.ControlPlane {
 		after = append(after, "kube-apiserver", "certificates")
+	} else {
+		after = append(after, clusterAPI)
 	}
 	login := loginOf(cfg)
 	credential := kubeletCredential(login, cfg.Cluster.CA)

@@ -28,8 +28,11 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 	if cfg.Role == machine.EtcdOnly {
 		return nil
 	}
-	return append(virtualIP(cfg),
-		apiProxy(),
+	units := append(virtualIP(cfg), apiProxy())
+	if cfg.Role == machine.Worker {
+		units = append(units, apiReached())
+	}
+	return append(units,
 		containerd(),
 		bundledImages(),
 		runningPods(),
