@@ -83,6 +83,9 @@ func newLab(t *testing.T, own *apiServer, others ...*apiServer) *lab {
 	}
 	l.tell(own, others...)
 	l.run(l.prober)
+	if own != nil {
+		own.becomes(Result(own.result.Load())) // what follows is about a balancer that knows it
+	}
 	return l
 }
 
