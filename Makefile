@@ -46,7 +46,7 @@ check: lint ## fast and offline: lint, import law, unit tests
 	$(GO) test -short ./...
 
 test: deps image lint ## everything: lint, unit and host tests, then the stories in QEMU machines
-	$(GO) test $$($(GO) list ./... | grep -v '^slipway/test/vm$$')
+	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v '^slipway/test/vm$$')
 	$(GO) test -count=1 -v -timeout 60m ./test/vm
 
 release: build ## the image as it is published, compressed for size: .build/release
