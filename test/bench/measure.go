@@ -31,7 +31,7 @@ var (
 // phaseBudgets are seconds under software emulation.
 var phaseBudgets = map[string]*float64{
 	"tftp": upTo(20), "http": upTo(10), "kernel": upTo(20), "init": upTo(10), "enrolled": upTo(10), "assigned": upTo(5), "configured": upTo(5),
-	"etcd": upTo(25), "containerd": upTo(10), "apiserver": upTo(60), "registered": upTo(25), "ready": upTo(30),
+	"etcd": upTo(25), "containerd": upTo(10), "apiserver": upTo(40), "registered": upTo(15), "ready": upTo(15),
 }
 
 // memoryBudgets are MB of a unit, its page cache included.
@@ -169,7 +169,7 @@ func (b bench) boot(ctx context.Context) ([]figure, error) {
 	if err := b.inside(ctx, "cluster", "create", lab, "--yes", "--wait", "--timeout", "10m"); err != nil {
 		return nil, err
 	}
-	figures := []figure{{name: "boot.ready", value: time.Since(begin).Seconds(), unit: "s", budget: upTo(130), peer: kubeadmReady}}
+	figures := []figure{{name: "boot.ready", value: time.Since(begin).Seconds(), unit: "s", budget: upTo(90), peer: kubeadmReady}}
 	phases, err := b.phases(ctx)
 	figures = append(figures, phases...)
 	if err != nil {
