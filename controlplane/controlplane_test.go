@@ -275,6 +275,32 @@ func TestTwoCAs(t *testing.T) {
 	}
 }
 
+// TestTwoServiceAccountKeys: while the key is replaced, tokens of both are
+// accepted, and the API server is another service, so that it is restarted.
+func TestTwoServiceAccountKeys(t *testing.T) {
+	cfg, id := config(t)
+	before := Units(cfg, id)
+	cfg.ControlPlaneKeys.OtherAccounts = "public key\n"
+	page := proctest.Page(Units(cfg, id), filesOf(t, cfg, id))
+	for _, part := range []string{
+		"--service-account-signing-key-file=/etc/kubernetes/pki/sa.key\n",
+		"--service-account-key-file=/etc/kubernetes/pki/sa.key\n",
+		"--service-account-key-file=/etc/kubernetes/pki/sa-other.pub\n",
+		"reads once: /etc/kubernetes/pki/sa-other.pub",
+		"/etc/kubernetes/pki/sa-other.pub -rw-r--r--",
+	} {
+		if !strings.Contains(page, part) {
+			t.Errorf("no %q in\n%s", part, page)
+		}
+	}
+	for i, u := range Units(cfg, id) {
+		process, ok := u.Service.(*proc.Process)
+		if ok && process.Equal(before[i].Service) == (u.Name == "kube-apiserver") {
+			t.Errorf("%s stays as it is: %v", u.Name, u.Name == "kube-apiserver")
+		}
+	}
+}
+
 func TestServesTheVirtualIP(t *testing.T) {
 	cfg, id := config(t)
 	cfg.Cluster.VirtualIP = netip.MustParseAddr("192.0.2.9")

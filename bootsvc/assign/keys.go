@@ -2,8 +2,10 @@ package assign
 
 import (
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"slices"
@@ -28,7 +30,12 @@ type Keys struct {
 	CA             Authority `json:"ca"`
 	EtcdCA         Authority `json:"etcdCA"`
 	FrontProxyCA   Authority `json:"frontProxyCA"`
-	ServiceAccount []byte    `json:"serviceAccount"` // PEM
+	ServiceAccount []byte    `json:"serviceAccount"` // signs tokens, PEM
+	// NextServiceAccount is to sign once every API server accepts its tokens, PEM.
+	NextServiceAccount []byte `json:"nextServiceAccount,omitempty"`
+	// OtherServiceAccount is the public half of the next one, then of the one
+	// before: its tokens are accepted too. PEM; none outside of a rotation.
+	OtherServiceAccount []byte `json:"otherServiceAccount,omitempty"`
 	// EncryptionKeys encrypt Secrets in etcd: the first writes, all read.
 	EncryptionKeys []EncryptionKey `json:"encryptionKeys"`
 	// Retired encrypted Secrets before, oldest first. No machine has them:
@@ -120,9 +127,9 @@ func NewKeys(name string, now time.Time) (Keys, error) {
 		}
 		k.authority(what).CA = made
 	}
-	_, account, err := pki.NewKey()
+	account, err := newAccountKey(name)
 	if err != nil {
-		return Keys{}, fmt.Errorf("make service account key of %s: %w", name, err)
+		return Keys{}, err
 	}
 	k.ServiceAccount = account
 	k.EncryptionKeys = []EncryptionKey{newEncryptionKey(1)}
@@ -141,6 +148,27 @@ func newEncryptionKey(number int) EncryptionKey {
 	return EncryptionKey{Name: fmt.Sprintf("key-%d", number), Secret: base64.StdEncoding.EncodeToString(secret)}
 }
 
+func newAccountKey(cluster string) ([]byte, error) {
+	_, text, err := pki.NewKey()
+	if err != nil {
+		return nil, fmt.Errorf("make service account key of %s: %w", cluster, err)
+	}
+	return text, nil
+}
+
+// publicHalf is the public key of a private one, both PEM.
+func publicHalf(private []byte) ([]byte, error) {
+	key, err := pki.ParseKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("read service account key: %w", err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("encode service account key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
+}
+
 // forControlPlane is what control-plane machines alone may know.
 func (k Keys) forControlPlane() *machine.ControlPlaneKeys {
 	keys := &machine.ControlPlaneKeys{
@@ -148,6 +176,7 @@ func (k Keys) forControlPlane() *machine.ControlPlaneKeys {
 		FrontProxyCA:   k.FrontProxyCA.Bundle(),
 		FrontProxyKey:  secret.New(string(k.FrontProxyCA.KeyPEM)),
 		ServiceAccount: secret.New(string(k.ServiceAccount)),
+		OtherAccounts:  string(k.OtherServiceAccount),
 		RewriteSecrets: k.rewriting(),
 	}
 	for _, key := range k.EncryptionKeys {

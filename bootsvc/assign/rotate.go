@@ -18,6 +18,7 @@ const (
 	EtcdCA       What = "etcd-ca"
 	FrontProxyCA What = "front-proxy-ca"
 	SecretsKey   What = "encryption-key"
+	AccountKey   What = "service-account-key" // signs the tokens of service accounts
 )
 
 var authorities = []What{KubernetesCA, EtcdCA, FrontProxyCA}
@@ -43,6 +44,13 @@ const (
 // files every five minutes (the CA from 1.36 on), and the kubelet renews the
 // ConfigMap in which pods see the cluster's CA within 90 s. An API server and
 // an extension of it follow each other's files and ConfigMap within a minute.
+//
+// Whoever checks tokens of service accounts by the API's own list of keys
+// (/openid/v1/jwks) may keep that for an hour, as its answer says (Kubernetes,
+// pkg/routes/openidmetadata.go). A pod's token is renewed when a fifth of its
+// life is left and never later than after 24 hours (pkg/kubelet/token), however
+// long it lives; then the kubelet writes it within 90 s, and programs read it
+// again within five minutes.
 func settlingTime(what What, phase RotationPhase) time.Duration {
 	switch {
 	case phase == Retire:
@@ -51,6 +59,10 @@ func settlingTime(what What, phase RotationPhase) time.Duration {
 		return 8 * time.Minute
 	case what == FrontProxyCA:
 		return 2 * time.Minute
+	case what == AccountKey && phase == Trust:
+		return time.Hour
+	case what == AccountKey:
+		return 24*time.Hour + 15*time.Minute
 	}
 	return 0
 }
@@ -70,12 +82,12 @@ var (
 	ErrExternalEtcd = errors.New("the cluster's etcd is external: its CA is rotated by whoever runs it")
 )
 
-// ParseWhat reads what a person wants to rotate. Others than those four are ErrWhat.
+// ParseWhat reads what a person wants to rotate. Others than those five are ErrWhat.
 func ParseWhat(text string) (What, error) {
-	if what := What(text); what == SecretsKey || slices.Contains(authorities, what) {
+	if what := What(text); what == SecretsKey || what == AccountKey || slices.Contains(authorities, what) {
 		return what, nil
 	}
-	return "", fmt.Errorf("%w: %q; valid: kubernetes-ca, etcd-ca, front-proxy-ca, encryption-key", ErrWhat, text)
+	return "", fmt.Errorf("%w: %q; valid: kubernetes-ca, etcd-ca, front-proxy-ca, encryption-key, service-account-key", ErrWhat, text)
 }
 
 // authority is one of the three CAs, to be changed in place.
@@ -103,17 +115,25 @@ func (k Keys) Begin(cluster string, what What, now time.Time) (Keys, error) {
 		return k, nil
 	}
 	k = k.clone()
-	if what == SecretsKey {
-		k.EncryptionKeys = append(k.EncryptionKeys, newEncryptionKey(k.lastKey()+1))
-	} else {
-		made, err := newCA(what, cluster, now)
-		if err != nil {
-			return k, err
-		}
-		k.authority(what).Next = &made
+	if err := k.makeNext(cluster, what, now); err != nil {
+		return k, err
 	}
 	k.Rotations = append(k.Rotations, Rotation{What: what, Phase: Trust, Since: now})
 	return k, nil
+}
+
+// makeNext makes the secret that is to come.
+func (k *Keys) makeNext(cluster string, what What, now time.Time) error {
+	switch what {
+	case SecretsKey:
+		k.EncryptionKeys = append(k.EncryptionKeys, newEncryptionKey(k.lastKey()+1))
+		return nil
+	case AccountKey:
+		return k.makeNextAccounts(cluster)
+	}
+	made, err := newCA(what, cluster, now)
+	k.authority(what).Next = &made
+	return err
 }
 
 // clone is a copy whose lists can be changed.
@@ -257,6 +277,10 @@ func (k *Keys) enter(r Rotation) error {
 		k.Retired = append(k.Retired, k.EncryptionKeys[1:]...)
 		slices.SortFunc(k.Retired, func(a, b EncryptionKey) int { return a.number() - b.number() })
 		k.EncryptionKeys = k.EncryptionKeys[:1]
+	case r.Phase == Use && r.What == AccountKey:
+		return k.handOverAccounts()
+	case r.Phase == Retire && r.What == AccountKey:
+		k.OtherServiceAccount = nil
 	case r.Phase == Use:
 		return k.handOver(r.What)
 	case r.Phase == Retire:
@@ -285,4 +309,20 @@ func (k *Keys) handOver(what What) error {
 	}
 	*a = Authority{CA: *a.Next, Previous: a.CertPEM}
 	return nil
+}
+
+func (k *Keys) makeNextAccounts(cluster string) (err error) {
+	if k.NextServiceAccount, err = newAccountKey(cluster); err != nil {
+		return err
+	}
+	k.OtherServiceAccount, err = publicHalf(k.NextServiceAccount)
+	return err
+}
+
+// handOverAccounts lets the next key sign tokens. Of the one before, only the
+// public half is kept: it is needed to accept tokens, not to make them.
+func (k *Keys) handOverAccounts() (err error) {
+	k.OtherServiceAccount, err = publicHalf(k.ServiceAccount)
+	k.ServiceAccount, k.NextServiceAccount = k.NextServiceAccount, nil
+	return err
 }

@@ -14,7 +14,7 @@ import (
 	"slipway/controlplane/pki"
 )
 
-var everything = []What{KubernetesCA, EtcdCA, FrontProxyCA, SecretsKey}
+var everything = []What{KubernetesCA, EtcdCA, FrontProxyCA, SecretsKey, AccountKey}
 
 func newKeys(t *testing.T) Keys {
 	t.Helper()
@@ -166,6 +166,48 @@ func TestThePhasesOfTheEncryptionKey(t *testing.T) {
 	}
 }
 
+func TestThePhasesOfTheServiceAccountKey(t *testing.T) {
+	start := newKeys(t)
+	keys := begin(t, start, AccountKey, noon)
+	old, fresh := start.ServiceAccount, keys.NextServiceAccount
+	oldPublic, freshPublic := publicOf(t, old), publicOf(t, fresh)
+	if oldPublic == freshPublic || start.NextServiceAccount != nil || start.OtherServiceAccount != nil {
+		t.Fatal("Begin made no other key, or changed the keys that it was given")
+	}
+	now := noon
+	for _, want := range []struct {
+		phase  RotationPhase
+		signer []byte
+		other  string
+		lasts  time.Duration
+	}{
+		{Trust, old, freshPublic, time.Hour},
+		{Use, fresh, oldPublic, 24*time.Hour + 15*time.Minute},
+		{Retire, fresh, "", 0},
+	} {
+		given := keys.forControlPlane()
+		if keys.Rotations[0].Phase != want.phase || given.ServiceAccount.Reveal() != string(want.signer) || given.OtherAccounts != want.other {
+			t.Errorf("in %s, which should be %s: another public key is\n%s", keys.Rotations[0].Phase, want.phase, given.OtherAccounts)
+		}
+		began := now
+		if keys, now = pass(t, keys, now); now.Sub(began) != want.lasts {
+			t.Errorf("%s lasts %v", want.phase, now.Sub(began))
+		}
+	}
+	if text, err := json.Marshal(keys); err != nil || strings.Contains(string(text), "ServiceAccount\"") || len(keys.Rotations) != 0 {
+		t.Errorf("something of the rotation is left: %+v", keys.Rotations)
+	}
+}
+
+func publicOf(t *testing.T, private []byte) string {
+	t.Helper()
+	public, err := publicHalf(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(public)
+}
+
 func TestDataOfAnotherTimeCanBeRead(t *testing.T) {
 	names := func(keys []EncryptionKey) (text string) {
 		for _, key := range keys {
@@ -313,9 +355,34 @@ func (n *node) trusts(what What, other *node, now time.Time) error {
 	return err
 }
 
+// accepts says whether n takes a token that was signed by the key with a public half.
+func (n *node) accepts(t *testing.T, signer string) bool {
+	return publicOf(t, n.keys.ServiceAccount) == signer || string(n.keys.OtherServiceAccount) == signer
+}
+
 // reads says whether n can read what was encrypted with a key.
 func (n *node) reads(key string) bool {
 	return slices.ContainsFunc(n.keys.EncryptionKeys, func(k EncryptionKey) bool { return k.Name == key })
+}
+
+func TestNeighbouringPhasesAcceptEachOthersTokens(t *testing.T) {
+	var life []*node
+	keys, now := newKeys(t), noon
+	life = append(life, &node{keys: keys})
+	for keys = begin(t, keys, AccountKey, now); len(keys.Rotations) > 0; keys, now = pass(t, keys, now) {
+		life = append(life, &node{keys: keys})
+	}
+	for i, a := range life {
+		for j, b := range life {
+			accepts, apart := a.accepts(t, publicOf(t, b.keys.ServiceAccount)), max(i-j, j-i)
+			if apart <= 1 && !accepts {
+				t.Errorf("phase %d refuses the tokens of phase %d", i, j)
+			}
+			if apart == len(life)-1 && accepts {
+				t.Error("before and after still accept each other's tokens: the test proves nothing")
+			}
+		}
+	}
 }
 
 func TestNeighbouringPhasesTrustEachOtherAndOthersDoNot(t *testing.T) {
@@ -345,13 +412,14 @@ func TestNeighbouringPhasesTrustEachOtherAndOthersDoNot(t *testing.T) {
 }
 
 // TestNobodyIsEverRefused lets machines take their configs in random order and
-// write Secrets meanwhile, while rotations of every kind begin at random. At no
-// time may a machine refuse another's certificate or be unable to read a Secret.
+// write Secrets and sign tokens meanwhile, while rotations of every kind begin at
+// random. At no time may a machine refuse another's certificate or the token of a
+// pod, which keeps it for a day, or be unable to read a Secret.
 func TestNobodyIsEverRefused(t *testing.T) {
 	done := 0
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			c := modelCluster{T: t, random: rand.New(rand.NewPCG(seed, 0)), keys: newKeys(t), now: noon, secrets: map[string]string{}}
+			c := modelCluster{T: t, random: rand.New(rand.NewPCG(seed, 0)), keys: newKeys(t), now: noon, secrets: map[string]string{}, tokens: map[string]time.Time{}}
 			for range 2 + c.random.IntN(4) {
 				c.nodes = append(c.nodes, &node{})
 			}
@@ -375,7 +443,8 @@ type modelCluster struct {
 	keys    Keys // as the boot service has them
 	now     time.Time
 	nodes   []*node
-	secrets map[string]string // name of the key that encrypted it
+	secrets map[string]string    // name of the key that encrypted it
+	tokens  map[string]time.Time // by the signer's public key: when the last one was signed
 	done    int
 }
 
@@ -388,6 +457,9 @@ func (c *modelCluster) step(step int) *node {
 		c.keys = begin(c.T, c.keys, everything[c.random.IntN(len(everything))], c.now)
 	case 1:
 		c.secrets[fmt.Sprint(step)] = n.keys.EncryptionKeys[0].Name
+		c.tokens[publicOf(c.T, n.keys.ServiceAccount)] = c.now
+	case 2:
+		c.now = c.now.Add(5 * time.Hour)
 	default:
 		n.take(c.T, c.keys, c.now)
 		if n.keys.rewriting() {
@@ -417,7 +489,7 @@ func (c *modelCluster) standing() (machines []Standing) {
 
 // rendered is what of the keys is in a machine's config.
 func rendered(t *testing.T, keys Keys) string {
-	text, err := json.Marshal([]any{keys.CA.Bundle(), keys.EtcdCA.Bundle(), keys.FrontProxyCA.Bundle(), keys.EncryptionKeys, keys.rewriting()})
+	text, err := json.Marshal([]any{keys.CA.Bundle(), keys.EtcdCA.Bundle(), keys.FrontProxyCA.Bundle(), keys.EncryptionKeys, keys.rewriting(), keys.ServiceAccount, keys.OtherServiceAccount})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,6 +501,11 @@ func (c *modelCluster) check(step int, changed *node) {
 		for name, key := range c.secrets {
 			if !n.reads(key) {
 				c.Fatalf("step %d: machine %d cannot read secret %s, encrypted with %s", step, i, name, key)
+			}
+		}
+		for signer, signed := range c.tokens {
+			if c.now.Sub(signed) <= 24*time.Hour && !n.accepts(c.T, signer) {
+				c.Fatalf("step %d: machine %d refuses a token that is %v old", step, i, c.now.Sub(signed))
 			}
 		}
 		for _, what := range authorities {

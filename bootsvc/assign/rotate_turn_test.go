@@ -159,6 +159,7 @@ func TestConfigsShowBothWhileTheyRotate(t *testing.T) {
 	r := newRig(t, 3)
 	r.rotate(KubernetesCA)
 	r.rotate(SecretsKey)
+	r.rotate(AccountKey)
 	c, err := r.Get(t.Context(), "prod")
 	if err != nil {
 		t.Fatal(err)
@@ -177,6 +178,9 @@ func TestConfigsShowBothWhileTheyRotate(t *testing.T) {
 	}
 	if n := strings.Count(config.Cluster.CA, "BEGIN CERTIFICATE"); n != 2 || len(config.ControlPlaneKeys.EncryptionKeys) != 2 {
 		t.Errorf("the config has %d CAs and %d keys", n, len(config.ControlPlaneKeys.EncryptionKeys))
+	}
+	if other := config.ControlPlaneKeys.OtherAccounts; other != string(keys.OtherServiceAccount) || other == "" {
+		t.Errorf("the other service-account key is %q", other)
 	}
 	kubeconfig, err := r.Kubeconfig(t.Context(), "prod", "ann")
 	if err != nil || len(kubeconfig) < 2*len(keys.CA.CertPEM) {

@@ -17,7 +17,7 @@ func clusterCommand() *cobra.Command {
 	r.register(cmd)
 	cmd.AddCommand(clusterCreateCommand(r), clusterDocumentCommand(r), clusterUpdateCommand(r), clusterDeleteCommand(r), clusterStatusCommand(r))
 	cmd.AddCommand(clusterKubeconfigCommand(r), clusterCredentialCommand(r))
-	cmd.AddCommand(clusterRotateCACommand(r), clusterRotateKeyCommand(r))
+	cmd.AddCommand(clusterRotateCACommand(r), clusterRotateKeyCommand(r), clusterRotateAccountKeyCommand(r))
 	cmd.AddCommand(clusterSnapshotCommand(r), clusterSnapshotsCommand(r), clusterRestoreCommand(r), clusterRecoverCommand(r))
 	return cmd
 }

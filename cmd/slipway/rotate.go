@@ -81,6 +81,28 @@ for it; see slipway cluster status. The same command again begins nothing new.`,
 	return cmd
 }
 
+func clusterRotateAccountKeyCommand(r *remote) *cobra.Command {
+	var f rotateFlags
+	cmd := &cobra.Command{
+		Use:   "rotate-service-account-key NAME",
+		Short: "Replace the key that signs the tokens of a cluster's pods",
+		Long: `Replace the key that signs the tokens of a cluster's service accounts, with which
+pods speak to the API.
+
+It takes a little more than a day: an hour until all who check tokens know the
+new key, and 24 until the last pod has got another token. It goes on by itself,
+phase by phase, whether or not this command waits for it; see slipway cluster
+status. The same command again begins nothing new.`,
+		Example: "  slipway cluster rotate-service-account-key prod",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.run(cmd, r, args[0], []string{"service-account-key"})
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
 // run says what will happen, asks, begins the rotations, and waits if told to.
 func (f *rotateFlags) run(cmd *cobra.Command, r *remote, name string, what []string) error {
 	c, err := r.client()
@@ -133,11 +155,18 @@ func explainRotation(out io.Writer, name string, what []string) {
 		"the new one signs; every machine makes its certificates anew",
 		"the old one is accepted no more",
 	}
-	if slices.Contains(what, "encryption-key") {
+	switch what[0] {
+	case "encryption-key":
 		kind = [3]string{
 			"every API server can read with both, and writes with the old one",
 			"they write with the new one, and all Secrets are written anew",
 			"the machines forget the old one; the boot service keeps it, for snapshots taken before",
+		}
+	case "service-account-key":
+		kind = [3]string{
+			"every API server accepts tokens of both, and signs with the old one; for an hour",
+			"they sign with the new one; kubelets give all pods other tokens, within 24 hours",
+			"tokens of the old one are accepted no more",
 		}
 	}
 	fmt.Fprintf(out, "Cluster %s gets another %s, in three phases:\n", name, strings.Join(what, ", "))
@@ -150,6 +179,13 @@ func explainRotation(out io.Writer, name string, what []string) {
   a kubeconfig issued before the rotation is good no more: issue another, slipway cluster kubeconfig %s
   pods that read the cluster's CA only when they start (client-go before 1.36) lose the API: restart them in phase trust
 `, name)
+	}
+	if slices.Contains(what, "service-account-key") {
+		fmt.Fprint(out, `From phase retire on,
+  tokens in Secrets of type kubernetes.io/service-account-token are good no more: delete such a token in phase use, another is made
+  tokens that were made by hand (kubectl create token) are good no more: make others in phase use
+  pods that read their token only when they start lose the API: restart them in phase use
+`)
 	}
 }
 

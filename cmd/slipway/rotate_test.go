@@ -93,6 +93,7 @@ func TestRotationsAreExplained(t *testing.T) {
 	for what, want := range map[string][]string{
 		"kubernetes-ca":          {"another kubernetes-ca, in three phases", "slipway cluster kubeconfig prod", "restart them in phase trust"},
 		"etcd-ca front-proxy-ca": {"another etcd-ca, front-proxy-ca, in", "makes its certificates anew"},
+		"service-account-key":    {"another service-account-key, in", "accepts tokens of both", "within 24 hours", "kubernetes.io/service-account-token"},
 		"encryption-key":         {"all Secrets are written anew", "for snapshots taken before"},
 	} {
 		var out bytes.Buffer
@@ -109,7 +110,7 @@ func TestRotationsAreExplained(t *testing.T) {
 }
 
 func TestRotateUsage(t *testing.T) {
-	for _, args := range []string{"rotate-ca prod", "rotate-ca prod --ca machine", "rotate-ca --ca etcd", "rotate-encryption-key"} {
+	for _, args := range []string{"rotate-ca prod", "rotate-ca prod --ca machine", "rotate-ca --ca etcd", "rotate-encryption-key", "rotate-service-account-key"} {
 		code := run(t.Context(), append([]string{"cluster"}, strings.Fields(args)...), http.NoBody, io.Discard, io.Discard)
 		if code != exitUsage {
 			t.Errorf("slipway cluster %s ends with %d", args, code)

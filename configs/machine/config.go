@@ -100,6 +100,9 @@ type ControlPlaneKeys struct {
 	FrontProxyCA   string        `yaml:"frontProxyCA" jsonschema:"required"`
 	FrontProxyKey  secret.String `yaml:"frontProxyCAKey" jsonschema:"required"`
 	ServiceAccount secret.String `yaml:"serviceAccountKey" jsonschema:"required"`
+	// OtherAccounts is the public key, PEM, of another service-account key whose
+	// tokens are accepted too: of the next one or the one before, in a rotation.
+	OtherAccounts string `yaml:"otherServiceAccountKey,omitempty"`
 	// EncryptionKeys encrypt Secrets in etcd. The first writes, all read.
 	EncryptionKeys []EncryptionKey `yaml:"encryptionKeys" jsonschema:"required"`
 	// RewriteSecrets has all Secrets written anew, with the first key.

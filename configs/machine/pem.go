@@ -33,6 +33,22 @@ func privateKey(ps *document.Problems, path string, key secret.String) {
 	}
 }
 
+// publicKey checks one public key in PEM, or none. A private one is refused: it
+// would be in a file that is not kept as one.
+func publicKey(ps *document.Problems, path, text string) {
+	if text == "" {
+		return
+	}
+	block, rest := pem.Decode([]byte(text))
+	if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
+		ps.Add(path, "this is not one public key", "a public key in PEM (PUBLIC KEY)")
+		return
+	}
+	if _, err := x509.ParsePKIXPublicKey(block.Bytes); err != nil {
+		ps.Add(path, "this public key cannot be read", "an EC or RSA public key in PEM (PUBLIC KEY)")
+	}
+}
+
 // pair checks that key is the one of one of the certificates.
 func pair(ps *document.Problems, path, certs string, key secret.String) {
 	signer, err := parseKey(key.Reveal())

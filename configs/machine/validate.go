@@ -98,6 +98,7 @@ func (c *Config) checkKeys(ps *document.Problems) {
 		authorities(ps, at+"frontProxyCA", keys.FrontProxyCA)
 		pair(ps, at+"frontProxyCAKey", keys.FrontProxyCA, keys.FrontProxyKey)
 		privateKey(ps, at+"serviceAccountKey", keys.ServiceAccount)
+		publicKey(ps, at+"otherServiceAccountKey", keys.OtherAccounts)
 		keys.checkEncryption(ps, at+"encryptionKeys")
 	}
 }

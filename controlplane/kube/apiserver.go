@@ -65,7 +65,7 @@ func apiServer(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		// Half as many collections: a fifth less processor time until it is
 		// ready, for 40 MB.
 		Env:         append([]string{"GOGC=200"}, generation(cfg)...),
-		Reads:       []string{etcd.CAFile, accountKeyFile, dir + "/admission.yaml", dir + "/audit.yaml"},
+		Reads:       append([]string{etcd.CAFile, dir + "/admission.yaml", dir + "/audit.yaml"}, accountKeyFiles(cfg)...),
 		OOMScoreAdj: -998,
 	}}
 }
@@ -94,14 +94,26 @@ func servingArgs() []string {
 }
 
 func authenticationArgs(cfg *machine.Config) []string {
-	return []string{
+	args := []string{
 		"--client-ca-file=" + CAFile,
 		"--authentication-config=" + dir + "/authentication.yaml",
 		"--enable-bootstrap-token-auth",
 		"--service-account-issuer=https://kubernetes.default.svc." + cfg.Cluster.DNSDomain,
 		"--service-account-signing-key-file=" + accountKeyFile,
-		"--service-account-key-file=" + accountKeyFile,
 	}
+	for _, file := range accountKeyFiles(cfg) {
+		args = append(args, "--service-account-key-file="+file)
+	}
+	return args
+}
+
+// accountKeyFiles hold the keys whose tokens are accepted: the one that signs,
+// and another during a rotation.
+func accountKeyFiles(cfg *machine.Config) []string {
+	if cfg.ControlPlaneKeys.OtherAccounts == "" {
+		return []string{accountKeyFile}
+	}
+	return []string{accountKeyFile, otherAccountFile}
 }
 
 func etcdArgs(cfg *machine.Config) []string {

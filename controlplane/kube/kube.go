@@ -74,6 +74,7 @@ const (
 	machineCAFile    = pkiDir + "/machine-ca.crt"
 	frontProxyCAFile = pkiDir + "/front-proxy-ca.crt"
 	accountKeyFile   = pkiDir + "/sa.key"
+	otherAccountFile = pkiDir + "/sa-other.pub"
 
 	// Balancer is the API as components reach it: the unit apiproxy finds an API
 	// server that is well, this machine's own first.
@@ -130,14 +131,18 @@ func authorities(cfg *machine.Config) ([]proc.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []proc.File{
+	files := []proc.File{
 		{Path: CAFile, Mode: 0o644, Data: []byte(cfg.Cluster.CA)},
 		{Path: signerFile, Mode: 0o644, Data: pki.EncodeCert(signer)},
 		{Path: signerKeyFile, Mode: 0o600, Data: []byte(keys.CAKey.Reveal())},
 		{Path: machineCAFile, Mode: 0o644, Data: []byte(cfg.Cluster.MachineCA)},
 		{Path: frontProxyCAFile, Mode: 0o644, Data: []byte(keys.FrontProxyCA)},
 		{Path: accountKeyFile, Mode: 0o600, Data: []byte(keys.ServiceAccount.Reveal())},
-	}, nil
+	}
+	if keys.OtherAccounts != "" {
+		files = append(files, proc.File{Path: otherAccountFile, Mode: 0o644, Data: []byte(keys.OtherAccounts)})
+	}
+	return files, nil
 }
 
 // etcdAccess is how the API server gets at an etcd on other machines. Where it

@@ -1949,7 +1949,7 @@ func (x *Cluster) GetRotations() []*Rotation {
 
 type Rotation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`   // kubernetes-ca, etcd-ca, front-proxy-ca, encryption-key
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`   // kubernetes-ca, etcd-ca, front-proxy-ca, encryption-key, service-account-key
 	Phase         string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"` // trust, use, retire
 	WaitingFor    string                 `protobuf:"bytes,3,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
 	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`

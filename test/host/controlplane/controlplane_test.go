@@ -57,6 +57,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("metrics are for those with a certificate", testMetrics)
 	t.Run("certificates are renewed while all runs", func(t *testing.T) { testRenewal(t, node, cfg) })
 	t.Run("the encryption key is replaced", func(t *testing.T) { testNewKey(t, node, cfg) })
+	t.Run("the service-account key is replaced", func(t *testing.T) { testNewAccountKey(t, node, cfg) })
 	t.Run("the CAs are replaced", func(t *testing.T) { testNewCAs(t, node, cfg) })
 }
 

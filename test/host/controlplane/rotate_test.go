@@ -2,12 +2,15 @@ package controlplane
 
 import (
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"slipway/configs/kubeconfig"
 	"slipway/configs/machine"
 	"slipway/configs/secret"
 	"slipway/controlplane/pki"
@@ -62,6 +65,57 @@ func testNewKey(t *testing.T, n *node, cfg *machine.Config) {
 	cfg.ControlPlaneKeys = &last
 	n.apply(cfg)
 	kubectl(t, "", "get", "secrets", "-A")
+}
+
+// testNewAccountKey goes through the three steps of a replacement of the key that
+// signs tokens. A pod's token of the step before is good in each, and the first
+// one is no more in the last.
+func testNewAccountKey(t *testing.T, n *node, cfg *machine.Config) {
+	_, next, err := pki.NewKey()
+	must(t, err)
+	old := cfg.ControlPlaneKeys.ServiceAccount
+	token := func() string { return strings.TrimSpace(kubectl(t, "", "create", "token", "default", "-n", "demo")) }
+	good := func(token string) bool {
+		out, err := try("/tmp/nobody.kubeconfig", "", "auth", "whoami", "--token="+token)
+		return err == nil && strings.Contains(out, "system:serviceaccount:demo:default")
+	}
+	pathOf(t, "nobody", kubeconfig.Config{User: "nobody", Token: secret.New("none")}, cfg)
+	first := token()
+	var last string
+	for _, step := range []struct {
+		signer secret.String
+		other  string
+		first  bool // the first token is good
+	}{{old, public(t, next), true}, {secret.New(string(next)), public(t, []byte(old.Reveal())), true}, {secret.New(string(next)), "", false}} {
+		keys := *cfg.ControlPlaneKeys
+		keys.ServiceAccount, keys.OtherAccounts = step.signer, step.other
+		cfg.ControlPlaneKeys = &keys
+		before := token()
+		n.apply(cfg)
+		if last = token(); !good(last) || !good(before) || good(first) != step.first {
+			t.Errorf("with the other key %q: good are the token of now: %v, of the step before: %v, the first: %v", step.other, good(last), good(before), good(first))
+		}
+	}
+	if signedAlike(first, last) {
+		t.Error("the last token is signed by the first key: the test proves nothing")
+	}
+}
+
+// signedAlike says whether two tokens name the same key in their header.
+func signedAlike(one, other string) bool {
+	a, _, _ := strings.Cut(one, ".")
+	b, _, _ := strings.Cut(other, ".")
+	return a == b
+}
+
+// public is the public half of a private key, both PEM.
+func public(t *testing.T, private []byte) string {
+	t.Helper()
+	key, err := pki.ParseKey(private)
+	must(t, err)
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	must(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
 // testNewCAs goes through the three steps of a replacement for the CAs of etcd,
