@@ -46,10 +46,13 @@ func (o *Office) Fetch(ctx context.Context, id, keyHash, have string, wait time.
 		}
 		return config.YAML != nil || config.Released, err
 	}, o.inventory.Machines(), o.clusters, o.keys)
-	if err != nil && limited.Err() != nil && ctx.Err() == nil && (config.Unchanged || config.WaitingFor != "") {
+	switch {
+	case err == nil || limited.Err() == nil || ctx.Err() != nil:
+		return config, err
+	case config.Unchanged || config.WaitingFor != "":
 		return config, nil
 	}
-	return config, err
+	return o.offer(ctx, &a) // a busy store was not asked even once in that time
 }
 
 // offer decides what the machine gets now. What it is given is noted in the
