@@ -42,7 +42,7 @@ The same command again changes nothing and waits on.`,
 			if err != nil {
 				return err
 			}
-			return f.run(cmd, c, args[0])
+			return f.run(cmd, r, c, args[0])
 		},
 	}
 	flags := cmd.Flags()
@@ -53,7 +53,7 @@ The same command again changes nothing and waits on.`,
 	return cmd
 }
 
-func (f *joinFlags) run(cmd *cobra.Command, c *client.Client, name string) error {
+func (f *joinFlags) run(cmd *cobra.Command, r *remote, c *client.Client, name string) error {
 	id, err := machineID(cmd.Context(), c, name)
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func (f *joinFlags) run(cmd *cobra.Command, c *client.Client, name string) error
 	if err != nil {
 		return err
 	}
-	return f.change(cmd, c, old, doc, id)
+	return f.change(cmd, r, c, old, doc, id)
 }
 
 // free refuses a machine of another cluster.

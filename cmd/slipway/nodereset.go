@@ -163,6 +163,19 @@ func (r *nodeReset) step(s *nodev1.ResetStep) error {
 	})
 }
 
+// buryIfDead is bury for a node that does not answer. One that does leaves by
+// itself, and it is better at that: it moves leadership first.
+func (r *nodeReset) buryIfDead(ctx context.Context, others []*bootv1.Machine) {
+	_, err := nodeStatus(ctx, r.remote, r.machine.GetAddress())
+	if !errors.Is(err, errUnreachable) {
+		return
+	}
+	fmt.Fprintf(r.progress, "%s does not answer. Should it come back, it resets itself. Meanwhile:\n", r.machine.GetHostname())
+	if err := r.bury(ctx, others); err != nil {
+		fmt.Fprintf(r.progress, "The cluster is changed nevertheless. See slipway etcd members: a dead member that is still there is removed by the others within minutes, if they are a quorum.\n")
+	}
+}
+
 // bury does for a dead node what it would have done itself.
 func (r *nodeReset) bury(ctx context.Context, others []*bootv1.Machine) error {
 	var errs []error

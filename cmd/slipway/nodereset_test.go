@@ -7,8 +7,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
@@ -213,4 +217,73 @@ func kubeAPI(t *testing.T, handler http.HandlerFunc) []byte {
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return kubeconfigFor(t, s.URL, ca, pair, key)
+}
+
+// TestUpdateWithoutADeadMachine: a machine that a document names no more and that
+// does not answer is taken out of etcd at once, as by slipway node reset. One
+// that answers leaves by itself, and one that is replaced is the other's to remove.
+func TestUpdateWithoutADeadMachine(t *testing.T) {
+	for name, test := range map[string]struct {
+		alive  bool
+		edit   func(*cluster.Cluster)
+		others error // of those asked to remove the member
+		calls  []string
+		said   []string
+	}{
+		"dead": {
+			edit:  func(doc *cluster.Cluster) { doc.Machines = slices.Delete(doc.Machines, 1, 2) },
+			calls: []string{"prod-cp-1 removes prod-cp-2", "DELETE /api/v1/nodes/prod-cp-2"},
+			said:  []string{"prod-cp-2 does not answer. Should it come back, it resets itself", "take its member out of etcd: done\n", "delete its Node: done\n"},
+		},
+		"dead, and the others are no quorum": {
+			edit:   func(doc *cluster.Cluster) { doc.Machines = slices.Delete(doc.Machines, 1, 2) },
+			others: connect.NewError(connect.CodeFailedPrecondition, errors.New("those who answer are no quorum")),
+			calls:  []string{"DELETE /api/v1/nodes/prod-cp-2"},
+			said:   []string{"take its member out of etcd: those who answer are no quorum", "changed nevertheless", "within minutes"},
+		},
+		"alive": {alive: true, edit: func(doc *cluster.Cluster) { doc.Machines = slices.Delete(doc.Machines, 1, 2) }},
+		"dead and replaced": {edit: func(doc *cluster.Cluster) { doc.Machines[1].ID = "52-54-00-00-00-09" }},
+		"none leaves":       {edit: func(doc *cluster.Cluster) { doc.CertificateLifetime = time.Hour }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var calls []string
+			other := &fakeEtcd{calls: &calls, status: &nodev1.EtcdStatusResponse{Name: "prod-cp-1"}, removal: test.others}
+			mux := http.NewServeMux()
+			mux.Handle(nodev1connect.NewNodeServiceHandler(&resettable{}))
+			boot := &fakeBoot{}
+			addrs, contextFile := startRack(t, boot.handler(), other.handler(), mux)
+			second := deadAddress(t)
+			if test.alive {
+				second = addrs[1]
+			}
+			boot.cluster = prodCluster(t, map[string]string{"prod-cp-1": addrs[0], "prod-cp-2": second})
+			boot.kubeconfig = kubeAPI(t, func(w http.ResponseWriter, r *http.Request) { calls = append(calls, r.Method+" "+r.URL.Path) })
+			doc, err := cluster.Parse(boot.cluster.GetDocument(), "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			test.edit(doc)
+			text, err := cluster.Marshal(doc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(t.TempDir(), "prod.yaml")
+			if err := os.WriteFile(file, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			code := run(t.Context(), []string{"cluster", "update", "--yes", "--context", contextFile, "-f", file}, nil, &out, &out)
+			if code != 0 || boot.update == nil {
+				t.Errorf("exit code %d, update %v", code, boot.update)
+			}
+			for _, part := range test.said {
+				if !strings.Contains(out.String(), part) {
+					t.Errorf("%q is not in:\n%s", part, out.String())
+				}
+			}
+			if diff := cmp.Diff(test.calls, calls); diff != "" {
+				t.Errorf("calls (-want +got):\n%s\n%s", diff, out.String())
+			}
+		})
+	}
 }

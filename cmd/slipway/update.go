@@ -41,9 +41,10 @@ func clusterUpdateCommand(r *remote) *cobra.Command {
 		Long: `Give a cluster an edited document.
 
 Machines that it names anew join; machines that it names no more leave: they
-take themselves out of etcd and of the cluster, and reset. Changes reach one
-control plane after the other, each once the one before is well, and then the
-workers. It prints what changes and asks.
+take themselves out of etcd and of the cluster, and reset. For one that is dead
+that is done at once, as by slipway node reset. Changes reach one control plane
+after the other, each once the one before is well, and then the workers. It
+prints what changes and asks.
 
 slipway cluster document prints the present one. A masked key in it stays what
 it is.`,
@@ -66,7 +67,7 @@ it is.`,
 			if err != nil {
 				return err
 			}
-			return f.change(cmd, c, old, doc, "")
+			return f.change(cmd, r, c, old, doc, "")
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "cluster document")
@@ -137,7 +138,7 @@ func (f *updateFlags) present(ctx context.Context, c *client.Client, name string
 
 // change shows what changes from the old document to the new, asks, and does
 // it. With --wait it waits for the machine only, or for all if it is empty.
-func (f *updateFlags) change(cmd *cobra.Command, c *client.Client, old, doc *cluster.Cluster, only string) error {
+func (f *updateFlags) change(cmd *cobra.Command, r *remote, c *client.Client, old, doc *cluster.Cluster, only string) error {
 	changes, err := compare(old, doc)
 	switch {
 	case err != nil:
@@ -148,11 +149,7 @@ func (f *updateFlags) change(cmd *cobra.Command, c *client.Client, old, doc *clu
 		if err := f.agree(cmd, doc, changes); err != nil {
 			return err
 		}
-		text, err := cluster.Marshal(doc)
-		if err != nil {
-			return err
-		}
-		if _, err = c.Clusters.UpdateCluster(cmd.Context(), connect.NewRequest(&bootv1.UpdateClusterRequest{Cluster: text, Force: f.force})); err != nil {
+		if err := f.update(cmd, r, c, doc); err != nil {
 			return err
 		}
 	}
@@ -165,6 +162,47 @@ func (f *updateFlags) change(cmd *cobra.Command, c *client.Client, old, doc *clu
 	w := newWaiting(cmd, c, f.timeout)
 	w.only = only
 	return w.forReady(ctx, doc.Name)
+}
+
+// update gives the boot service the document. Machines that leave and do not
+// answer are then dealt with as slipway node reset does. What of that fails is
+// shown, and no failure of the update: the other members remove a dead one too,
+// after a while.
+func (f *updateFlags) update(cmd *cobra.Command, r *remote, c *client.Client, doc *cluster.Cluster) error {
+	text, err := cluster.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	before, err := c.Clusters.GetCluster(cmd.Context(), connect.NewRequest(&bootv1.GetClusterRequest{Name: doc.Name}))
+	if err != nil {
+		return err
+	}
+	if _, err = c.Clusters.UpdateCluster(cmd.Context(), connect.NewRequest(&bootv1.UpdateClusterRequest{Cluster: text, Force: f.force})); err != nil {
+		return err
+	}
+	gone, others := leaving(before.Msg.GetCluster().GetMachines(), doc)
+	for _, m := range gone {
+		reset := &nodeReset{remote: r, boot: c, machine: m, force: f.force, out: cmd.ErrOrStderr(), progress: cmd.ErrOrStderr()}
+		reset.buryIfDead(cmd.Context(), others)
+	}
+	return nil
+}
+
+// leaving are a cluster's machines that ran and that a document names no more,
+// and those that it still names. A machine that another replaces, by name, is
+// neither: the other removes the old member itself.
+func leaving(machines []*bootv1.Machine, doc *cluster.Cluster) (gone, others []*bootv1.Machine) {
+	for _, m := range machines {
+		stays := slices.ContainsFunc(doc.Machines, func(p cluster.Machine) bool { return p.ID == m.GetId() })
+		named := slices.ContainsFunc(doc.Machines, func(p cluster.Machine) bool { return p.Hostname == m.GetHostname() })
+		switch {
+		case stays:
+			others = append(others, m)
+		case !named && m.GetAddress() != "":
+			gone = append(gone, m)
+		}
+	}
+	return gone, others
 }
 
 // agree shows the changes and asks.
