@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/api/client"
 )
 
 func clusterCommand() *cobra.Command {
@@ -27,16 +28,11 @@ func clusterStatusCommand(r *remote) *cobra.Command {
 		Use:   "status [NAME]",
 		Short: "Show a cluster and its machines; without a name, the only one there is",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			cluster, err := getCluster(cmd.Context(), c, optional(args))
 			if err != nil {
 				return err
 			}
-			answer, err := c.Clusters.GetCluster(cmd.Context(), connect.NewRequest(&bootv1.GetClusterRequest{Name: optional(args)}))
-			if err != nil {
-				return err
-			}
-			cluster := answer.Msg.GetCluster()
 			kept, err := c.Clusters.ListSnapshots(cmd.Context(), connect.NewRequest(&bootv1.ListSnapshotsRequest{Cluster: cluster.GetName()}))
 			if err != nil {
 				return err
@@ -48,7 +44,7 @@ func clusterStatusCommand(r *remote) *cobra.Command {
 					fmt.Fprintf(w, "\n%s\n", text)
 				}
 			})
-		},
+		}),
 	}
 }
 

@@ -44,6 +44,26 @@ func (r *remote) client() (*client.Client, error) {
 	return c.New()
 }
 
+// withClient is the RunE of a command that asks the boot service.
+func (r *remote) withClient(run func(cmd *cobra.Command, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := r.client()
+		if err != nil {
+			return err
+		}
+		return run(cmd, c, args)
+	}
+}
+
+// getCluster shows one cluster; without a name, the only one there is.
+func getCluster(ctx context.Context, c *client.Client, name string) (*bootv1.Cluster, error) {
+	answer, err := c.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
+	if err != nil {
+		return nil, err
+	}
+	return answer.Msg.GetCluster(), nil
+}
+
 // machineID reads what a person calls a machine: its ID, or its host name, or
 // nothing at all when there is only one.
 func machineID(ctx context.Context, c *client.Client, text string) (string, error) {

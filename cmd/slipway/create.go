@@ -24,8 +24,7 @@ type createFlags struct {
 	file      string
 	counts    counts
 	virtualIP string
-	yes, wait bool
-	timeout   time.Duration
+	waitFlags
 }
 
 // counts are how many machines of each role a cluster is to have.
@@ -50,13 +49,9 @@ way it is an odd number of them that survives the most failures: 1, 3, 5 or 7.
 With --virtual-ip, one healthy control plane holds that address for people.`,
 		Example: "  slipway cluster create prod --control-planes 3 --workers 2 --virtual-ip 10.0.0.5 --wait\n  slipway cluster create -f prod.yaml",
 		Args:    cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			return f.run(cmd, c, optional(args))
-		},
+		}),
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.file, "file", "f", "", "cluster document")
@@ -64,9 +59,7 @@ With --virtual-ip, one healthy control plane holds that address for people.`,
 	flags.IntVar(&f.counts.workers, "workers", 0, "how many machines become workers")
 	flags.IntVar(&f.counts.etcd, "etcd", 0, "how many machines run etcd and nothing else: 1, 3, 5 or 7; none: the control planes run it")
 	flags.StringVar(&f.virtualIP, "virtual-ip", "", "unused address of the machines' network, to be held by one healthy control plane")
-	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
-	flags.BoolVar(&f.wait, "wait", false, "wait until every node is Ready")
-	flags.DurationVar(&f.timeout, "timeout", 15*time.Minute, "how long --wait waits")
+	f.register(cmd, "wait until every node is Ready", 15*time.Minute)
 	return cmd
 }
 
@@ -89,8 +82,7 @@ func (f *createFlags) run(cmd *cobra.Command, c *client.Client, name string) err
 	if f.wait {
 		return w.forReady(ctx, doc.Name)
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "See how it goes: slipway cluster status %s\n", doc.Name)
-	return nil
+	return pointToStatus(cmd, doc.Name)
 }
 
 // document is the cluster that is wanted, and whether it exists already.
@@ -106,10 +98,10 @@ func (f *createFlags) document(ctx context.Context, w *waiting, name string) (*c
 	if err != nil {
 		return nil, false, err
 	}
-	known, err := w.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
+	known, err := getCluster(ctx, w.Client, name)
 	switch {
 	case err == nil:
-		doc, err := cluster.Parse(known.Msg.GetCluster().GetDocument(), name)
+		doc, err := cluster.Parse(known.GetDocument(), name)
 		return doc, true, err
 	case connect.CodeOf(err) != connect.CodeNotFound:
 		return nil, false, err
@@ -213,14 +205,8 @@ func (f *createFlags) create(cmd *cobra.Command, c *client.Client, doc *cluster.
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("print plan: %w", err)
 	}
-	if !f.yes {
-		agreed, err := confirm(cmd, fmt.Sprintf("Make cluster %s of these machines?", doc.Name))
-		if err != nil {
-			return err
-		}
-		if !agreed {
-			return errors.New("nothing was changed")
-		}
+	if err := agree(cmd, f.yes, fmt.Sprintf("Make cluster %s of these machines?", doc.Name)); err != nil {
+		return err
 	}
 	text, err := cluster.Marshal(doc)
 	if err != nil {

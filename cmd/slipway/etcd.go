@@ -89,13 +89,13 @@ func (r *etcdRemote) members(ctx context.Context) ([]*bootv1.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := c.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: r.cluster}))
+	cluster, err := getCluster(ctx, c, r.cluster)
 	if err != nil {
 		return nil, err
 	}
-	members := etcdMachines(answer.Msg.GetCluster().GetMachines())
+	members := etcdMachines(cluster.GetMachines())
 	if len(members) == 0 {
-		return nil, fmt.Errorf("no machine of cluster %s that may run a member of etcd has an address yet: see slipway cluster status", answer.Msg.GetCluster().GetName())
+		return nil, fmt.Errorf("no machine of cluster %s that may run a member of etcd has an address yet: see slipway cluster status", cluster.GetName())
 	}
 	return members, nil
 }

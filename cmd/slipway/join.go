@@ -37,13 +37,9 @@ The same command again changes nothing and waits on.`,
 		Example: `  slipway node join 52-54-00-12-34-56 --role control-plane --wait
   slipway node join 52-54-00-12-34-56 --replace prod-cp-2 --wait`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			return f.run(cmd, r, c, args[0])
-		},
+		}),
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.cluster, "cluster", "", "the cluster; may be left out if there is only one")

@@ -36,11 +36,7 @@ file and end after a day.`,
 		Example: `  slipway cluster kubeconfig --file kubeconfig
   KUBECONFIG=kubeconfig kubectl get nodes`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			answer, err := c.Clusters.Kubeconfig(cmd.Context(), connect.NewRequest(&bootv1.KubeconfigRequest{Name: optional(args)}))
 			if err != nil {
 				return err
@@ -59,7 +55,7 @@ file and end after a day.`,
 				return fmt.Errorf("write kubeconfig: %w", err)
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&file, "file", "", "file to write, mode 0600 (default: standard output)")
 	cmd.Flags().BoolVar(&plugin, "exec", false, "have kubectl ask this program for credentials (default with --file)")

@@ -28,11 +28,7 @@ func machinesListCommand(r *remote) *cobra.Command {
 		Use:   "list",
 		Short: "List all machines in the order of their discovery",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 			answer, err := c.Inventory.ListMachines(cmd.Context(), connect.NewRequest(&bootv1.ListMachinesRequest{}))
 			if err != nil {
 				return err
@@ -48,7 +44,7 @@ func machinesListCommand(r *remote) *cobra.Command {
 					row(w, m.GetId(), m.GetPhase(), m.GetAddress(), m.GetHostname(), m.GetRole(), m.GetCluster(), m.GetWords(), m.GetWaitingFor())
 				}
 			})
-		},
+		}),
 	}
 }
 
@@ -57,17 +53,13 @@ func machinesShowCommand(r *remote) *cobra.Command {
 		Use:   "show [MACHINE]",
 		Short: "Show what is known of a machine, by its ID or host name",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			m, err := getMachine(cmd.Context(), c, optional(args))
 			if err != nil {
 				return err
 			}
 			return show(cmd.OutOrStdout(), r.output, m, func(w io.Writer) { machineTable(w, m) })
-		},
+		}),
 	}
 }
 
@@ -109,11 +101,7 @@ that it trusts. If they are the same here, nobody stands in between. The command
 shows the words and asks; --words gives what the console shows, and --yes
 approves without comparing.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			m, err := getMachine(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
@@ -124,7 +112,7 @@ approves without comparing.`,
 				}
 			}
 			return approve(cmd, r, c, m.GetId(), words)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&words, "words", "", "the four words on the machine's console")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "approve without comparing the words")

@@ -38,11 +38,7 @@ for another cluster. It is refused if etcd would lose its quorum, unless forced.
 A node that is dead is taken out all the same: out of the document, of etcd's
 members and of the Nodes. Should it come back, it resets itself.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			m, err := getMachine(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
@@ -52,7 +48,7 @@ members and of the Nodes. Should it come back, it resets itself.`,
 			}
 			reset := &nodeReset{remote: r, boot: c, machine: m, force: force, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr()}
 			return reset.run(cmd.Context())
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "though etcd loses its quorum, or a step fails")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
@@ -80,12 +76,12 @@ type nodeReset struct {
 func (r *nodeReset) run(ctx context.Context) error {
 	var others []*bootv1.Machine
 	if r.machine.GetCluster() != "" {
-		answer, err := r.boot.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: r.machine.GetCluster()}))
+		c, err := getCluster(ctx, r.boot, r.machine.GetCluster())
 		if err != nil {
 			return err
 		}
-		others = slices.DeleteFunc(answer.Msg.GetCluster().GetMachines(), func(m *bootv1.Machine) bool { return m.GetId() == r.machine.GetId() })
-		if err := r.takeOut(ctx, answer.Msg.GetCluster()); err != nil {
+		others = slices.DeleteFunc(c.GetMachines(), func(m *bootv1.Machine) bool { return m.GetId() == r.machine.GetId() })
+		if err := r.takeOut(ctx, c); err != nil {
 			return err
 		}
 	}

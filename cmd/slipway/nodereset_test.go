@@ -241,7 +241,7 @@ func TestUpdateWithoutADeadMachine(t *testing.T) {
 			calls:  []string{"DELETE /api/v1/nodes/prod-cp-2"},
 			said:   []string{"take its member out of etcd: those who answer are no quorum", "changed nevertheless", "within minutes"},
 		},
-		"alive": {alive: true, edit: func(doc *cluster.Cluster) { doc.Machines = slices.Delete(doc.Machines, 1, 2) }},
+		"alive":             {alive: true, edit: func(doc *cluster.Cluster) { doc.Machines = slices.Delete(doc.Machines, 1, 2) }},
 		"dead and replaced": {edit: func(doc *cluster.Cluster) { doc.Machines[1].ID = "52-54-00-00-00-09" }},
 		"none leaves":       {edit: func(doc *cluster.Cluster) { doc.CertificateLifetime = time.Hour }},
 	} {

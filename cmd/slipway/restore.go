@@ -21,28 +21,10 @@ import (
 
 // renewFlags are what restore and recover have in common: both start a
 // cluster's etcd anew.
-type renewFlags struct {
-	yes, wait bool
-	timeout   time.Duration
-}
+type renewFlags struct{ waitFlags }
 
 func (f *renewFlags) register(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
-	flags.BoolVar(&f.wait, "wait", false, "wait until etcd has its members again and every node is Ready")
-	flags.DurationVar(&f.timeout, "timeout", 15*time.Minute, "how long --wait waits")
-}
-
-// agree asks, unless a person has said yes before.
-func (f *renewFlags) agree(cmd *cobra.Command, question string) error {
-	if f.yes {
-		return nil
-	}
-	agreed, err := confirm(cmd, question)
-	if err == nil && !agreed {
-		err = errors.New("nothing was changed")
-	}
-	return err
+	f.waitFlags.register(cmd, "wait until etcd has its members again and every node is Ready", 15*time.Minute)
 }
 
 // restoreFlags are what a person may say to slipway cluster restore.
@@ -65,13 +47,9 @@ machines and addresses of another document at the same time. A snapshot of
 another cluster is refused; with --force it is taken.`,
 		Example: "  slipway cluster restore prod --snapshot prod-20260601T120000Z --wait\n  slipway cluster restore prod --snapshot prod.db -f new-machines.yaml --wait",
 		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			return f.run(cmd, c, args[0])
-		},
+		}),
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.snapshot, "snapshot", "", "a file, or the ID of a snapshot that the boot service keeps")
@@ -101,7 +79,7 @@ func (f *restoreFlags) run(cmd *cobra.Command, c *client.Client, name string) er
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "Snapshot %s: revision %d, taken %s.\nAll that cluster %s has written since is given up. Its API does not answer until etcd has started.\n",
 		one.GetId(), one.GetRevision(), taken(one), name)
-	if err := f.agree(cmd, fmt.Sprintf("Start the etcd of cluster %s anew from it?", name)); err != nil {
+	if err := agree(cmd, f.yes, fmt.Sprintf("Start the etcd of cluster %s anew from it?", name)); err != nil {
 		return err
 	}
 	answer, err := c.Clusters.RestoreCluster(cmd.Context(), connect.NewRequest(&bootv1.RestoreClusterRequest{
@@ -132,13 +110,9 @@ It shows which members answer, from which one etcd would go on, and what may be
 lost, and asks. The members that answer join it again; their data is put aside.
 While a quorum answers, it refuses: there is nothing to recover.`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			return f.recover(cmd, c, optional(args))
-		},
+		}),
 	}
 	f.register(cmd)
 	return cmd
@@ -155,7 +129,7 @@ func (f *renewFlags) recover(cmd *cobra.Command, c *client.Client, name string) 
 		return fmt.Errorf("print plan: %w", err)
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "\n%s\n", plan.Msg.GetLoss())
-	if err := f.agree(cmd, fmt.Sprintf("Go on with %s alone?", plan.Msg.GetSurvivors()[0].GetHostname())); err != nil {
+	if err := agree(cmd, f.yes, fmt.Sprintf("Go on with %s alone?", plan.Msg.GetSurvivors()[0].GetHostname())); err != nil {
 		return err
 	}
 	answer, err := c.Clusters.RecoverCluster(cmd.Context(), connect.NewRequest(&bootv1.RecoverClusterRequest{Cluster: name, Digest: plan.Msg.GetDigest()}))
@@ -178,23 +152,23 @@ func recoveryTable(w io.Writer, plan *bootv1.PlanRecoveryResponse, now time.Time
 // follow waits, if a person wants that, for etcd's new generation. Machines that
 // are given up are not waited for.
 func (f *renewFlags) follow(cmd *cobra.Command, c *client.Client, began *bootv1.Cluster, givenUp []string) error {
-	name := began.GetName()
-	if !f.wait {
-		fmt.Fprintf(cmd.ErrOrStderr(), "See how it goes: slipway cluster status %s\n", name)
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
-	defer cancel()
-	w := &waiting{Client: c, command: cmd.Context(), timeout: f.timeout, out: cmd.OutOrStdout(), start: time.Now(), last: map[string]string{}}
-	before := generation(began)
+	return f.await(cmd, c, began.GetName(), func(ctx context.Context, w *waiting) error {
+		return w.forRenewal(ctx, began, givenUp)
+	})
+}
+
+// forRenewal waits until all that is not given up runs with a later generation
+// of etcd than when it began.
+func (w *waiting) forRenewal(ctx context.Context, began *bootv1.Cluster, givenUp []string) error {
+	name, before := began.GetName(), generation(began)
 	var missing []string
 	err := w.until(ctx, func() (bool, error) {
-		answer, err := c.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
+		latest, err := getCluster(ctx, w.Client, name)
 		if err != nil {
 			return false, err
 		}
-		w.show(answer.Msg.GetCluster().GetMachines())
-		missing, err = notRenewed(answer.Msg.GetCluster(), before, givenUp)
+		w.show(latest.GetMachines())
+		missing, err = notRenewed(latest, before, givenUp)
 		return len(missing) == 0, err
 	})
 	switch {
@@ -203,7 +177,7 @@ func (f *renewFlags) follow(cmd *cobra.Command, c *client.Client, began *bootv1.
 	case err != nil:
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Cluster %s is Ready on generation %d of its etcd.\n", name, before+1)
+	_, err = fmt.Fprintf(w.out, "Cluster %s is Ready on generation %d of its etcd.\n", name, before+1)
 	return err
 }
 

@@ -168,7 +168,7 @@ func TestRecoveryShowsItsCostAndAsks(t *testing.T) {
 	}
 	cmd, _ = command(t, "")
 	cmd.SetOut(io.Discard)
-	if err := (&renewFlags{yes: true}).recover(cmd, c, "prod"); err != nil || len(f.digests) != 1 || f.digests[0] != "agreed" {
+	if err := (&renewFlags{waitFlags{yes: true}}).recover(cmd, c, "prod"); err != nil || len(f.digests) != 1 || f.digests[0] != "agreed" {
 		t.Errorf("after --yes: %v, %q", err, f.digests)
 	}
 }

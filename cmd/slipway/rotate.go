@@ -18,14 +18,11 @@ import (
 
 // rotateFlags are what a person may say to the commands that rotate.
 type rotateFlags struct {
-	yes, wait bool
-	timeout   time.Duration
+	waitFlags
 }
 
-func (f *rotateFlags) register(cmd *cobra.Command) {
-	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
-	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until the old one is retired, and show the phases as they pass")
-	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Hour, "how long --wait waits")
+func (f *rotateFlags) register(cmd *cobra.Command, timeout time.Duration) {
+	f.waitFlags.register(cmd, "wait until the old one is retired, and show the phases as they pass", timeout)
 }
 
 // rotatable are the values of --ca, and what the API calls them.
@@ -56,7 +53,7 @@ for it; see slipway cluster status. The same command again begins nothing new.`,
 			return f.run(cmd, r, args[0], what)
 		},
 	}
-	f.register(cmd)
+	f.register(cmd, time.Hour)
 	cmd.Flags().StringVar(&ca, "ca", "", "which one: kubernetes, etcd, front-proxy, all")
 	return cmd
 }
@@ -77,7 +74,7 @@ for it; see slipway cluster status. The same command again begins nothing new.`,
 			return f.run(cmd, r, args[0], []string{"encryption-key"})
 		},
 	}
-	f.register(cmd)
+	f.register(cmd, time.Hour)
 	return cmd
 }
 
@@ -99,7 +96,7 @@ status. The same command again begins nothing new.`,
 			return f.run(cmd, r, args[0], []string{"service-account-key"})
 		},
 	}
-	f.register(cmd)
+	f.register(cmd, 26*time.Hour)
 	return cmd
 }
 
@@ -109,35 +106,22 @@ func (f *rotateFlags) run(cmd *cobra.Command, r *remote, name string, what []str
 	if err != nil {
 		return err
 	}
-	answer, err := c.Clusters.GetCluster(cmd.Context(), connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
+	now, err := getCluster(cmd.Context(), c, name)
 	if err != nil {
 		return err
 	}
-	if beginning := notUnderWay(answer.Msg.GetCluster(), what); len(beginning) > 0 {
+	if beginning := notUnderWay(now, what); len(beginning) > 0 {
 		if err := f.begin(cmd, c, name, beginning); err != nil {
 			return err
 		}
 	}
-	if !f.wait {
-		fmt.Fprintf(cmd.ErrOrStderr(), "See how it goes: slipway cluster status %s\n", name)
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
-	defer cancel()
-	w := &waiting{Client: c, command: cmd.Context(), timeout: f.timeout, out: cmd.OutOrStdout(), start: time.Now(), last: map[string]string{}}
-	return w.forRotations(ctx, name, what)
+	return f.await(cmd, c, name, func(ctx context.Context, w *waiting) error { return w.forRotations(ctx, name, what) })
 }
 
 func (f *rotateFlags) begin(cmd *cobra.Command, c *client.Client, name string, what []string) error {
 	explainRotation(cmd.ErrOrStderr(), name, what)
-	if !f.yes {
-		agreed, err := confirm(cmd, "Begin?")
-		if err != nil {
-			return err
-		}
-		if !agreed {
-			return errors.New("nothing was changed")
-		}
+	if err := agree(cmd, f.yes, "Begin?"); err != nil {
+		return err
 	}
 	for _, one := range what {
 		_, err := c.Clusters.Rotate(cmd.Context(), connect.NewRequest(&bootv1.RotateRequest{Cluster: name, What: one}))
@@ -208,11 +192,11 @@ func rotationOf(c *bootv1.Cluster, what string) *bootv1.Rotation {
 func (w *waiting) forRotations(ctx context.Context, name string, what []string) error {
 	latest := &bootv1.Cluster{}
 	err := w.until(ctx, func() (bool, error) {
-		answer, err := w.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
+		now, err := getCluster(ctx, w.Client, name)
 		if err != nil {
 			return false, err
 		}
-		latest = answer.Msg.GetCluster()
+		latest = now
 		for _, one := range what {
 			w.showRotation(one, rotationOf(latest, one))
 		}

@@ -31,11 +31,7 @@ A member that is no leader gives it. The boot service checks and keeps it; with
 keep it where nobody else can read it.`,
 		Example: "  slipway cluster snapshot prod --file prod.db",
 		Args:    cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			answer, err := c.Clusters.TakeSnapshot(cmd.Context(), connect.NewRequest(&bootv1.TakeSnapshotRequest{Cluster: optional(args)}))
 			if err != nil {
 				return err
@@ -47,7 +43,7 @@ keep it where nobody else can read it.`,
 				}
 			}
 			return show(cmd.OutOrStdout(), r.output, one, func(w io.Writer) { snapshotTable(w, []*bootv1.Snapshot{one}) })
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&file, "file", "", "file to copy the snapshot to, mode 0600")
 	return cmd
@@ -58,17 +54,13 @@ func clusterSnapshotsCommand(r *remote) *cobra.Command {
 		Use:   "snapshots [NAME]",
 		Short: "List the snapshots that the boot service keeps, of one cluster or of all",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			answer, err := c.Clusters.ListSnapshots(cmd.Context(), connect.NewRequest(&bootv1.ListSnapshotsRequest{Cluster: optional(args)}))
 			if err != nil {
 				return err
 			}
 			return show(cmd.OutOrStdout(), r.output, answer.Msg, func(w io.Writer) { snapshotTable(w, answer.Msg.GetSnapshots()) })
-		},
+		}),
 	}
 }
 

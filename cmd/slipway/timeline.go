@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"slipway/bootsvc/api/bootv1"
+	"slipway/bootsvc/api/client"
 )
 
 func machinesTimelineCommand(r *remote) *cobra.Command {
@@ -19,17 +20,13 @@ func machinesTimelineCommand(r *remote) *cobra.Command {
 		Long: `Show a machine's latest boot, phase by phase: when it reached each one, and how
 long that took since the one before. With --all, every event there is.`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			m, err := getMachine(cmd.Context(), c, optional(args))
 			if err != nil {
 				return err
 			}
 			return show(cmd.OutOrStdout(), r.output, m, func(w io.Writer) { timelineTable(w, m.GetTimeline(), all) })
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every event and not only each phase's first")
 	return cmd

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -20,16 +19,13 @@ import (
 
 // updateFlags are what a person may say to whatever changes a cluster's document.
 type updateFlags struct {
-	yes, wait, force bool
-	timeout          time.Duration
+	waitFlags
+	force bool
 }
 
 func (f *updateFlags) register(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
-	flags.BoolVar(&f.wait, "wait", false, "wait until what joins is Ready")
-	flags.BoolVar(&f.force, "force", false, "do it though etcd loses its quorum")
-	flags.DurationVar(&f.timeout, "timeout", 15*time.Minute, "how long --wait waits")
+	f.waitFlags.register(cmd, "wait until what joins is Ready", 15*time.Minute)
+	cmd.Flags().BoolVar(&f.force, "force", false, "do it though etcd loses its quorum")
 }
 
 func clusterUpdateCommand(r *remote) *cobra.Command {
@@ -50,11 +46,7 @@ slipway cluster document prints the present one. A masked key in it stays what
 it is.`,
 		Example: "  slipway cluster document prod > prod.yaml\n  slipway cluster update -f prod.yaml",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := r.client()
-			if err != nil {
-				return err
-			}
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 			text, err := os.ReadFile(file)
 			if err != nil {
 				return fmt.Errorf("read cluster document: %w", err)
@@ -68,7 +60,7 @@ it is.`,
 				return err
 			}
 			return f.change(cmd, r, c, old, doc, "")
-		},
+		}),
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "cluster document")
 	if err := cmd.MarkFlagRequired("file"); err != nil {
@@ -83,18 +75,14 @@ func clusterDocumentCommand(r *remote) *cobra.Command {
 		Use:   "document [NAME]",
 		Short: "Print a cluster's document, to edit it; secrets are masked",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			now, err := getCluster(cmd.Context(), c, optional(args))
 			if err != nil {
 				return err
 			}
-			answer, err := c.Clusters.GetCluster(cmd.Context(), connect.NewRequest(&bootv1.GetClusterRequest{Name: optional(args)}))
-			if err != nil {
-				return err
-			}
-			_, err = cmd.OutOrStdout().Write(answer.Msg.GetCluster().GetDocument())
+			_, err = cmd.OutOrStdout().Write(now.GetDocument())
 			return err
-		},
+		}),
 	}
 }
 
@@ -104,24 +92,14 @@ func clusterDeleteCommand(r *remote) *cobra.Command {
 		Use:   "delete NAME",
 		Short: "Give a cluster up: all its machines reset, all its data is lost",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := r.client()
-			if err != nil {
+		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			question := fmt.Sprintf("Everything in cluster %s will be lost, and its snapshots cannot be used any more: its keys are forgotten.\nGive it up?", args[0])
+			if err := agree(cmd, yes, question); err != nil {
 				return err
 			}
-			if !yes {
-				question := fmt.Sprintf("Everything in cluster %s will be lost, and its snapshots cannot be used any more: its keys are forgotten.\nGive it up?", args[0])
-				agreed, err := confirm(cmd, question)
-				if err != nil {
-					return err
-				}
-				if !agreed {
-					return errors.New("nothing was changed")
-				}
-			}
-			_, err = c.Clusters.DeleteCluster(cmd.Context(), connect.NewRequest(&bootv1.DeleteClusterRequest{Name: args[0]}))
+			_, err := c.Clusters.DeleteCluster(cmd.Context(), connect.NewRequest(&bootv1.DeleteClusterRequest{Name: args[0]}))
 			return err
-		},
+		}),
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
@@ -129,11 +107,11 @@ func clusterDeleteCommand(r *remote) *cobra.Command {
 
 // present is the document that a cluster has now; its secrets are masked.
 func (f *updateFlags) present(ctx context.Context, c *client.Client, name string) (*cluster.Cluster, error) {
-	answer, err := c.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
+	now, err := getCluster(ctx, c, name)
 	if err != nil {
 		return nil, err
 	}
-	return cluster.Parse(answer.Msg.GetCluster().GetDocument(), answer.Msg.GetCluster().GetName())
+	return cluster.Parse(now.GetDocument(), now.GetName())
 }
 
 // change shows what changes from the old document to the new, asks, and does
@@ -153,15 +131,10 @@ func (f *updateFlags) change(cmd *cobra.Command, r *remote, c *client.Client, ol
 			return err
 		}
 	}
-	if !f.wait {
-		fmt.Fprintf(cmd.ErrOrStderr(), "See how it goes: slipway cluster status %s\n", doc.Name)
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
-	defer cancel()
-	w := newWaiting(cmd, c, f.timeout)
-	w.only = only
-	return w.forReady(ctx, doc.Name)
+	return f.await(cmd, c, doc.Name, func(ctx context.Context, w *waiting) error {
+		w.only = only
+		return w.forReady(ctx, doc.Name)
+	})
 }
 
 // update gives the boot service the document. Machines that leave and do not
@@ -173,14 +146,14 @@ func (f *updateFlags) update(cmd *cobra.Command, r *remote, c *client.Client, do
 	if err != nil {
 		return err
 	}
-	before, err := c.Clusters.GetCluster(cmd.Context(), connect.NewRequest(&bootv1.GetClusterRequest{Name: doc.Name}))
+	before, err := getCluster(cmd.Context(), c, doc.Name)
 	if err != nil {
 		return err
 	}
 	if _, err = c.Clusters.UpdateCluster(cmd.Context(), connect.NewRequest(&bootv1.UpdateClusterRequest{Cluster: text, Force: f.force})); err != nil {
 		return err
 	}
-	gone, others := leaving(before.Msg.GetCluster().GetMachines(), doc)
+	gone, others := leaving(before.GetMachines(), doc)
 	for _, m := range gone {
 		reset := &nodeReset{remote: r, boot: c, machine: m, force: f.force, out: cmd.ErrOrStderr(), progress: cmd.ErrOrStderr()}
 		reset.buryIfDead(cmd.Context(), others)
@@ -217,14 +190,7 @@ func (f *updateFlags) agree(cmd *cobra.Command, doc *cluster.Cluster, changes []
 	if n, even := doc.Even(); even {
 		fmt.Fprintf(cmd.ErrOrStderr(), "Note: %d members of etcd survive no more failures than %d; with %d they do.\n", n, n-1, n+1)
 	}
-	if f.yes {
-		return nil
-	}
-	agreed, err := confirm(cmd, fmt.Sprintf("Change cluster %s so?", doc.Name))
-	if err == nil && !agreed {
-		err = errors.New("nothing was changed")
-	}
-	return err
+	return agree(cmd, f.yes, fmt.Sprintf("Change cluster %s so?", doc.Name))
 }
 
 // compare lists what one document has and the other has not: machines that

@@ -21,6 +21,36 @@ import (
 // pollInterval is how often --wait looks.
 const pollInterval = time.Second
 
+// waitFlags are what a person may say to commands that ask before they begin
+// and may wait for the end.
+type waitFlags struct {
+	yes, wait bool
+	timeout   time.Duration
+}
+
+// register adds the flags; until is what --wait waits for, in words.
+func (f *waitFlags) register(cmd *cobra.Command, until string, timeout time.Duration) {
+	flags := cmd.Flags()
+	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
+	flags.BoolVar(&f.wait, "wait", false, until)
+	flags.DurationVar(&f.timeout, "timeout", timeout, "how long --wait waits")
+}
+
+// await waits if a person wants that, and otherwise says where to look.
+func (f *waitFlags) await(cmd *cobra.Command, c *client.Client, cluster string, wait func(context.Context, *waiting) error) error {
+	if !f.wait {
+		return pointToStatus(cmd, cluster)
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+	defer cancel()
+	return wait(ctx, newWaiting(cmd, c, f.timeout))
+}
+
+func pointToStatus(cmd *cobra.Command, cluster string) error {
+	fmt.Fprintf(cmd.ErrOrStderr(), "See how it goes: slipway cluster status %s\n", cluster)
+	return nil
+}
+
 // waiting follows machines until something is true of them. It prints a line
 // for each change on the way.
 type waiting struct {
@@ -61,11 +91,11 @@ func (w *waiting) forMachines(ctx context.Context, plan func([]*bootv1.Machine) 
 func (w *waiting) forReady(ctx context.Context, name string) error {
 	var latest *bootv1.Cluster
 	err := w.until(ctx, func() (bool, error) {
-		answer, err := w.Clusters.GetCluster(ctx, connect.NewRequest(&bootv1.GetClusterRequest{Name: name}))
+		now, err := getCluster(ctx, w.Client, name)
 		if err != nil {
 			return false, err
 		}
-		latest = w.narrow(answer.Msg.GetCluster())
+		latest = w.narrow(now)
 		w.show(latest.GetMachines())
 		return len(latest.GetMachines()) > 0 && len(notReady(latest)) == 0, nil
 	})

@@ -1,12 +1,11 @@
 package controlplane
 
 import (
-	"errors"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
+
+	"slipway/test/payload"
 )
 
 // programs are the names that the payload binary answers to, of those needed here.
@@ -16,7 +15,7 @@ var programs = []string{"etcd", "kube-apiserver", "kube-controller-manager", "ku
 // node has them, all else empty. It is gone with the process's mount namespace.
 func newRoot(t *testing.T) {
 	t.Helper()
-	payload := payload(t)
+	binary := payload.Path(t)
 	const root = "/mnt"
 	must(t, syscall.Mount("tmpfs", root, "tmpfs", 0, ""))
 	for _, dir := range []string{"/dev", "/proc"} {
@@ -28,28 +27,12 @@ func newRoot(t *testing.T) {
 	}
 	const multicall = "/usr/lib/slipway/multicall"
 	must(t, os.WriteFile(root+multicall, nil, 0o755))
-	must(t, syscall.Mount(payload, root+multicall, "", syscall.MS_BIND, ""))
+	must(t, syscall.Mount(binary, root+multicall, "", syscall.MS_BIND, ""))
 	for _, name := range programs {
 		must(t, os.Symlink(multicall, root+"/usr/bin/"+name))
 	}
 	must(t, syscall.Chroot(root))
 	must(t, os.Chdir("/"))
-}
-
-// payload is the built payload binary. SLIPWAY_IMAGE names another image than
-// the one make image builds.
-func payload(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("SLIPWAY_IMAGE")
-	if dir == "" {
-		dir = "../../../.build/image"
-	}
-	path, err := filepath.Abs(filepath.Join(dir, "bin", "multicall"))
-	must(t, err)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("needs the payload binary %s: make image builds it", path)
-	}
-	return path
 }
 
 func must(t *testing.T, err error) {

@@ -3,10 +3,7 @@ package etcdchaos
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +14,7 @@ import (
 	"slipway/controlplane/etcd"
 	"slipway/controlplane/pki"
 	"slipway/nodeinit/proc"
+	"slipway/test/payload"
 )
 
 // brand is an etcd as somebody builds and configures it.
@@ -36,7 +34,7 @@ func ours(t *testing.T) brand {
 	ca, err := pki.NewCA("etcd", time.Now(), time.Hour)
 	must(t, err)
 	return brand{
-		program: payload(t),
+		program: filepath.Join(payload.Link(t, "etcd"), "etcd"),
 		scheme:  "https",
 		tls:     clientTLS(t, ca),
 		configure: func(m *member, peers []etcd.Member, first bool) []string {
@@ -84,24 +82,6 @@ func clientTLS(t *testing.T, ca pki.CA) *tls.Config {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca.CertPEM)
 	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13}
-}
-
-// payload links the built payload binary by the name of the program that it
-// then is. SLIPWAY_IMAGE names another image than the one make image builds.
-func payload(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("SLIPWAY_IMAGE")
-	if dir == "" {
-		dir = "../../../.build/image"
-	}
-	path, err := filepath.Abs(filepath.Join(dir, "bin", "multicall"))
-	must(t, err)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("needs the payload binary %s: make image builds it", path)
-	}
-	link := filepath.Join(t.TempDir(), "etcd")
-	must(t, os.Symlink(path, link))
-	return link
 }
 
 // theirs is another etcd, told nothing but what no member can do without.

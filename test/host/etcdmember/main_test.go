@@ -7,15 +7,12 @@ package etcdmember
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -33,6 +30,7 @@ import (
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
 	"slipway/test/netns"
+	"slipway/test/payload"
 )
 
 func TestMain(m *testing.M) { os.Exit(netns.Main(m)) }
@@ -53,27 +51,7 @@ func newSite(t *testing.T) *site {
 	netns.Require(t, "ip")
 	ca, err := pki.NewCA("etcd", time.Now(), 24*time.Hour)
 	must(t, err)
-	return &site{t: t, ca: ca, bin: programs(t), boot: &bootService{snapshots: map[string][]byte{}}}
-}
-
-// programs links the payload binary by the names of the programs. SLIPWAY_IMAGE
-// names another image than the one make image builds.
-func programs(t *testing.T) string {
-	t.Helper()
-	image := os.Getenv("SLIPWAY_IMAGE")
-	if image == "" {
-		image = "../../../.build/image"
-	}
-	payload, err := filepath.Abs(filepath.Join(image, "bin", "multicall"))
-	must(t, err)
-	if _, err := os.Stat(payload); errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("needs the payload binary %s: make image builds it", payload)
-	}
-	bin := t.TempDir()
-	for _, name := range []string{"etcd", "etcdutl"} {
-		must(t, os.Symlink(payload, filepath.Join(bin, name)))
-	}
-	return bin
+	return &site{t: t, ca: ca, bin: payload.Link(t, "etcd", "etcdutl"), boot: &bootService{snapshots: map[string][]byte{}}}
 }
 
 // node is a machine of the site.
