@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,6 +31,7 @@ type Program struct {
 	New      bool     // the member makes a new cluster of one
 	Force    bool     // it takes over the data of an earlier generation, as the only member
 	Members  []Member // Join: all members
+	Quota    int64    // bytes; 0: the constant of that name
 }
 
 // Dir is the data directory.
@@ -91,7 +93,7 @@ func (p Program) ConfigFile() ([]byte, error) {
 		Peer: self.PeerURL(), PeerSelf: self.PeerURL(), Initial: p.initial(), Token: s.ClusterToken(), State: p.state(), Force: p.Force,
 		TLSMin: "TLS1.3", ClientTLS: p.security("server"), PeerTLS: p.security("peer"),
 		Heartbeat: heartbeat.Milliseconds(), Election: election.Milliseconds(), PreVote: true, Strict: true,
-		Quota: Quota, Compaction: "periodic", Retention: "1h", Snapshots: snapshotCount, Kept: keptEntries,
+		Quota: cmp.Or(p.Quota, Quota), Compaction: "periodic", Retention: "1h", Snapshots: snapshotCount, Kept: keptEntries,
 		Features: "InitialCorruptCheck=true,CompactHashCheck=true,SetMemberLocalAddr=true",
 	})
 	if err != nil {

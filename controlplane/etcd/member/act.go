@@ -19,7 +19,7 @@ import (
 // act carries an action out. Nil means that etcd may start; errAgain that the
 // facts are others now; any other error is what is waited for.
 func (s *Service) act(ctx context.Context, settings *etcd.Settings, a etcd.Action, answers []answer) error {
-	p := etcd.Program{Paths: s.Paths, Settings: settings, Measured: s.measured(), Members: a.Members}
+	p := etcd.Program{Paths: s.Paths, Settings: settings, Measured: s.measured(), Members: a.Members, Quota: s.Quota}
 	switch a.Kind {
 	case etcd.Start:
 		r, err := s.store().record(settings.Token, settings.Generation)

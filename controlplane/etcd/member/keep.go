@@ -45,7 +45,7 @@ func (s *Service) look(ctx context.Context, settings *etcd.Settings) {
 		s.wait(err.Error())
 		return
 	}
-	s.wait(alarm(own.status.Errors) + s.diskText())
+	s.wait(alarm(own.status.Errors, s.quota()) + s.diskText())
 	s.upkeep.run(ctx, s, settings, own)
 }
 
@@ -54,11 +54,11 @@ func nextQuorum(silent []string) string {
 }
 
 // alarm says what to do about etcd's own alarms.
-func alarm(errs []string) string {
+func alarm(errs []string, quota int64) string {
 	for _, e := range errs {
 		switch {
 		case strings.Contains(e, "NOSPACE"):
-			return fmt.Sprintf("the database is full (%d MiB): nothing is lost, writes are refused; delete objects, then slipway etcd defrag on each member", etcd.Quota>>20)
+			return fmt.Sprintf("the database is full (%d MiB): nothing is lost, writes are refused; delete objects, then slipway etcd defrag", quota>>20)
 		case strings.Contains(e, "CORRUPT"):
 			return "the members' data differ: nothing is written any more; take a snapshot, then slipway etcd remove the member that differs, which joins anew"
 		}
@@ -87,7 +87,7 @@ func (s *Service) finishBootstrap(ctx context.Context, settings *etcd.Settings) 
 		return err
 	}
 	if !r.Done {
-		if err := s.letStart(etcd.Program{Paths: s.Paths, Settings: settings, Measured: s.measured()}); err != nil {
+		if err := s.letStart(etcd.Program{Paths: s.Paths, Settings: settings, Measured: s.measured(), Quota: s.Quota}); err != nil {
 			return err
 		}
 		r.Done = true

@@ -250,11 +250,11 @@ func TestStuck(t *testing.T) {
 func TestAlarm(t *testing.T) {
 	for given, want := range map[string]string{
 		"":                             "",
-		"memberID:1234 alarm:NOSPACE ": "slipway etcd defrag",
+		"memberID:1234 alarm:NOSPACE ": "(1024 MiB): nothing is lost, writes are refused; delete objects, then slipway etcd defrag",
 		"memberID:1234 alarm:CORRUPT ": "take a snapshot",
 		"etcdserver: no leader":        "",
 	} {
-		if got := alarm([]string{given}); (want == "") != (got == "") || !strings.Contains(got, want) {
+		if got := alarm([]string{given}, etcd.Quota); (want == "") != (got == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q", given, got)
 		}
 	}

@@ -14,6 +14,7 @@
 package member
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,7 @@ type Service struct {
 	Paths etcd.Paths
 	Log   *slog.Logger
 	Now   func() time.Time // nil: time.Now
+	Quota int64            // what etcd's database may grow to, bytes; 0: etcd.Quota
 
 	clients clients
 	upkeep  upkeep
@@ -248,6 +250,8 @@ func (s *Service) now() time.Time {
 	}
 	return time.Now()
 }
+
+func (s *Service) quota() int64 { return cmp.Or(s.Quota, etcd.Quota) }
 
 func (s *Service) store() store { return store{s.Paths.Data} }
 

@@ -193,6 +193,8 @@ func (s *Service) defrag(ctx context.Context) error {
 
 // defragFull is defrag when etcd takes no lock since the database is full. That
 // is when it is needed most, and a person asks for one member after the other.
+// What was deleted is compacted first: API servers cannot, since each notes it
+// in etcd when it does, and etcd itself does so but once an hour.
 func (s *Service) defragFull(ctx context.Context, why error) error {
 	if !errors.Is(why, rpctypes.ErrNoSpace) {
 		return fmt.Errorf("lock %s: %w", defragLock, why)
@@ -202,14 +204,33 @@ func (s *Service) defragFull(ctx context.Context, why error) error {
 	if err != nil {
 		return err
 	}
-	s.Log.Info("defragmenting a full database")
+	s.Log.Info("compacting and defragmenting a full database")
+	if err := compact(ctx, client, endpoint); err != nil {
+		return err
+	}
 	if _, err := client.Defragment(ctx, endpoint); err != nil {
 		return fmt.Errorf("defragment: %w", err)
 	}
 	now, err := client.Status(ctx, endpoint)
-	if err != nil || now.DbSize > etcd.Quota*9/10 {
+	switch {
+	case err != nil:
 		return err
+	case now.DbSize > s.quota()*9/10:
+		return fmt.Errorf("the database is still full: %d of %d MiB are in use; nothing is lost; delete more objects, then defragment again", now.DbSize>>20, s.quota()>>20)
 	}
 	_, err = client.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: now.Header.MemberId, Alarm: etcdserverpb.AlarmType_NOSPACE})
 	return err
+}
+
+// compact forgets all that is not current. Watches that were behind begin anew.
+func compact(ctx context.Context, client *clientv3.Client, endpoint string) error {
+	now, err := client.Status(ctx, endpoint)
+	if err != nil {
+		return err
+	}
+	_, err = client.Compact(ctx, now.Header.Revision, clientv3.WithCompactPhysical())
+	if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+		return fmt.Errorf("compact: %w", err)
+	}
+	return nil
 }

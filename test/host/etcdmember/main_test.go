@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,6 +64,8 @@ type node struct {
 	cfg   *machine.Config
 	units *supervise.Supervisor
 	log   *syncBuffer
+	now   func() time.Time // nil: time.Now
+	quota int64            // bytes; 0: as on a node
 }
 
 // add makes a machine with an empty disk. It runs nothing yet.
@@ -82,6 +85,13 @@ type grant = machine.EtcdBootstrap
 // start gives a machine a config and runs its units.
 func (n *node) start(generation int, leave *grant, members ...*node) {
 	n.t.Helper()
+	n.configure(generation, leave, members...)
+	n.run()
+}
+
+// configure gives a machine a config.
+func (n *node) configure(generation int, leave *grant, members ...*node) {
+	n.t.Helper()
 	n.cfg = &machine.Config{
 		Hostname: n.name, Role: machine.EtcdOnly, Cluster: machine.Cluster{Name: "prod"},
 		Etcd: &machine.Etcd{CA: string(n.ca.CertPEM), CAKey: secret.New(string(n.ca.KeyPEM)), Generation: generation, Bootstrap: leave, AllowSlowDisk: true},
@@ -91,7 +101,6 @@ func (n *node) start(generation int, leave *grant, members ...*node) {
 	}
 	n.writeFiles()
 	n.boot.serve(n)
-	n.run()
 }
 
 // writeFiles writes what the node's plan says, below the machine's own folder.
@@ -112,12 +121,17 @@ func (n *node) writeFiles() {
 	must(n.t, proc.WriteFiles(files))
 }
 
-// run starts the units of the plan, with the machine's paths.
+// run starts the units of the plan.
 func (n *node) run() {
 	n.t.Helper()
+	n.runUnits(n.plan())
+}
+
+// plan are the machine's units, with the machine's paths.
+func (n *node) plan() []supervise.Unit {
 	units := etcd.Units(n.cfg)[:2] // there is no API server that waits for the third
 	log := slog.New(slog.NewTextHandler(n.log, nil))
-	service := &member.Service{Paths: n.paths, Log: log.With("unit", etcd.MemberUnit)}
+	service := &member.Service{Paths: n.paths, Log: log.With("unit", etcd.MemberUnit), Now: n.now, Quota: n.quota}
 	units[0].After, units[0].Service = nil, supervise.Func(service.Run)
 	program := units[1].Service.(*proc.Process)
 	program.Path, program.Args, program.Reads = n.bin+"/etcd", []string{"--config-file=" + n.paths.Config}, nil
@@ -125,7 +139,12 @@ func (n *node) run() {
 		URL: "https://" + n.paths.Local + "/readyz", CAFile: n.paths.PKI + "/ca.crt", CertFile: n.paths.PKI + "/server.crt", KeyFile: n.paths.PKI + "/server.key",
 	}
 	program.Log = n.log
-	n.units = supervise.New(log)
+	return units
+}
+
+func (n *node) runUnits(units []supervise.Unit) {
+	n.t.Helper()
+	n.units = supervise.New(slog.New(slog.NewTextHandler(n.log, nil)))
 	must(n.t, n.units.Apply(context.Background(), units))
 	n.t.Cleanup(func() {
 		n.stop()
@@ -219,6 +238,12 @@ func (n *node) members() map[string]string {
 	}
 	return list
 }
+
+// movedClock is the computer's, moved.
+type movedClock struct{ by atomic.Int64 }
+
+func (c *movedClock) now() time.Time        { return time.Now().Add(time.Duration(c.by.Load())) }
+func (c *movedClock) move(by time.Duration) { c.by.Store(int64(by)) }
 
 // syncBuffer is a log that several write.
 type syncBuffer struct {
