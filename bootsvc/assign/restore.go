@@ -98,10 +98,10 @@ func (k Keys) made(name string, from Source) error {
 	case err != nil || slices.Contains(ids, from.ID):
 		return err
 	case from.ID == "":
-		return fmt.Errorf("%w: %s does not say which cluster it is of; --force takes it, but its Secrets cannot be read unless this cluster's key encrypted them", ErrOther, from.Snapshot)
+		return fmt.Errorf("%w: %s does not say which cluster it is of; nothing was changed. slipway cluster snapshots lists those that do. --force takes it, but its Secrets cannot be read unless this cluster's key encrypted them", ErrOther, from.Snapshot)
 	}
-	return fmt.Errorf("%w: %s is of %.63q (%.12s), and this is %q (%.12s); --force takes it, but its Secrets cannot be read, since another key encrypted them",
-		ErrOther, from.Snapshot, from.Name, from.ID, name, ids[0])
+	return fmt.Errorf("%w: %s is of %.63q (%.12s), and this is %q (%.12s); nothing was changed. slipway cluster snapshots %s lists its own. --force takes it, but its Secrets cannot be read, since another key encrypted them",
+		ErrOther, from.Snapshot, from.Name, from.ID, name, ids[0], name)
 }
 
 // starter is pure: the machine that is to start etcd from a snapshot. It is the

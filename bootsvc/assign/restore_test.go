@@ -97,7 +97,7 @@ func TestRestoresThatAreRefused(t *testing.T) {
 		want     error
 		words    string
 	}{
-		"another cluster's":             {other, "", ErrOther, `"test" (abababababab), and this is "prod" (` + good.ID[:12] + ")"},
+		"another cluster's":             {other, "", ErrOther, `"test" (abababababab), and this is "prod" (` + good.ID[:12] + "); nothing was changed. slipway cluster snapshots prod lists its own"},
 		"one that does not say":         {Source{Snapshot: "x", SHA256: sum}, "", ErrOther, "does not say"},
 		"a bad document":                {good, "name: prod\nmachine: []\n", ErrDocument, "unknown field"},
 		"a document of another cluster": {good, string(document("test", 1)), ErrDocument, "its name is test"},

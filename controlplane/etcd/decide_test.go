@@ -188,6 +188,7 @@ func TestTable(t *testing.T) {
 		{"damaged data, alone", Facts{Intended: []string{"a"}, Data: Data{State: Unreadable, Problem: "crc mismatch"}}, Refuse, "(crc mismatch) and is kept"},
 		{"damaged data, a quorum of others", Facts{Data: Data{State: Unreadable}, Seen: seat("dead namesake", 2)}, RemoveStale, ""},
 		{"damaged data, no quorum of others", Facts{Data: Data{State: Unreadable}, Seen: seat("dead namesake", 1)}, Wait, "cannot be read"},
+		{"a clock that is years off", Facts{Data: ours, Clock: "it shows 2006", Seen: seat("this member", 2)}, Wait, "it shows 2006; nothing was changed, and the data is kept; set the clock"},
 		{"a restore, while the old generation still runs", Facts{Grant: &Grant{Snapshot: "s"}, Seen: older}, Restore, ""},
 		{"a recovery", Facts{Grant: &Grant{Recover: true}, Previous: true, Seen: older}, Recover, ""},
 		{"a recovery without data", Facts{Grant: &Grant{Recover: true}}, Refuse, "no data of an earlier generation"},

@@ -25,6 +25,7 @@ import (
 // TestLife is a cluster's life: it begins, grows to three, loses machines and
 // gets them back, is restored onto other machines, and is recovered.
 func TestLife(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	a, b, c := s.add("a", "192.0.2.11"), s.add("b", "192.0.2.12"), s.add("c", "192.0.2.13")
 	t.Run("three machines become three voters", func(t *testing.T) {
@@ -201,16 +202,10 @@ func (s *site) strangers(n *node) {
 	}
 }
 
-// damage turns bits in the middle of the log of a member that is off.
+// damage: who has a damaged log keeps it aside and joins the others anew.
 func (s *site) damage(n *node, others ...*node) {
 	n.stop()
-	logs, err := filepath.Glob(n.paths.Data + "/1/member/wal/*.wal")
-	must(s.t, err)
-	file, err := os.OpenFile(logs[0], os.O_RDWR, 0)
-	must(s.t, err)
-	_, err = file.WriteAt([]byte("damaged damaged damaged"), 400)
-	must(s.t, err)
-	must(s.t, file.Close())
+	n.spoil()
 	n.run()
 	n.voter()
 	kept, err := filepath.Glob(n.paths.Data + "/1.corrupt-*/member/wal/*.wal")
@@ -220,6 +215,18 @@ func (s *site) damage(n *node, others ...*node) {
 	if got := others[0].members(); len(got) != 3 {
 		s.t.Errorf("members %v", got)
 	}
+}
+
+// spoil turns bits in the middle of the log of a member that is off.
+func (n *node) spoil() {
+	n.t.Helper()
+	logs, err := filepath.Glob(n.paths.Data + "/1/member/wal/*.wal")
+	must(n.t, err)
+	file, err := os.OpenFile(logs[0], os.O_RDWR, 0)
+	must(n.t, err)
+	_, err = file.WriteAt([]byte("damaged damaged damaged"), 400)
+	must(n.t, err)
+	must(n.t, file.Close())
 }
 
 // kill ends etcd as a crash does; the supervisor starts it again.

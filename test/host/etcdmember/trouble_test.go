@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -14,6 +15,7 @@ import (
 
 // TestBeginning: a cluster is begun once, whatever happens on the way.
 func TestBeginning(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	a, b := s.add("a", "192.0.2.41"), s.add("b", "192.0.2.42")
 	t.Run("it waits for the boot service", func(t *testing.T) {
@@ -49,6 +51,7 @@ func TestBeginning(t *testing.T) {
 
 // TestLearner: a learner that never comes holds up the others, who say so.
 func TestLearner(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	a, b := s.add("a", "192.0.2.51"), s.add("b", "192.0.2.52")
 	a.start(1, leave("one", ""), a, b)
@@ -62,22 +65,12 @@ func TestLearner(t *testing.T) {
 	_, err = a.api().Remove(t.Context(), connect.NewRequest(&nodev1.EtcdRemoveRequest{Member: hexID(added.Member.ID)}))
 	must(t, err)
 	b.voter()
-	t.Run("leadership is given away", func(t *testing.T) {
-		moved, err := a.api().ForfeitLeadership(t.Context(), connect.NewRequest(&nodev1.EtcdForfeitLeadershipRequest{}))
-		must(t, err)
-		if moved.Msg.Leader != "b" {
-			t.Errorf("%q leads", moved.Msg.Leader)
-		}
-	})
-	t.Run("a member is defragmented", func(t *testing.T) {
-		_, err := b.api().Defrag(t.Context(), connect.NewRequest(&nodev1.EtcdDefragRequest{}))
-		must(t, err)
-	})
 }
 
 // TestFullDisk: a member whose disk is full says so and loses nothing; it goes
 // on when there is room.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	a := s.add("a", "192.0.2.61")
 	must(t, os.MkdirAll(a.paths.Data, 0o700))
@@ -110,5 +103,36 @@ func fill(path string) error {
 		if _, err := f.Write(block); err != nil {
 			return nil
 		}
+	}
+}
+
+// TestLoneMemberInTrouble: a clock that is years off, and a log that cannot be
+// read, keep the only member from starting; what it holds stays.
+func TestLoneMemberInTrouble(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a := s.add("a", "192.0.2.62")
+	clock := &movedClock{}
+	a.now = clock.now
+	a.start(1, leave("one", ""), a)
+	a.voter()
+	a.put("kept", "yes")
+	for _, years := range []time.Duration{-20, 20} {
+		a.stop()
+		clock.move(years * 365 * 24 * time.Hour)
+		a.run()
+		a.says("the clock is wrong", "nothing was changed, and the data is kept", "set the clock")
+		clock.move(0)
+		a.voter()
+	}
+	if got := a.get("kept"); got != "yes" {
+		t.Errorf("kept is %q", got)
+	}
+	a.stop()
+	a.spoil()
+	a.run()
+	a.says("etcd's data cannot be read", "and is kept", "slipway cluster restore")
+	if kept, err := filepath.Glob(a.paths.Data + "/1/member/wal/*.wal"); err != nil || len(kept) == 0 {
+		t.Errorf("the damaged log is gone: %v, %v", kept, err)
 	}
 }
