@@ -96,10 +96,7 @@ func (n *node) configure(generation int, leave *grant, members ...*node) {
 		Hostname: n.name, Role: machine.EtcdOnly, Cluster: machine.Cluster{Name: "prod"},
 		Etcd: &machine.Etcd{CA: string(n.ca.CertPEM), CAKey: secret.New(string(n.ca.KeyPEM)), Generation: generation, Bootstrap: leave, AllowSlowDisk: true},
 	}
-	for _, m := range members {
-		n.cfg.Etcd.Members = append(n.cfg.Etcd.Members, machine.EtcdMember{Name: m.name, Address: m.addr})
-	}
-	n.writeFiles()
+	n.lists(members...)
 	n.boot.serve(n)
 }
 

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"slipway/configs/machine"
 	"slipway/controlplane/etcd"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/proc"
@@ -70,7 +71,25 @@ func TestCommands(t *testing.T) {
 		if got := a.members(); len(got) != 2 || got["c"] != "" {
 			t.Errorf("members %v", got)
 		}
+		c.run()
+		c.voter()
 	})
+	t.Run("a dead one that the config lists no more is removed without five minutes' wait", func(t *testing.T) {
+		c.stop()
+		a.lists(a, b)
+		b.lists(a, b)
+		a.eventually("list of two", func() bool { return len(a.members()) == 2 })
+	})
+}
+
+// lists gives a running machine a config with other members.
+func (n *node) lists(members ...*node) {
+	n.t.Helper()
+	n.cfg.Etcd.Members = nil
+	for _, m := range members {
+		n.cfg.Etcd.Members = append(n.cfg.Etcd.Members, machine.EtcdMember{Name: m.name, Address: m.addr})
+	}
+	n.writeFiles()
 }
 
 // forfeit: the leader hands over, and who does not lead says who does.
