@@ -224,9 +224,23 @@ func (r Rotation) WaitingFor(machines []Standing, now time.Time) string {
 		return behind(machines)
 	}
 	if r.until().After(now) {
-		return fmt.Sprintf("programs and pods to read their new files: until %s", r.until().UTC().Format("15:04:05 MST"))
+		return r.settling()
 	}
 	return ""
+}
+
+// settling says, in words for a person, what a phase that was taken by all waits
+// for; with the day where that may be another one.
+func (r Rotation) settling() string {
+	who, format := "programs and pods to read their new files", "15:04:05 MST"
+	if r.What == AccountKey {
+		format = "2006-01-02 " + format
+		who = map[RotationPhase]string{
+			Trust: "those who check tokens to fetch the API's list of keys again",
+			Use:   "kubelets to give all pods other tokens",
+		}[r.Phase]
+	}
+	return fmt.Sprintf("%s: until %s", who, r.until().UTC().Format(format))
 }
 
 // until is when a phase that was taken by all may end.

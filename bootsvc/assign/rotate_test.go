@@ -71,8 +71,8 @@ func TestWhoHoldsAPhase(t *testing.T) {
 				got := keys.Rotations[0].WaitingFor(machines, now)
 				next, passed := advance(t, keys, machines, now)
 				if settling := settlingTime(what, phase); test.want == "" && settling > 0 {
-					until := now.Add(settling).Format("15:04:05 MST")
-					if got = next.Rotations[0].WaitingFor(machines, now); !strings.HasSuffix(got, "to read their new files: until "+until) {
+					until := map[bool]string{true: "2006-01-02 15:04:05 MST", false: "to read their new files: until 15:04:05 MST"}[what == AccountKey]
+					if got = next.Rotations[0].WaitingFor(machines, now); !strings.HasSuffix(got, now.Add(settling).Format(until)) {
 						t.Errorf("%s: %s of %s settles by waiting for %q", name, phase, what, got)
 					}
 					next, passed = advance(t, next, machines, now.Add(settling))
@@ -180,11 +180,16 @@ func TestThePhasesOfTheServiceAccountKey(t *testing.T) {
 		signer []byte
 		other  string
 		lasts  time.Duration
+		waits  string
 	}{
-		{Trust, old, freshPublic, time.Hour},
-		{Use, fresh, oldPublic, 24*time.Hour + 15*time.Minute},
-		{Retire, fresh, "", 0},
+		{Trust, old, freshPublic, time.Hour, "those who check tokens to fetch the API's list of keys again: until "},
+		{Use, fresh, oldPublic, 24*time.Hour + 15*time.Minute, "kubelets to give all pods other tokens: until "},
+		{Retire, fresh, "", 0, ""},
 	} {
+		settles := keys.Rotations[0]
+		if settles.Taken = noon; want.lasts > 0 && settles.WaitingFor(nil, noon) != want.waits+noon.Add(want.lasts).Format(time.DateTime)+" UTC" {
+			t.Errorf("in %s it waits for %s", want.phase, settles.WaitingFor(nil, noon))
+		}
 		given := keys.forControlPlane()
 		if keys.Rotations[0].Phase != want.phase || given.ServiceAccount.Reveal() != string(want.signer) || given.OtherAccounts != want.other {
 			t.Errorf("in %s, which should be %s: another public key is\n%s", keys.Rotations[0].Phase, want.phase, given.OtherAccounts)
