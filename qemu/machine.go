@@ -41,7 +41,7 @@ type Machine struct {
 	Chipset   string   `json:"chipset"`   // "q35" (default) or "pc"
 	NIC       string   `json:"nic"`       // "virtio" (default) or "e1000"
 	MemoryMiB int      `json:"memoryMiB"` // MiB, default 3072
-	CPUs      int      `json:"cpus"`      // default by how guests run: see Accel.cpus
+	CPUs      int      `json:"cpus"`      // default by how guests run: see Host.cpus
 	DisksGiB  []int    `json:"disksGiB,omitempty"`
 }
 

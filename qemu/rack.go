@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -27,7 +28,7 @@ func newRack(p plan, log *slog.Logger) *rack {
 		r.service = &bootService{process: process{procs: &r.procs}, spec: *p.Config.Service}
 	}
 	for i, m := range p.Config.Machines {
-		setDefault(&m.CPUs, p.Host.cpus())
+		setDefault(&m.CPUs, p.Host.cpus(len(p.Config.Machines), runtime.NumCPU()))
 		r.guests = append(r.guests, &guest{process: process{procs: &r.procs}, spec: m, tap: tapName(i), host: p.Host})
 	}
 	return r

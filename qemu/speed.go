@@ -47,12 +47,19 @@ func (a Accel) cpu() string {
 // were no faster than one.
 var safeSMP = [2]int{8, 1}
 
-// cpus is how many processors a machine has unless it says so itself.
-func (h Host) cpus() int {
-	if h.Accel == KVM || slices.Compare(h.Version[:], safeSMP[:]) >= 0 {
+// cpus is how many processors each of some machines has unless it says so itself, on a
+// computer with as many cores: two, or one where emulation is not safe with two, or has fewer
+// cores than that to run on. Emulated processors that take turns on a core hold each other's
+// locks while they wait: four machines with two each, on two cores, needed twice as long to
+// boot and to enrol as with one each.
+func (h Host) cpus(machines, cores int) int {
+	switch {
+	case h.Accel == KVM:
 		return 2
+	case slices.Compare(h.Version[:], safeSMP[:]) < 0:
+		return 1
 	}
-	return 1
+	return min(max(cores/max(machines, 1), 1), 2)
 }
 
 var versionText = regexp.MustCompile(`version (\d+)\.(\d+)`)

@@ -47,7 +47,7 @@ func TestCommand(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			setDefault(&m.CPUs, test.host.cpus())
+			setDefault(&m.CPUs, test.host.cpus(1, 2))
 			args := m.WithDefaults(0).Command(test.host, tapName(0))
 			page := strings.ReplaceAll(strings.Join(args, " "), " -", "\n-") // an option a line
 			golden(t, test.golden, page+"\n")
@@ -199,7 +199,7 @@ func TestMonitorPassesEventsOver(t *testing.T) {
 	}
 }
 
-func TestProcessorsByVersion(t *testing.T) {
+func TestProcessors(t *testing.T) {
 	for text, want := range map[string]int{
 		"QEMU emulator version 7.2.19 (Debian 1:7.2+dfsg-7+deb12u18)\n": 1,
 		"QEMU emulator version 8.0.5\n":                                 1,
@@ -207,11 +207,16 @@ func TestProcessorsByVersion(t *testing.T) {
 		"QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\n":         2,
 		"something else": 1,
 	} {
-		if got := (Host{Accel: TCG, Version: parseVersion(text)}).cpus(); got != want {
+		if got := (Host{Accel: TCG, Version: parseVersion(text)}).cpus(1, 2); got != want {
 			t.Errorf("%q: %d processors, want %d", text, got, want)
 		}
 	}
-	if got := (Host{Accel: KVM}).cpus(); got != 2 {
-		t.Errorf("KVM: %d processors", got)
+	for _, tt := range []struct {
+		accel                 Accel
+		machines, cores, want int
+	}{{KVM, 4, 2, 2}, {TCG, 1, 1, 1}, {TCG, 2, 2, 1}, {TCG, 4, 2, 1}, {TCG, 4, 8, 2}, {TCG, 1, 64, 2}, {TCG, 0, 2, 2}} {
+		if got := (Host{Accel: tt.accel, Version: safeSMP}).cpus(tt.machines, tt.cores); got != tt.want {
+			t.Errorf("%s, %d machines on %d cores: %d processors each, want %d", tt.accel, tt.machines, tt.cores, got, tt.want)
+		}
 	}
 }

@@ -66,7 +66,7 @@ func (up *labUp) flags(cmd *cobra.Command) {
 		"one machine, instead of --machines: NAME[,firmware=bios|uefi][,pxe=card|plain][,nic=virtio|e1000][,chipset=q35|pc][,memory=MiB][,cpus=N][,disk=GiB][,mac=MAC]")
 	f.StringVar(&up.firmware, "firmware", "bios", "firmware of the machines: bios or uefi")
 	f.IntVar(&up.template.MemoryMiB, "memory", 3072, "memory of each machine, MiB")
-	f.IntVar(&up.template.CPUs, "cpus", 0, "CPUs of each machine (default: 2; 1 under software emulation by a QEMU before 8.1, which may trip up guests with two)")
+	f.IntVar(&up.template.CPUs, "cpus", 0, "CPUs of each machine (default: 2; under software emulation 1 if the computer has fewer cores than that for each machine, or QEMU is older than 8.1, which may trip up guests with two)")
 	f.StringVar(&up.image, "image", filepath.Join(".build", "image"), "directory with a built image")
 	f.StringVar(&up.address, "address", "10.77.0.1/24", "the boot service's address in the lab, with the prefix length of its network")
 	f.StringVar(&up.approve, "approve", "any", "which machines the boot service approves by itself: any, none, or a file of rules")
