@@ -157,14 +157,16 @@ func (s *Service) keep(ctx context.Context) {
 	}
 }
 
-// mayStart decides anew about a member whose etcd does not run.
+// mayStart decides anew about a member whose etcd does not run. One that was let
+// start and has written nothing yet, because the machine is busy, is not held
+// back again by what the others are too busy to answer.
 func (s *Service) mayStart(ctx context.Context, settings *etcd.Settings) bool {
 	facts, _, err := s.facts(ctx, settings)
 	if err != nil {
 		return true // that is no reason to do anything
 	}
 	kind := etcd.Decide(facts).Kind
-	return kind == etcd.Start || kind == etcd.Join || facts.Data.State == etcd.NoData && facts.Record != etcd.NoRecord
+	return kind == etcd.Start || kind == etcd.Join || facts.Data.State == etcd.NoData && (kind == etcd.Wait || facts.Record != etcd.NoRecord)
 }
 
 func (s *Service) interval() time.Duration {
