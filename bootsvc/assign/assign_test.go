@@ -75,6 +75,14 @@ func fetch(t *testing.T, o *Office, n int, key string) (*machine.Config, error) 
 	return machine.Parse(got.YAML, "config")
 }
 
+// ready has a machine say that it is.
+func ready(t *testing.T, o *Office, n int, key string) {
+	t.Helper()
+	if err := o.Report(t.Context(), id(n), key, Report{Phase: enroll.Ready}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestACookbookCluster(t *testing.T) {
 	o := newOffice(t)
 	approve(t, o, 1, "key1")
@@ -96,6 +104,7 @@ func TestACookbookCluster(t *testing.T) {
 	if got := strings.Join(plane.Kubelet.Taints, " "); got != controlPlaneTaint {
 		t.Errorf("beside a worker, a control plane's taints are %q", got)
 	}
+	ready(t, o, 1, "key1")
 	worker, err := fetch(t, o, 2, "key2")
 	if err != nil {
 		t.Fatal(err)
@@ -160,6 +169,7 @@ func TestOnlyTheFirstOfThreeBootstrapsAndOnlyOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			shown += fmt.Sprint(config.Etcd.Bootstrap != nil, " ")
+			ready(t, o, n, "key") // or the next would wait
 		}
 		return shown
 	}
@@ -210,8 +220,13 @@ func TestFetchWaitsAndSaysForWhat(t *testing.T) {
 		woken <- err
 	}()
 	approve(t, o, 1, "key1")
+	got, err = o.Fetch(t.Context(), id(2), "key", "", 50*time.Millisecond)
+	if err != nil || !strings.Contains(got.WaitingFor, "prod-cp-1 to be ready") {
+		t.Errorf("beside a control plane that begins: %q, %v", got.WaitingFor, err)
+	}
+	ready(t, o, 1, "key1")
 	if err := <-woken; err != nil {
-		t.Errorf("after the control plane enrolled: %v", err)
+		t.Errorf("after the control plane was ready: %v", err)
 	}
 }
 

@@ -48,6 +48,7 @@ machines:
 	if !member.IsMember() || member.Etcd.Bootstrap == nil || !member.Etcd.AllowSlowDisk || member.ControlPlaneKeys != nil || member.Cluster.CertificateLifetime != time.Hour {
 		t.Errorf("the member's config is %+v", member)
 	}
+	ready(t, o, 1, "key")
 	worker, err := fetch(t, o, 3, "key")
 	if err != nil {
 		t.Fatal(err)
@@ -97,6 +98,7 @@ func TestAnEtcdThatSomeoneElseRuns(t *testing.T) {
 			len(e.Members) != 0 || e.Bootstrap != nil || !e.CAKey.IsZero() {
 			t.Errorf("%d has the etcd %+v", n, e)
 		}
+		ready(t, o, n, "key")
 	}
 	c, err := o.Show(t.Context(), "prod")
 	if err != nil {

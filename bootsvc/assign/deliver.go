@@ -90,7 +90,15 @@ func (o *Office) offerIn(tx *store.Tx, a *asker) (Config, error) {
 	for _, plane := range c.Machines {
 		a.matter[plane.ID] = true
 	}
-	return o.answer(tx, a, c, keys, m)
+	config, err := o.answer(tx, a, c, keys, m)
+	if err != nil || a.have != "" || config.WaitingFor == "" || config.WaitingFor == m.WaitingFor {
+		return config, err
+	}
+	m.WaitingFor = config.WaitingFor // for those who look at the machine
+	return config, o.inventory.ChangeIn(tx, m.ID, func(kept *inventory.Machine) ([]inventory.Event, error) {
+		*kept = m
+		return nil, nil
+	})
 }
 
 // settle reads a cluster with its control planes and members of etcd, decides
@@ -120,6 +128,9 @@ func (o *Office) answer(tx *store.Tx, a *asker, c Cluster, keys Keys, m inventor
 	if gone && a.have == "" && m.Role != machine.Worker {
 		return Config{Machine: m, WaitingFor: words}, nil
 	}
+	if first := c.before(m, o.now()); first != "" && a.have == "" {
+		return Config{Machine: m, WaitingFor: first}, nil
+	}
 	wanted, err := c.render(m, keys, o.machineCA)
 	switch {
 	case err != nil:
@@ -131,8 +142,11 @@ func (o *Office) answer(tx *store.Tx, a *asker, c Cluster, keys Keys, m inventor
 			return unchanged, err
 		}
 	}
+	if a.have == "" && m.Phase == enroll.Assigned { // from now on, others wait for it
+		m = m.Enter(enroll.Joining)
+	}
 	if a.have == "" { // nothing of it runs yet
-		m.Applied, m.Etcd = "", inventory.EtcdState{}
+		m.Applied, m.Etcd, m.LastSeen = "", inventory.EtcdState{}, o.now()
 	}
 	return Config{Machine: m, YAML: wanted.text}, o.give(tx, m, wanted)
 }
@@ -164,9 +178,6 @@ func (o *Office) Acknowledge(ctx context.Context, id, keyHash string) error {
 		}
 		m.Enrolment.Acknowledged, m.Enrolment.Released = o.now(), false
 		m.Enrolment.Forced = false
-		if m.Phase == enroll.Assigned { // its reports may have been faster
-			*m = m.Enter(enroll.Joining)
-		}
 		return []inventory.Event{{Name: "configured", Detail: m.Hostname, At: o.now()}}, nil
 	})
 	return err

@@ -63,6 +63,40 @@ func due(me stand, others []stand) string {
 	return ""
 }
 
+// before says what a machine waits for until it gets its first config: control
+// planes join one at a time, and the first of a new cluster sets it up before
+// anybody else joins. Several API servers that begin at once wait for each
+// other's writes and, on small machines, give up and begin anew. Machines that
+// only run etcd wait for nobody: the first API server may need them. Nobody
+// waits for one that is silent, or that said it failed.
+func (c Cluster) before(m inventory.Machine, now time.Time) string {
+	first, known := c.first()
+	switch {
+	case !known || m.Role == machine.EtcdOnly || first.ID == m.ID && !c.Etcd.Opened:
+		return ""
+	case !c.Etcd.Opened:
+		return first.Hostname + " to be ready: it sets the new cluster up"
+	case m.Role == machine.Worker:
+		return ""
+	}
+	joins := func(p inventory.Machine) bool { return p.ID != m.ID && p.Phase == enroll.Joining && !p.Silent(now) }
+	if at := slices.IndexFunc(c.controlPlanes(), joins); at >= 0 {
+		return c.controlPlanes()[at].Hostname + " to be ready: control planes join one at a time"
+	}
+	return ""
+}
+
+// first is the control plane that sets a new cluster up: the one that begins
+// etcd, if one does.
+func (c Cluster) first() (m inventory.Machine, known bool) {
+	planes := c.controlPlanes()
+	if len(planes) == 0 {
+		return m, false
+	}
+	at := slices.IndexFunc(planes, func(p inventory.Machine) bool { return p.ID == c.Etcd.Grant.Machine })
+	return planes[max(at, 0)], true
+}
+
 // fresh says that the machine has its first config and is not yet a part of the whole.
 func (s stand) fresh() bool { return s.applied == "" && !s.wasVoter }
 

@@ -3,6 +3,11 @@ package assign
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"slipway/bootsvc/inventory"
+	"slipway/configs/enroll"
+	"slipway/configs/machine"
 )
 
 // standing reads a machine: its name, what it is to have, was given and runs
@@ -80,6 +85,50 @@ func TestWhoseTurnItIs(t *testing.T) {
 
 // TestARolloutEnds lets machines take their configs in any order, with at most
 // one down at a time, until all have the newest.
+func TestWhoJoinsBeforeWhom(t *testing.T) {
+	now := time.Now()
+	plane := func(n string, phase enroll.Phase) inventory.Machine {
+		return inventory.Machine{ID: n, Hostname: "cp-" + n, Role: machine.ControlPlane, Phase: phase, LastSeen: now}
+	}
+	dead := plane("1", enroll.Joining)
+	dead.LastSeen = now.Add(-time.Hour)
+	member := inventory.Machine{ID: "e", Hostname: "etcd-e", Role: machine.EtcdOnly}
+	worker := inventory.Machine{ID: "w", Hostname: "worker-w", Role: machine.Worker}
+	tests := map[string]struct {
+		etcd   Etcd
+		planes [3]inventory.Machine
+		want   map[string]string // who waits for whom
+	}{
+		"new, stacked: who begins etcd is first": {Etcd{Grant: Grant{Machine: "2"}},
+			[3]inventory.Machine{plane("1", enroll.Assigned), plane("2", enroll.Joining), plane("3", enroll.Assigned)},
+			map[string]string{"1": "cp-2", "3": "cp-2", "w": "cp-2"}},
+		"new, etcd elsewhere: the document's first": {Etcd{Grant: Grant{Machine: "e"}},
+			[3]inventory.Machine{plane("1", enroll.Joining), plane("2", enroll.Assigned), plane("3", enroll.Assigned)},
+			map[string]string{"2": "cp-1", "3": "cp-1", "w": "cp-1"}},
+		"restored on another than the one that waits": {Etcd{Grant: Grant{Machine: "2"}},
+			[3]inventory.Machine{plane("1", enroll.Joining), plane("2", enroll.Assigned), plane("3", enroll.Ready)},
+			map[string]string{"1": "cp-2", "3": "cp-2", "w": "cp-2"}},
+		"the second joins": {Etcd{Opened: true},
+			[3]inventory.Machine{plane("1", enroll.Ready), plane("2", enroll.Joining), plane("3", enroll.Assigned)},
+			map[string]string{"1": "cp-2", "3": "cp-2"}},
+		"one that joined is silent": {Etcd{Opened: true}, [3]inventory.Machine{dead, plane("2", enroll.Ready), plane("3", enroll.Assigned)}, nil},
+		"one that joined failed":    {Etcd{Opened: true}, [3]inventory.Machine{plane("1", enroll.Failed), plane("2", enroll.Ready), plane("3", enroll.Assigned)}, nil},
+		"all are blank again":       {Etcd{Opened: true}, [3]inventory.Machine{plane("1", enroll.Assigned), plane("2", enroll.Assigned), plane("3", enroll.Assigned)}, nil},
+	}
+	for name, tt := range tests {
+		c := Cluster{Machines: append(tt.planes[:], member), Etcd: tt.etcd}
+		for _, m := range append(c.Machines, worker) {
+			got, _, _ := strings.Cut(c.before(m, now), " ")
+			if got != tt.want[m.ID] {
+				t.Errorf("%s: %s waits for %q, want %q", name, m.ID, got, tt.want[m.ID])
+			}
+		}
+	}
+	if (Cluster{}).before(worker, now) != "" {
+		t.Error("without a control plane there is nothing to wait for")
+	}
+}
+
 func TestARolloutEnds(t *testing.T) {
 	const n = 5
 	var all [n]stand

@@ -11,6 +11,8 @@ import (
 
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/store"
+	"slipway/configs/enroll"
+	"slipway/configs/machine"
 )
 
 // ErrGrant says that a machine has no leave to start the cluster's etcd.
@@ -26,6 +28,8 @@ type Etcd struct {
 	// with the hash of the key that it had then: with another key, it has lost
 	// its data.
 	Voters map[string]string `json:"voters,omitempty"`
+	// Opened is set once a control plane was ready: the cluster is there.
+	Opened bool `json:"opened,omitempty"`
 	// Grown is set once another machine than the granted one was a voter.
 	Grown bool `json:"grown,omitempty"`
 }
@@ -131,6 +135,12 @@ func (e Etcd) voted(m inventory.Machine) Etcd {
 	}
 	e.Voters = voters
 	e.Grown = e.Grown || m.ID != e.Grant.Machine
+	return e
+}
+
+// opened notes that a control plane said it is ready.
+func (e Etcd) opened(m inventory.Machine) Etcd {
+	e.Opened = e.Opened || m.Role == machine.ControlPlane && m.Phase == enroll.Ready
 	return e
 }
 

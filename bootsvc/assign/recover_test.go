@@ -141,6 +141,7 @@ func TestARecoveryIsWhatWasAgreedTo(t *testing.T) {
 	if err != nil || config.Etcd.Generation != 2 || config.Etcd.Bootstrap == nil || !config.Etcd.Bootstrap.Recover {
 		t.Errorf("the config is %+v, %v", config.Etcd, err)
 	}
+	ready(t, o, 2, "key")
 	if config, err := fetch(t, o, 1, "key"); err != nil || config.Etcd.Generation != 2 || config.Etcd.Bootstrap != nil {
 		t.Errorf("the other one's config is %+v, %v", config.Etcd, err)
 	}

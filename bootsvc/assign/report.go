@@ -6,6 +6,7 @@ import (
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/store"
 	"slipway/configs/enroll"
+	"slipway/configs/machine"
 )
 
 // Report is what a machine says of itself. What is empty is as it was.
@@ -17,8 +18,9 @@ type Report struct {
 	Etcd       *inventory.EtcdState
 }
 
-// Report takes a machine's report. That it is a voter of etcd is noted with the
-// cluster in the same transaction: etcd will not be started anew then.
+// Report takes a machine's report. That it is a voter of etcd, or a control
+// plane that is ready, is noted with the cluster in the same transaction: etcd
+// will not be started anew then, and others may join.
 func (o *Office) Report(ctx context.Context, id, keyHash string, r Report) error {
 	_, err := o.inventory.ChangeWith(ctx, id, func(tx *store.Tx, m *inventory.Machine) ([]inventory.Event, error) {
 		if m.Enrolment.Approved.Hash != keyHash {
@@ -26,17 +28,22 @@ func (o *Office) Report(ctx context.Context, id, keyHash string, r Report) error
 		}
 		*m = r.on(*m)
 		m.LastSeen = o.now()
-		if r.Etcd == nil || !r.Etcd.Voter || m.Cluster == "" {
+		if m.Cluster == "" || m.Role == machine.Worker {
 			return r.Events, nil
 		}
-		kept, err := o.clusters.Load(tx, m.Cluster)
-		if err != nil {
-			return nil, err
-		}
-		kept.Etcd = kept.Etcd.voted(*m)
-		return r.Events, o.clusters.Save(tx, m.Cluster, kept)
+		return r.Events, o.note(tx, *m)
 	})
 	return err
+}
+
+// note has the cluster remember what a control plane or a member of etcd says.
+func (o *Office) note(tx *store.Tx, m inventory.Machine) error {
+	kept, err := o.clusters.Load(tx, m.Cluster)
+	if err != nil {
+		return err
+	}
+	kept.Etcd = kept.Etcd.voted(m).opened(m)
+	return o.clusters.Save(tx, m.Cluster, kept)
 }
 
 // on is the machine after the report.

@@ -73,9 +73,6 @@ func Units(cfg *machine.Config) []supervise.Unit {
 			// Its heartbeats must not wait behind an API server that starts.
 			CPUWeight: 2000,
 		}},
-		{Name: SetUp, After: []string{Name}, Service: &proc.Gate{
-			Probe: proc.SocketProbe{Path: paths.Socket, URL: SetUpPath}, Patience: setUpPatience,
-		}},
 	}
 }
 
@@ -85,18 +82,6 @@ func company(members []machine.EtcdMember) string {
 	}
 	return "alone"
 }
-
-// SetUp is the unit that API servers come after. A new cluster is set up by
-// one of them, that of the machine that began it: several at once would wait
-// for each other's writes and, on small machines, give up and begin anew.
-const SetUp = "set-up"
-
-// SetUpPath is where, on its socket, the unit etcd-member says whether the
-// cluster is set up, or this machine is to do that.
-const SetUpPath = "/set-up"
-
-// setUpPatience is how long the others wait for the one.
-const setUpPatience = 3 * time.Minute
 
 // ReadyPath is where, on its socket, the unit etcd-member says whether etcd may
 // start; if not, the answer is what it waits for.

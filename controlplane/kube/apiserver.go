@@ -83,7 +83,7 @@ func generation(cfg *machine.Config) []string {
 // own to find.
 func after(cfg *machine.Config) []string {
 	if cfg.IsMember() {
-		return []string{renew.Name, etcd.SetUp}
+		return []string{renew.Name, etcd.Name}
 	}
 	return []string{renew.Name}
 }

@@ -42,40 +42,12 @@ func (s *Service) serve(ctx context.Context) error {
 			http.Error(w, t.waiting, http.StatusServiceUnavailable)
 		}
 	})
-	mux.HandleFunc(etcd.SetUpPath, func(w http.ResponseWriter, r *http.Request) {
-		if err := s.setUp(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		}
-	})
 	server := &http.Server{Handler: mux, BaseContext: func(net.Listener) context.Context { return ctx }}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve on %s: %w", s.Paths.Socket, err)
 	}
 	return nil
-}
-
-// lastOfSetUp begins the keys that an API server writes last when it sets a
-// cluster up: role bindings, after roles and cluster roles.
-const lastOfSetUp = "/registry/rolebindings/"
-
-// setUp says why the API server of this machine is to wait, or nil.
-func (s *Service) setUp(ctx context.Context) error {
-	settings, err := s.settings()
-	if err != nil || settings.Token != "" {
-		return err
-	}
-	client, err := s.clients.to("https://" + s.Paths.Local)
-	if err != nil {
-		return err
-	}
-	once, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	found, err := client.Get(once, lastOfSetUp, clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly(), clientv3.WithSerializable())
-	if err == nil && len(found.Kvs) == 0 {
-		err = errors.New("the first API server to set the cluster up")
-	}
-	return err
 }
 
 // listen makes a Unix socket for root alone, in place of one whose server is gone.

@@ -14,17 +14,14 @@ import (
 	"slipway/nodeinit/supervise"
 )
 
-// unitsOf are the units of the machine, with three of the test's own: one that
-// lets etcd start without asking anybody, one that has this API server set the
-// cluster up, and a balancer that knows one API server.
+// unitsOf are the units of the machine, with two of the test's own: one that
+// lets etcd start without asking anybody, and a balancer that knows one API
+// server.
 func unitsOf(cfg *machine.Config) []supervise.Unit {
 	units := controlplane.Units(cfg, identity)
 	for i, u := range units {
-		switch u.Name {
-		case etcd.MemberUnit:
+		if u.Name == etcd.MemberUnit {
 			units[i].Service = bootstrap{}
-		case etcd.SetUp:
-			units[i].Service = first{}
 		}
 	}
 	return append(units, supervise.Unit{Name: "apiproxy", Service: balancer{}})
@@ -51,16 +48,6 @@ func (bootstrap) Run(ctx context.Context, ready func()) error {
 	if err := os.WriteFile(paths.Config, text, 0o600); err != nil {
 		return err
 	}
-	ready()
-	<-ctx.Done()
-	return nil
-}
-
-// first lets the API server start at once: there is no other to set up the cluster.
-type first struct{}
-
-// Run waits.
-func (first) Run(ctx context.Context, ready func()) error {
 	ready()
 	<-ctx.Done()
 	return nil
