@@ -23,7 +23,6 @@ func TestEtcdElsewhere(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots machines")
 	}
-	needCores(t, 4)
 	machines := []qemu.Machine{vmtest.BIOS("plane"), vmtest.BIOS("state"), vmtest.BIOS("guest")}
 	for i := range machines {
 		machines[i].MemoryMiB = 2048
