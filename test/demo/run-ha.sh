@@ -24,13 +24,13 @@ cli etcd members
 kubectl get nodes -o wide
 
 say "The control plane that leads etcd loses its power"
-leader=$("$slipway" lab exec $lab -- "$slipway" etcd members | awk '/leader/ {print $1; exit}')
+leader=$("$slipway" lab exec $lab -- "$slipway" etcd members | awk '$3 == "yes" {print $1; exit}')
 machine=$("$slipway" lab exec $lab -- "$slipway" machines list | awk -v host="$leader" '$0 ~ host {print $1; exit}')
 guest=$("$slipway" lab status $lab | awk -v mac="${machine//-/:}" '$0 ~ mac {print $1; exit}')
 echo "$leader is machine $machine, $guest in the lab"
 "$slipway" lab power $lab "$guest" off
 began=$SECONDS
-until kubectl create configmap written-after --from-literal=by=demo --request-timeout=3s 2>/dev/null; do
+until kubectl create configmap written-after --from-literal=by=demo --request-timeout=5s 2>/dev/null; do
 	((SECONDS - began < 120)) || { echo "the API did not come back within 120 s" >&2; exit 1; }
 done
 echo "the API at $address took a write $((SECONDS - began)) s after that"
