@@ -20,7 +20,7 @@ const virtualIP = "10.77.0.50"
 
 const (
 	quorumPatience = 6 * time.Minute  // four machines, from power-on to Ready
-	apiPatience    = 60 * time.Second // a control plane is lost: until the API answers again; 15 s where a processor is not emulated
+	apiPatience    = 30 * time.Second // a control plane is lost: until the API answers again; twice the 15 s of processors that are not emulated
 	joinPatience   = 5 * time.Minute  // a blank machine becomes a voter, Ready
 )
 
