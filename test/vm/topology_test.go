@@ -59,7 +59,7 @@ func TestEtcdElsewhere(t *testing.T) {
 			t.Errorf("machine %s runs a kubelet: %v, want %v", machine, has, !want)
 		}
 	}
-	outside.mustHold(t, lab, "/registry/nodes/")
+	outside.mustHold(t, lab, "/registry/minions/")
 }
 
 // outsideEtcd is an etcd on the lab's own computer, with a CA of its own.
