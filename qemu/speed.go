@@ -50,8 +50,8 @@ var safeSMP = [2]int{8, 1}
 // cpus is how many processors each of some machines has unless it says so itself, on a
 // computer with as many cores: two, or one where emulation is not safe with two, or has fewer
 // cores than that to run on. Emulated processors that take turns on a core hold each other's
-// locks while they wait: four machines with two each, on two cores, needed twice as long to
-// boot and to enrol as with one each.
+// locks while they wait: on two cores, three of four machines had their etcd together 124 s
+// after power-on with two each, and after 78 s with one each.
 func (h Host) cpus(machines, cores int) int {
 	switch {
 	case h.Accel == KVM:
