@@ -16,7 +16,7 @@ var everything string
 
 func podsGetWhatTheyAskFor(t *testing.T, lab *vmtest.Lab) {
 	lab.Apply(t, everything)
-	awaitPods(t, lab, "everything", 2)
+	awaitPods(t, lab, "everything", 2, podPatience)
 	sees := func(what, want string, command ...string) {
 		t.Helper()
 		out := lab.Kubectl(t, append([]string{"-n", "everything", "exec", "volumes", "-c", "main", "--", "busybox"}, command...)...)

@@ -76,11 +76,11 @@ func (q *quorum) workerWorks(t *testing.T) {
 		t.Errorf("certificate requests: %q; want the worker's, approved", out)
 	}
 	q.Apply(t, sleeper("there"))
-	awaitPods(t, q.Lab, "default", 1)
+	awaitPods(t, q.Lab, "default", 1, recoverPatience)
 	if out := q.Kubectl(t, "get", "pod", "there", "-o", "jsonpath={.spec.nodeName}"); !strings.Contains(out, "worker") {
 		t.Errorf("the pod runs on %q; want the worker, since there is one", out)
 	}
-	q.Await(t, "exec reaches the worker's pod", podPatience, func() error {
+	q.Await(t, "exec reaches the worker's pod", recoverPatience, func() error {
 		out, err := q.TryKubectl("exec", "there", "--", "busybox", "hostname")
 		if err == nil && strings.TrimSpace(out) != "there" {
 			err = fmt.Errorf("it says %q", out)
@@ -147,7 +147,7 @@ func (q *quorum) loseLeader(t *testing.T) {
 		return err
 	})
 	q.Apply(t, sleeper("late"))
-	awaitPods(t, q.Lab, "default", 2)
+	awaitPods(t, q.Lab, "default", 2, recoverPatience)
 }
 
 // machineOf is the lab's name of the machine that is a node.

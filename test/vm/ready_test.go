@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"slipway/test/vmtest"
 )
@@ -67,7 +68,7 @@ func serviceAnswers(t *testing.T, lab *vmtest.Lab) {
 		t.Fatal(err)
 	}
 	lab.Apply(t, string(manifest))
-	awaitPods(t, lab, "default", 3)
+	awaitPods(t, lab, "default", 3, podPatience)
 	address := lab.Kubectl(t, "get", "service", "hello", "-o", "jsonpath={.spec.clusterIP}")
 	for _, url := range []string{"http://" + address + "/", "http://hello.default.svc.cluster.local/", "http://hello/"} {
 		lab.Await(t, url+" answers", podPatience, func() error {
@@ -81,9 +82,9 @@ func serviceAnswers(t *testing.T, lab *vmtest.Lab) {
 }
 
 // awaitPods waits until n pods of a namespace are Ready and none is not.
-func awaitPods(t *testing.T, lab *vmtest.Lab, namespace string, n int) {
+func awaitPods(t *testing.T, lab *vmtest.Lab, namespace string, n int, within time.Duration) {
 	t.Helper()
-	lab.Await(t, fmt.Sprintf("%d pods are Ready in %s", n, namespace), podPatience, func() error {
+	lab.Await(t, fmt.Sprintf("%d pods are Ready in %s", n, namespace), within, func() error {
 		out, err := lab.TryKubectl("-n", namespace, "get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Ready")].status} {end}`)
 		if err != nil {
 			return err
