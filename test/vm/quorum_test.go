@@ -47,7 +47,6 @@ func TestQuorum(t *testing.T) {
 		}
 	}
 	chapter("three control planes and a worker form", q.form)
-	chapter("the worker works", q.workerWorks)
 	chapter("the machine that leads is lost", q.loseLeader)
 	chapter("a blank machine takes its place", q.replace)
 	chapter("all is lost and restored elsewhere", q.restore)
@@ -80,26 +79,6 @@ func (q *quorum) form(t *testing.T) {
 	}
 	q.awaitVoters(t, 3, recoverPatience)
 	q.Kubectl(t, "create", "configmap", "before", "--from-literal=written=first")
-}
-
-// workerWorks: the worker holds no CA key. Its kubelet gets its certificate by TLS bootstrap,
-// and renders what a control plane schedules.
-func (q *quorum) workerWorks(t *testing.T) {
-	if out := q.Kubectl(t, "get", "csr", "-o", "jsonpath={.items[*].spec.signerName} {.items[*].status.conditions[*].type}"); out != "kubernetes.io/kube-apiserver-client-kubelet Approved" {
-		t.Errorf("certificate requests: %q; want the worker's, approved", out)
-	}
-	q.Apply(t, sleeper("there"))
-	awaitPods(t, q.Lab, "default", 1, recoverPatience)
-	if out := q.Kubectl(t, "get", "pod", "there", "-o", "jsonpath={.spec.nodeName}"); !strings.Contains(out, "worker") {
-		t.Errorf("the pod runs on %q; want the worker, since there is one", out)
-	}
-	q.Await(t, "exec reaches the worker's pod", recoverPatience, func() error {
-		out, err := q.TryKubectl("exec", "there", "--", "busybox", "hostname")
-		if err == nil && strings.TrimSpace(out) != "there" {
-			err = fmt.Errorf("it says %q", out)
-		}
-		return err
-	})
 }
 
 // member is one of etcd's, as `slipway etcd members -o json` prints it.
@@ -160,7 +139,7 @@ func (q *quorum) loseLeader(t *testing.T) {
 		return err
 	})
 	q.Apply(t, sleeper("late"))
-	awaitPods(t, q.Lab, "default", 2, recoverPatience)
+	awaitPods(t, q.Lab, "default", 1, recoverPatience)
 }
 
 // machineOf is the lab's name of the machine that is a node.
