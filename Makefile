@@ -36,7 +36,7 @@ image: build ## kernel, initramfs and loaders: .build/image
 demo: deps image ## a blank machine becomes a Ready Kubernetes node with a workload
 	@test/demo/run.sh
 
-demo-ha: deps image ## three control planes and a worker; the one that leads is lost
+demo-ha: deps image ## three control planes and a worker; the one that leads is lost (wants four cores or KVM)
 	@test/demo/run-ha.sh
 
 lint: ## format, vet, staticcheck, generated code

@@ -142,11 +142,11 @@ func (o *Office) answer(tx *store.Tx, a *asker, c Cluster, keys Keys, m inventor
 			return unchanged, err
 		}
 	}
-	if a.have == "" && m.Phase == enroll.Assigned { // from now on, others wait for it
-		m = m.Enter(enroll.Joining)
-	}
 	if a.have == "" { // nothing of it runs yet
 		m.Applied, m.Etcd, m.LastSeen = "", inventory.EtcdState{}, o.now()
+		if m.Phase == enroll.Assigned { // from now on, others wait for it
+			m = m.Enter(enroll.Joining)
+		}
 	}
 	return Config{Machine: m, YAML: wanted.text}, o.give(tx, m, wanted)
 }
