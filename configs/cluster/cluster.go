@@ -42,8 +42,18 @@ type Cluster struct {
 	CertificateLifetime time.Duration `yaml:"certificateLifetime,omitempty"`
 	// ScheduleOnControlPlanes lets workloads run on control-plane machines.
 	// Left out, it is true exactly when there is no worker.
-	ScheduleOnControlPlanes *bool     `yaml:"scheduleOnControlPlanes,omitempty"`
-	Machines                []Machine `yaml:"machines" jsonschema:"required"`
+	ScheduleOnControlPlanes *bool `yaml:"scheduleOnControlPlanes,omitempty"`
+	// Install is where the machines keep their operating system: by default in RAM.
+	Install  Install   `yaml:"install"`
+	Machines []Machine `yaml:"machines" jsonschema:"required"`
+}
+
+// Install says where a machine's operating system lives.
+type Install struct {
+	// Disk is "none": in RAM; "any": on the smallest suitable disk; or a rule.
+	Disk machine.Disk `yaml:"disk"`
+	// DataSize is how much of the disk is /var; left out, all that is left.
+	DataSize machine.Size `yaml:"dataSize,omitempty"`
 }
 
 // Network is the cluster's address plan. The subnets are IPv4 and disjoint.
@@ -90,6 +100,16 @@ type Machine struct {
 	Hostname string            `yaml:"hostname,omitempty"`
 	Labels   map[string]string `yaml:"labels,omitempty"`
 	Taints   []string          `yaml:"taints,omitempty"`
+	// Install, left out, is the cluster's, and so is each of its fields.
+	Install *Install `yaml:"install,omitempty"`
+}
+
+// InstallOf is what is said of a machine's disk, the cluster's word included.
+func (c *Cluster) InstallOf(m Machine) Install {
+	if m.Install != nil {
+		return *m.Install
+	}
+	return c.Install
 }
 
 // Masked says that the document is one that was shown to a person: the key of

@@ -65,6 +65,7 @@ func TestShortestIsComplete(t *testing.T) {
 			PodSubnet: cluster.DefaultPodSubnet, ServiceSubnet: cluster.DefaultServiceSubnet, DNSDomain: "cluster.local",
 		},
 		ScheduleOnControlPlanes: &yes,
+		Install:                 cluster.Install{Disk: machine.Disk{Word: machine.NoDisk}},
 		Machines:                []cluster.Machine{{ID: "52-54-00-ab-cd-56", Role: machine.ControlPlane, Hostname: "demo-cp-1"}},
 	}
 	if diff := cmp.Diff(want, c, comparers); diff != "" {
@@ -129,6 +130,33 @@ var comparers = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b secret.String) bool { return a == b }),
+}
+
+// TestInstall says what each machine's disk is: its own word, or the cluster's.
+func TestInstall(t *testing.T) {
+	c, err := cluster.Parse([]byte(`name: demo
+install: {disk: any, dataSize: 20GiB}
+machines:
+- {id: '52-54-00-00-00-01'}
+- {id: '52-54-00-00-00-02', install: {disk: {type: nvme, minSize: 100GB}}}
+- {id: '52-54-00-00-00-03', install: {disk: none}}
+- {id: '52-54-00-00-00-04', install: {dataSize: 1TiB}}
+`), "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, c)
+	want := []cluster.Install{
+		{Disk: machine.Disk{Word: "any"}, DataSize: 20 * machine.GiB},
+		{Disk: machine.Disk{Rule: &machine.DiskRule{Type: machine.NVMe, MinSize: 100e9}}, DataSize: 20 * machine.GiB},
+		{Disk: machine.Disk{Word: "none"}},
+		{Disk: machine.Disk{Word: "any"}, DataSize: 1024 * machine.GiB},
+	}
+	for i, m := range c.Machines {
+		if diff := cmp.Diff(want[i], c.InstallOf(m)); diff != "" {
+			t.Errorf("machine %s (-want +got):\n%s", m.ID, diff)
+		}
+	}
 }
 
 func TestEverySettingIsWritten(t *testing.T) {

@@ -50,9 +50,29 @@ func (c *Cluster) fill() {
 		c.CertificateLifetime = machine.DefaultCertificateLifetime
 	}
 	fillMachines(c.Name, c.Machines)
+	c.fillInstall()
 	if c.ScheduleOnControlPlanes == nil {
 		schedule := c.count(machine.Worker) == 0
 		c.ScheduleOnControlPlanes = &schedule
+	}
+}
+
+// fillInstall gives each machine's word on its disk what the cluster says. A
+// machine that has another disk than the cluster's keeps the rest of it.
+func (c *Cluster) fillInstall() {
+	if c.Install.Disk == (machine.Disk{}) {
+		c.Install.Disk.Word = machine.NoDisk
+	}
+	for _, m := range c.Machines {
+		if m.Install == nil {
+			continue
+		}
+		if m.Install.Disk == (machine.Disk{}) {
+			m.Install.Disk = c.Install.Disk
+		}
+		if m.Install.DataSize == 0 && m.Install.Disk.Word != machine.NoDisk {
+			m.Install.DataSize = c.Install.DataSize
+		}
 	}
 }
 

@@ -26,6 +26,7 @@ func (c *Cluster) problems() document.Problems {
 	c.checkEtcd(&ps)
 	rule.CertificateLifetime(&ps, "certificateLifetime", c.CertificateLifetime)
 	c.checkRoom(&ps)
+	machine.CheckDisk(&ps, "install", c.Install.Disk, c.Install.DataSize)
 	checkMachines(&ps, c.Machines)
 	return ps
 }
@@ -121,6 +122,9 @@ func checkMachines(ps *document.Problems, machines []Machine) {
 		rule.Name(ps, at+".hostname", m.Hostname, 63)
 		rule.Labels(ps, at+".labels", m.Labels)
 		rule.Taints(ps, at+".taints", m.Taints)
+		if m.Install != nil {
+			machine.CheckDisk(ps, at+".install", m.Install.Disk, m.Install.DataSize)
+		}
 		once(ps, ids, i, at+".id", m.ID)
 		once(ps, hostnames, i, at+".hostname", m.Hostname)
 	}

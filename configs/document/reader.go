@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,14 @@ type yamlUnmarshaler interface {
 	UnmarshalYAML(func(any) error) error
 }
 
+// Choice is a type that is written as one of a few words, or as a mapping.
+type Choice interface {
+	Words() []string
+	Choose(word string)
+	// Mapping makes room for the mapping and returns a pointer to its struct.
+	Mapping() any
+}
+
 // read sets target from node, or records why it cannot.
 func (r *reader) read(node ast.Node, path string, depth int, target reflect.Value) {
 	if depth > MaxDepth {
@@ -34,6 +43,9 @@ func (r *reader) read(node ast.Node, path string, depth int, target reflect.Valu
 	case *time.Duration:
 		r.readDuration(node, path, t)
 		return
+	case Choice:
+		r.readChoice(node, path, depth, t)
+		return
 	case encoding.TextUnmarshaler:
 		r.readText(node, path, t, target.Type())
 		return
@@ -44,6 +56,23 @@ func (r *reader) read(node ast.Node, path string, depth int, target reflect.Valu
 		return
 	}
 	r.readKind(node, path, depth, target)
+}
+
+func (r *reader) readChoice(node ast.Node, path string, depth int, target Choice) {
+	if _, ok := node.(ast.MapNode); ok {
+		r.readKind(node, path, depth, reflect.ValueOf(target.Mapping()).Elem())
+		return
+	}
+	valid := strings.Join(target.Words(), ", ") + ", or a mapping"
+	word, ok := node.(*ast.StringNode)
+	switch {
+	case !ok:
+		r.wrongType(node, path, valid)
+	case !slices.Contains(target.Words(), word.Value):
+		r.source.add(node.GetToken(), path, fmt.Sprintf("%q is not known", word.Value), valid)
+	default:
+		target.Choose(word.Value)
+	}
 }
 
 func (r *reader) readKind(node ast.Node, path string, depth int, target reflect.Value) {
@@ -240,6 +269,10 @@ func described(t reflect.Type) string {
 	case reflect.TypeFor[netip.Prefix]():
 		return "a subnet"
 	}
+	if name, ok := reflect.New(t).Interface().(interface{ Described() (what, example string) }); ok {
+		what, _ := name.Described()
+		return what
+	}
 	return "a " + t.Name()
 }
 
@@ -249,6 +282,10 @@ func exampleOf(t reflect.Type) string {
 		return "an address such as 10.0.0.11"
 	case reflect.TypeFor[netip.Prefix]():
 		return "an address and a prefix length, such as 10.244.0.0/16"
+	}
+	if name, ok := reflect.New(t).Interface().(interface{ Described() (what, example string) }); ok {
+		_, example := name.Described()
+		return example
 	}
 	return ""
 }

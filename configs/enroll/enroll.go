@@ -13,6 +13,7 @@ const (
 	Enrolling  Phase = "enrolling"  // it has shown its key and waits for approval
 	Approved   Phase = "approved"   // it has a certificate and waits for a cluster
 	Assigned   Phase = "assigned"   // its config is rendered, or delivered
+	Installing Phase = "installing" // it runs from RAM and writes itself to a disk
 	Joining    Phase = "joining"    // its services are starting
 	Ready      Phase = "ready"      // its Node is Ready
 	Failed     Phase = "failed"     // it said why; see the timeline
@@ -46,5 +47,8 @@ type Disk struct {
 	Size       uint64 `json:"size"` // bytes
 	Model      string `json:"model,omitempty"`
 	Serial     string `json:"serial,omitempty"`
+	WWN        string `json:"wwn,omitempty"`       // the device's own name, the same in every machine
+	Type       string `json:"type,omitempty"`      // nvme, ssd, hdd, virtual
+	Removable  bool   `json:"removable,omitempty"` // or on USB
 	Rotational bool   `json:"rotational"`
 }

@@ -41,7 +41,7 @@ type Config struct {
 	Hostname string `yaml:"hostname" jsonschema:"required"`
 	Role     Role   `yaml:"role" jsonschema:"required"`
 
-	Install Install `yaml:"install,omitempty"`
+	Install Install `yaml:"install"`
 	Kubelet Kubelet `yaml:"kubelet,omitempty"`
 	Cluster Cluster `yaml:"cluster" jsonschema:"required"`
 
@@ -51,12 +51,6 @@ type Config struct {
 	// ControlPlaneKeys holds what only control-plane machines may know.
 	// It is set exactly when Role is control-plane.
 	ControlPlaneKeys *ControlPlaneKeys `yaml:"controlPlaneKeys,omitempty"`
-}
-
-// Install says where the operating system lives.
-type Install struct {
-	// Disk is "none": the machine runs from RAM, its state in tmpfs.
-	Disk string `yaml:"disk,omitempty" jsonschema:"enum=none"`
 }
 
 // Kubelet is what a person may set on a node's kubelet.

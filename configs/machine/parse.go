@@ -34,8 +34,8 @@ func Marshal(c *Config) ([]byte, error) {
 func (c *Config) Validate() error { return c.problems().Err() }
 
 func (c *Config) fill() {
-	if c.Install.Disk == "" {
-		c.Install.Disk = "none"
+	if c.Install.Disk == (Disk{}) {
+		c.Install.Disk.Word = NoDisk
 	}
 	if c.Cluster.CertificateLifetime == 0 {
 		c.Cluster.CertificateLifetime = DefaultCertificateLifetime

@@ -29,9 +29,7 @@ func (c *Config) problems() document.Problems {
 	rule.Head(&ps, "kind", c.Kind, Kind)
 	rule.Name(&ps, "hostname", c.Hostname, 63)
 	CheckRole(&ps, "role", c.Role)
-	if c.Install.Disk != "none" {
-		ps.Add("install.disk", fmt.Sprintf("%q is not known", c.Install.Disk), "none (run from RAM)")
-	}
+	c.Install.check(&ps, "install")
 	rule.Labels(&ps, "kubelet.labels", c.Kubelet.Labels)
 	rule.Taints(&ps, "kubelet.taints", c.Kubelet.Taints)
 	c.Cluster.check(&ps)

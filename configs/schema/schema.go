@@ -53,8 +53,24 @@ func mapped(t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string", Description: "secret"}
 	case reflect.TypeFor[time.Duration]():
 		return &jsonschema.Schema{Type: "string", Pattern: `^-?([0-9.]+(ns|us|ms|s|m|h))+$`}
+	case reflect.TypeFor[machine.Size]():
+		return &jsonschema.Schema{Type: "string", Pattern: `^[0-9]+ ?([kKMGT]i?B)?$`}
+	case reflect.TypeFor[machine.Disk]():
+		return disk()
+	case reflect.TypeFor[machine.DiskType]():
+		return &jsonschema.Schema{Type: "string", Enum: []any{string(machine.NVMe), string(machine.SSD), string(machine.HDD), string(machine.VirtualDisk)}}
 	case reflect.TypeFor[machine.Role]():
 		return &jsonschema.Schema{Type: "string", Enum: []any{string(machine.ControlPlane), string(machine.Worker), string(machine.EtcdOnly)}}
 	}
 	return nil
+}
+
+// disk is a word or a rule.
+func disk() *jsonschema.Schema {
+	r := jsonschema.Reflector{FieldNameTag: "yaml", Mapper: mapped, Anonymous: true, RequiredFromJSONSchemaTags: true, DoNotReference: true}
+	rule := r.Reflect(&machine.DiskRule{})
+	rule.Version = ""
+	return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
+		{Type: "string", Enum: []any{machine.NoDisk, machine.AnyDisk}}, rule,
+	}}
 }

@@ -1,0 +1,62 @@
+package enroll
+
+import "strings"
+
+// SystemDisk is where an installed machine lives.
+type SystemDisk struct {
+	Path   string `json:"path"` // /dev/nvme0n1
+	Serial string `json:"serial,omitempty"`
+	// Booted is the slot that it runs from, a or b; empty while it runs from RAM.
+	Booted string `json:"booted,omitempty"`
+	Good   string `json:"good,omitempty"` // the slot that is known to work
+	// Trying is the slot that is booted next, or that runs and is not good yet.
+	Trying string `json:"trying,omitempty"`
+	Tries  int    `json:"tries,omitempty"` // how often Trying may still be booted
+	Slots  []Slot `json:"slots,omitempty"`
+	// Failure is why the last upgrade went back to the slot before.
+	Failure string `json:"failure,omitempty"`
+}
+
+// Slot is one of the two places for a root image.
+type Slot struct {
+	Name     string `json:"name"`              // a or b
+	Version  string `json:"version,omitempty"` // of its image; empty: nothing is in it
+	RootHash string `json:"rootHash,omitempty"`
+}
+
+// WipeManifest lists all that an installation would write to, and what was
+// found there. A person agrees to its hash.
+type WipeManifest struct {
+	Disks []WipeDisk `json:"disks,omitempty"`
+	Hash  string     `json:"hash"` // SHA-256 of Text, in hex
+	// Text is the manifest as a person reads it, in lines. It is all that the
+	// agreement is about; Disks is the same for programs.
+	Text string `json:"text"`
+}
+
+// WipeDisk is a disk with traces of something.
+type WipeDisk struct {
+	Path       string      `json:"path"`
+	Size       uint64      `json:"size"` // bytes
+	Model      string      `json:"model,omitempty"`
+	Serial     string      `json:"serial,omitempty"`
+	WWN        string      `json:"wwn,omitempty"`
+	Signatures []Signature `json:"signatures,omitempty"`
+}
+
+// Signature is a trace of what is on a disk.
+type Signature struct {
+	Device string `json:"device"` // the disk, or a partition of it
+	Type   string `json:"type"`   // gpt, ext4, LVM2_member, slipway, ...
+	Label  string `json:"label,omitempty"`
+	UUID   string `json:"uuid,omitempty"`
+}
+
+// Paths are the disks of the manifest.
+func (w WipeManifest) Paths() string {
+	var paths []string
+	for _, d := range w.Disks {
+		paths = append(paths, d.Path)
+	}
+	return strings.Join(paths, ", ")
+}

@@ -1,0 +1,89 @@
+// Package skew says whether a cluster may go from the Kubernetes versions that
+// it has to another one, by Kubernetes' version-skew policy
+// (kubernetes.io/releases/version-skew-policy). It is pure; slipway cluster
+// upgrade asks it before it begins.
+package skew
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// kubeletsBehind is how many minor versions a kubelet may be older than the API
+// servers. It may never be newer.
+const kubeletsBehind = 3
+
+// Node is a node with the version that it runs, v1.37.1.
+type Node struct {
+	Name         string
+	Version      string
+	ControlPlane bool
+}
+
+// ErrForbidden says that the policy does not allow the way to the version.
+var ErrForbidden = errors.New("the version-skew policy of Kubernetes forbids it")
+
+// Check returns nil if all nodes may go to the target: control planes by at most
+// one minor version and one after the other, then the workers, which may be three
+// behind meanwhile. Nothing goes back: Kubernetes keeps no old form of what it stored.
+func Check(nodes []Node, target string) error {
+	to, err := parse(target)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range nodes {
+		from, err := parse(n.Version)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", n.Name, err))
+			continue
+		}
+		if why := n.forbids(from, to); why != "" {
+			errs = append(errs, fmt.Errorf("%s has %s, the image %s: %s: %w", n.Name, n.Version, target, why, ErrForbidden))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (n Node) forbids(from, to version) string {
+	behind := to.minor - from.minor
+	switch {
+	case from.major != to.major:
+		return "another major version"
+	case compare(from, to) > 0:
+		return "it would go back"
+	case n.ControlPlane && behind > 1:
+		return fmt.Sprintf("a control plane goes one minor version at a time: take an image with v%d.%d first", from.major, from.minor+1)
+	case behind > kubeletsBehind:
+		return fmt.Sprintf("its kubelet would be %d minor versions behind the API servers, %d are allowed: upgrade it to what the control planes have first", behind, kubeletsBehind)
+	}
+	return ""
+}
+
+type version struct{ major, minor, patch int }
+
+func compare(a, b version) int {
+	return cmp.Or(cmp.Compare(a.major, b.major), cmp.Compare(a.minor, b.minor), cmp.Compare(a.patch, b.patch))
+}
+
+// parse reads v1.37.1, with or without a suffix such as -rc.1 or +build.
+func parse(text string) (version, error) {
+	numbers, _, _ := strings.Cut(strings.TrimPrefix(text, "v"), "+")
+	numbers, _, _ = strings.Cut(numbers, "-")
+	parts := strings.Split(numbers, ".")
+	var v [3]int
+	if len(parts) != len(v) {
+		return version{}, fmt.Errorf("%q is not a Kubernetes version such as v1.37.1", text)
+	}
+	for i, part := range parts {
+		n, err := strconv.ParseUint(part, 10, 31)
+		if err != nil {
+			return version{}, fmt.Errorf("%q is not a Kubernetes version such as v1.37.1", text)
+		}
+		v[i] = int(n)
+	}
+	return version{v[0], v[1], v[2]}, nil
+}

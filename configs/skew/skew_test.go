@@ -1,0 +1,41 @@
+package skew_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"slipway/configs/skew"
+)
+
+func TestCheck(t *testing.T) {
+	plane, worker := func(v string) skew.Node { return skew.Node{Name: "cp-1", Version: v, ControlPlane: true} }, func(v string) skew.Node { return skew.Node{Name: "worker-1", Version: v} }
+	for name, c := range map[string]struct {
+		nodes  []skew.Node
+		target string
+		want   string // a part of the error; empty: allowed
+	}{
+		"the same":                    {[]skew.Node{plane("v1.37.1"), worker("v1.37.1")}, "v1.37.1", ""},
+		"a patch":                     {[]skew.Node{plane("v1.37.1")}, "v1.37.4", ""},
+		"a minor version":             {[]skew.Node{plane("v1.36.9"), worker("v1.36.9")}, "v1.37.0", ""},
+		"the way goes on":             {[]skew.Node{plane("v1.36.9"), plane("v1.37.0"), worker("v1.36.9")}, "v1.37.0", ""},
+		"two minor versions":          {[]skew.Node{plane("v1.35.0")}, "v1.37.0", "take an image with v1.36 first"},
+		"one plane is left behind":    {[]skew.Node{plane("v1.37.0"), plane("v1.35.0")}, "v1.37.0", "cp-1 has v1.35.0"},
+		"back by a patch":             {[]skew.Node{plane("v1.37.2")}, "v1.37.1", "go back"},
+		"back by a minor version":     {[]skew.Node{worker("v1.38.0")}, "v1.37.1", "go back"},
+		"a worker three behind":       {[]skew.Node{plane("v1.36.0"), worker("v1.34.0")}, "v1.37.0", ""},
+		"a worker four behind":        {[]skew.Node{plane("v1.36.0"), worker("v1.33.0")}, "v1.37.0", "4 minor versions behind"},
+		"another major version":       {[]skew.Node{plane("v1.37.0")}, "v2.0.0", "another major version"},
+		"a version with a suffix":     {[]skew.Node{plane("v1.37.0-rc.1+abc")}, "v1.37.1+slipway", ""},
+		"a node that says nothing":    {[]skew.Node{worker("")}, "v1.37.0", `worker-1: "" is not a Kubernetes version`},
+		"an image that says nonsense": {nil, "1.x", `"1.x" is not a Kubernetes version`},
+	} {
+		err := skew.Check(c.nodes, c.target)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		if err != nil && !strings.Contains(c.want, "is not") && !errors.Is(err, skew.ErrForbidden) {
+			t.Errorf("%s: %v is not ErrForbidden", name, err)
+		}
+	}
+}
