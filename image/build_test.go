@@ -99,7 +99,7 @@ func testRecipe(t *testing.T, root string) string {
 // users in two time zones, each compiling and packing everything by itself, and
 // compares the manifests. Only downloads and Go's cache are shared.
 func TestBuildIsReproducible(t *testing.T) {
-	needs(t, "mksquashfs", "gcc", "git")
+	needs(t, "mksquashfs", "gcc", "git", "grub-mkimage")
 	root, cache := sourceTree(t)
 	places := []struct {
 		zone, user string
@@ -185,7 +185,7 @@ func otherUser(uid int) *syscall.SysProcAttr {
 // TestImageBoots boots the image in QEMU with a small init, which loads the boot
 // modules, mounts the root image and runs programs of it.
 func TestImageBoots(t *testing.T) {
-	needs(t, "mksquashfs", "gcc", "qemu-system-x86_64")
+	needs(t, "mksquashfs", "gcc", "qemu-system-x86_64", "grub-mkimage")
 	root, cache := sourceTree(t)
 	req := buildRequest{Source: root, Out: t.TempDir(), Cache: cache, Recipe: testRecipe(t, root)}
 	if _, err := req.builder().Build(t.Context()); err != nil {
@@ -196,7 +196,8 @@ func TestImageBoots(t *testing.T) {
 	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
 		"-display", "none", "-serial", "stdio", "-net", "none", "-no-reboot", "-kernel", filepath.Join(req.Out, "kernel"),
 		"-initrd", filepath.Join(req.Out, "initramfs"), "-append", "console=ttyS0 panic=-1 quiet").CombinedOutput()
-	for _, want := range []string{"image-test: ok", "Kubernetes v1.37.1", "nftables v1.0.6", "iptables v1.8.9", "mount from util-linux", "runc version 1.5.2"} {
+	for _, want := range []string{"image-test: ok", "Kubernetes v1.37.1", "nftables v1.0.6", "iptables v1.8.9", "mount from util-linux", "runc version 1.5.2",
+		"wipefs from util-linux", "mke2fs 1.47", "e2fsck 1.47"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the console does not say %q", want)
 		}

@@ -1,6 +1,7 @@
 // Package image turns a recipe into what a machine boots: a kernel, an initramfs
-// that holds init and the compressed read-only root image, network boot loaders
-// and a manifest with their hashes. See README.md beside this file.
+// that holds init and the compressed read-only root image, the same in parts for
+// a disk, boot loaders and a manifest with their hashes. See README.md beside
+// this file.
 //
 // It needs no root, no container engine and no chroot: files come out of
 // packages into memory and from there into the image. The same commit gives the
@@ -10,7 +11,6 @@ package image
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -23,17 +23,19 @@ import (
 
 // Builder builds images from one source tree.
 type Builder struct {
-	Source  string   // root of the source tree: where go.mod is
-	Recipe  string   // recipe file
-	Out     string   // output directory; files of an earlier build are replaced
-	Cache   string   // downloads, compiled programs and root images, by hash
-	Mirrors []string // Debian archives; none: the recipe's, else those of this computer's apt
-	AptDir  string   // /etc/apt
-	Keyring string   // OpenPGP keys of the archive
-	Profile Profile
-	Version string // written into init and the manifest; the root image is the same for all
-	Client  *http.Client
-	Log     *slog.Logger
+	Source    string   // root of the source tree: where go.mod is
+	Recipe    string   // recipe file
+	Out       string   // output directory; files of an earlier build are replaced
+	Cache     string   // downloads, compiled programs and root images, by hash
+	Mirrors   []string // Debian archives; none: the recipe's, else those of this computer's apt
+	AptDir    string   // /etc/apt
+	Keyring   string   // OpenPGP keys of the archive
+	Profile   Profile
+	Formats   []Format // beside PXE
+	Arguments []string // of the kernel, for the other formats: where the boot service is
+	Version   string   // written into init and the manifest; the root image is the same for all
+	Client    *http.Client
+	Log       *slog.Logger
 }
 
 // Build makes every artifact and returns the manifest it wrote beside them.
@@ -61,7 +63,7 @@ func (b *Builder) Build(ctx context.Context) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.write(r, lock, programs, root)
+	return b.write(ctx, r, lock, programs, root)
 }
 
 // tempDir makes a directory in the cache, so that files can be renamed into it.
@@ -119,27 +121,4 @@ func (b *Builder) sources(r *recipe.Recipe) ([]debian.Source, error) {
 		return debian.MirrorSources(mirrors, r.Debian.Suites), nil
 	}
 	return debian.HostSources(b.AptDir)
-}
-
-// write puts the artifacts into the output directory.
-func (b *Builder) write(r *recipe.Recipe, lock debian.Lock, programs programs, root *rootImage) (*Manifest, error) {
-	b.Log.Info("writing artifacts", "phase", "artifacts", "dir", b.Out)
-	out := artifacts{dir: b.Out}
-	out.copy("kernel", root.path("kernel"), 0o644)
-	out.create("initramfs", func(w io.Writer) error { return writeInitramfs(w, programs[r.Init.Import], root, b.Profile) })
-	for _, l := range r.Loaders {
-		name := "loaders/" + filepath.Base(l.File)
-		out.copy(name, root.path(name), 0o644)
-	}
-	for _, p := range r.Payload.Programs {
-		if len(p.Links) > 0 {
-			out.copy("bin/"+filepath.Base(p.Path), programs[p.Import], 0o755)
-		}
-	}
-	if out.err != nil {
-		return nil, out.err
-	}
-	m := &Manifest{Version: b.Version, Kernel: r.Kernel.Release(), Arguments: r.Kernel.Arguments,
-		Profile: b.Profile, Artifacts: out.list, Packages: packageList(r, lock)}
-	return m, m.write(b.Out)
 }

@@ -1,12 +1,7 @@
 package image
 
 import (
-	"bytes"
-	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
@@ -27,7 +22,13 @@ func writeInitramfs(w io.Writer, init string, root *rootImage, p Profile) error 
 	if err := stored.WriteCPIO(w); err != nil {
 		return err
 	}
-	early, err := earlyTree(init, root)
+	return writeEarlyInitramfs(w, init, root.path(earlyRAM), p)
+}
+
+// writeEarlyInitramfs writes init and one of the early directories, which is the
+// whole initramfs of an installed machine.
+func writeEarlyInitramfs(w io.Writer, init, dir string, p Profile) error {
+	early, err := earlyTree(init, dir)
 	if err != nil {
 		return err
 	}
@@ -48,50 +49,4 @@ func (p Profile) compressor(w io.Writer) (io.WriteCloser, error) {
 		return xz.WriterConfig{CheckSum: xz.CRC32}.NewWriter(w)
 	}
 	return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1))
-}
-
-// earlyTree is what PID 1 needs before the root image is mounted.
-func earlyTree(init string, root *rootImage) (*tree.Tree, error) {
-	t := tree.New()
-	if err := t.Add("init", tree.Entry{Mode: 0o755, Source: init}); err != nil {
-		return nil, err
-	}
-	for _, dir := range []string{"dev", "proc", "sys", "run", "root"} {
-		if err := t.AddDir(dir, 0o755); err != nil {
-			return nil, err
-		}
-	}
-	return t, addBootModules(t, root)
-}
-
-// addBootModules copies the boot modules of the cached root image.
-func addBootModules(t *tree.Tree, root *rootImage) error {
-	dir := root.path("modules")
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		return t.Add("modules/"+d.Name(), tree.Entry{Mode: 0o644, Source: path})
-	})
-}
-
-// writeBootModules writes modules and their load order for addBootModules.
-func writeBootModules(dir string, boot []moduleFile) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	var order bytes.Buffer
-	for _, m := range boot {
-		fmt.Fprintln(&order, m.name)
-		if err := os.WriteFile(filepath.Join(dir, m.name), m.data, 0o644); err != nil {
-			return err
-		}
-	}
-	return os.WriteFile(filepath.Join(dir, "order"), order.Bytes(), 0o644)
-}
-
-// moduleFile is one boot module.
-type moduleFile struct {
-	name string // loop.ko
-	data []byte
 }

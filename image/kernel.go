@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
@@ -35,7 +34,8 @@ func (a *assembly) addKernel(ctx context.Context) error {
 	}
 	builtin := builtinNames(k.tables["modules.builtin"])
 	choice := pattern.Filter{Include: a.recipe.Kernel.Modules.Include, Exclude: a.recipe.Kernel.Modules.Exclude}
-	modules, err := k.modules.Unpack(append(chosen(k.modules, choice), a.recipe.Kernel.Modules.Boot...), builtin)
+	wanted := slices.Concat(chosen(k.modules, choice), a.recipe.Kernel.Modules.Boot, a.recipe.Kernel.Modules.Slot)
+	modules, err := k.modules.Unpack(wanted, builtin)
 	if err != nil {
 		return err
 	}
@@ -48,11 +48,7 @@ func (a *assembly) addKernel(ctx context.Context) error {
 	if err := a.addModules(modules, set, k.tables); err != nil {
 		return err
 	}
-	var boot []moduleFile
-	for _, name := range set.LoadOrder(a.recipe.Kernel.Modules.Boot) {
-		boot = append(boot, moduleFile{name: path.Base(set[name].Path), data: modules[name].Data})
-	}
-	return writeBootModules(path.Join(a.dir, "modules"), boot)
+	return a.writeEarly(modules, set)
 }
 
 func (a *assembly) readKernel(ctx context.Context) (*kernelFiles, error) {
@@ -112,13 +108,16 @@ func (a *assembly) addModules(modules map[string]module.Module, set module.Set, 
 		}
 	}
 	written := maps.Clone(tables)
-	written["modules.dep"] = set.Dep()
-	written["modules.alias"] = set.Alias()
-	written["modules.softdep"] = set.SoftDep()
+	maps.Copy(written, ownTables(set))
 	for name, data := range written {
 		if err := a.root.AddFile(dir+name, 0o644, data); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// ownTables are the tables that depend on the choice of modules.
+func ownTables(set module.Set) map[string][]byte {
+	return map[string][]byte{"modules.dep": set.Dep(), "modules.alias": set.Alias(), "modules.softdep": set.SoftDep()}
 }

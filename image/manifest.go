@@ -11,9 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"slipway/image/debian"
 	"slipway/image/recipe"
+	"slipway/image/verity"
 )
 
 // ManifestName is the manifest's file name in an output directory.
@@ -21,12 +24,15 @@ const ManifestName = "manifest.json"
 
 // Manifest says what an output directory holds and what it was made of.
 type Manifest struct {
-	Version   string     `json:"version"`
-	Kernel    string     `json:"kernelRelease"`
-	Arguments []string   `json:"kernelArguments"`
-	Profile   Profile    `json:"profile"`
-	Artifacts []Artifact `json:"artifacts"`
-	Packages  []Package  `json:"packages"`
+	Version string `json:"version"`
+	Kernel  string `json:"kernelRelease"`
+	// Kubernetes is the version that the payload calls itself, v1.37.1.
+	Kubernetes string      `json:"kubernetesVersion"`
+	Arguments  []string    `json:"kernelArguments"`
+	Profile    Profile     `json:"profile"`
+	Root       verity.Root `json:"root"` // of root.img
+	Artifacts  []Artifact  `json:"artifacts"`
+	Packages   []Package   `json:"packages"`
 }
 
 // Artifact is one file of the output directory.
@@ -53,6 +59,12 @@ func packageList(r *recipe.Recipe, lock debian.Lock) []Package {
 	return list
 }
 
+// DiskArguments is the kernel command line of an installed machine. Its root
+// hash is what the machine trusts a slot by.
+func (m *Manifest) DiskArguments() string {
+	return strings.Join(append(slices.Clone(m.Arguments), "slipway.root="+m.Root.Hash, fmt.Sprintf("slipway.root-size=%d", m.Root.DataSize)), " ")
+}
+
 // Find returns the artifact of a name.
 func (m *Manifest) Find(name string) (Artifact, bool) {
 	for _, a := range m.Artifacts {
@@ -73,17 +85,25 @@ func (m *Manifest) write(dir string) error {
 
 // ReadManifest reads the manifest of an output directory.
 func ReadManifest(dir string) (*Manifest, error) {
-	data, err := os.ReadFile(filepath.Join(dir, ManifestName))
-	if err != nil {
+	var m Manifest
+	if err := readJSON(filepath.Join(dir, ManifestName), &m); err != nil {
 		return nil, fmt.Errorf("read image manifest (build one with `slipway image build`): %w", err)
+	}
+	return &m, nil
+}
+
+// readJSON decodes a file strictly.
+func readJSON(file string, into any) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
 	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
-	var m Manifest
-	if err := decoder.Decode(&m); err != nil {
-		return nil, fmt.Errorf("read image manifest in %s: %w", dir, err)
+	if err := decoder.Decode(into); err != nil {
+		return fmt.Errorf("read %s: %w", file, err)
 	}
-	return &m, nil
+	return nil
 }
 
 // Verify reads an output directory and compares every artifact with the
@@ -138,6 +158,36 @@ func (o *artifacts) copy(name, from string, perm fs.FileMode) {
 		}
 		defer f.Close()
 		_, err = io.Copy(w, f)
+		return err
+	})
+}
+
+// file is create for a writer that needs a file's name: it may leave holes in
+// it.
+func (o *artifacts) file(name string, write func(path string) error) {
+	if o.err != nil {
+		return
+	}
+	path := filepath.Join(o.dir, filepath.FromSlash(name))
+	tmp := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
+	defer os.Remove(tmp)
+	a := Artifact{Name: name}
+	if o.err = write(tmp); o.err == nil {
+		a.Size, a.SHA256, o.err = hashFile(tmp)
+	}
+	if o.err == nil {
+		o.err = os.Rename(tmp, path)
+	}
+	if o.err != nil {
+		o.err = fmt.Errorf("write %s: %w", path, o.err)
+		return
+	}
+	o.list = append(o.list, a)
+}
+
+func (o *artifacts) bytes(name string, data []byte) {
+	o.create(name, func(w io.Writer) error {
+		_, err := w.Write(data)
 		return err
 	})
 }

@@ -139,16 +139,20 @@ func (a *assembly) packageFile(ctx context.Context, pkg, file string) ([]byte, e
 	return data, nil
 }
 
-// copyLoaders puts the boot loaders beside the image.
+// copyLoaders puts the boot loaders beside the image, and the UEFI stub.
 func (a *assembly) copyLoaders(ctx context.Context) error {
 	for _, l := range a.recipe.Loaders {
-		data, err := a.packageFile(ctx, l.Package, strings.TrimPrefix(l.File, "/"))
-		if err != nil {
-			return err
-		}
-		if err := a.writeTo("loaders/"+path.Base(l.File), bytes.NewReader(data)); err != nil {
+		if err := a.copyLoader(ctx, l, "loaders/"+path.Base(l.File)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return a.copyLoader(ctx, a.recipe.Stub, "stub")
+}
+
+func (a *assembly) copyLoader(ctx context.Context, l recipe.Loader, to string) error {
+	data, err := a.packageFile(ctx, l.Package, strings.TrimPrefix(l.File, "/"))
+	if err != nil {
+		return err
+	}
+	return a.writeTo(to, bytes.NewReader(data))
 }

@@ -44,6 +44,17 @@ func (b *Builder) compile(ctx context.Context, r *recipe.Recipe, dir string) (pr
 	return built, nil
 }
 
+// kubernetesVersion is what the recipe has the payload's programs call
+// themselves; empty if there is no Kubernetes among them.
+func kubernetesVersion(r *recipe.Recipe) string {
+	for _, p := range r.Payload.Programs {
+		if version := p.Variables["k8s.io/component-base/version.gitVersion"]; version != "" {
+			return version
+		}
+	}
+	return ""
+}
+
 // ownPrograms lists the programs that are built from this module.
 func ownPrograms(r *recipe.Recipe) []recipe.Program {
 	list := []recipe.Program{r.Init}

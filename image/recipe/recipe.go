@@ -17,7 +17,8 @@ type Recipe struct {
 	Init    Program  `yaml:"init"`    // PID 1; its path is /init of the initramfs
 	Payload Payload  `yaml:"payload"` // upstream Go programs
 	Images  []Image  `yaml:"images"`  // OCI images, imported by the node at boot
-	Loaders []Loader `yaml:"loaders"` // network boot loaders, not in the image but beside it
+	Loaders []Loader `yaml:"loaders"` // boot loaders, not in the image but beside it
+	Stub    Loader   `yaml:"stub"`    // UEFI program that the unified kernel image is made from
 	Files   []File   `yaml:"files"`   // files, links and directories written here
 }
 
@@ -45,7 +46,9 @@ type Kernel struct {
 
 // Modules chooses kernel modules. What a chosen module depends on comes along.
 type Modules struct {
-	Boot    []string `yaml:"boot"`    // names, loaded by init before the root image is mounted
+	Boot    []string `yaml:"boot"`    // names, loaded by init before the root image is mounted from RAM
+	Slot    []string `yaml:"slot"`    // the same for a root image in a slot of a disk
+	Disk    []string `yaml:"disk"`    // patterns of the drivers by which init finds that disk
 	Include []string `yaml:"include"` // patterns of paths below lib/modules/<release>
 	Exclude []string `yaml:"exclude"`
 }
@@ -85,7 +88,7 @@ type ImageSource struct {
 	Links     []string `yaml:"links"` // symbolic links to it
 }
 
-// Loader is a network boot loader copied out of a Debian package.
+// Loader is a boot loader, or a part of one, copied out of a Debian package.
 type Loader struct {
 	Package string `yaml:"package"`
 	File    string `yaml:"file"`
@@ -123,5 +126,6 @@ func (r *Recipe) PackageNames() []string {
 	for _, l := range r.Loaders {
 		add(l.Package)
 	}
+	add(r.Stub.Package)
 	return names
 }

@@ -19,7 +19,7 @@ func TestExampleIsValid(t *testing.T) {
 		t.Errorf("kernel release is %q", got)
 	}
 	names := r.PackageNames()
-	for _, want := range []string{r.Kernel.Package, "nftables", "busybox-static", "ipxe"} {
+	for _, want := range []string{r.Kernel.Package, "nftables", "busybox-static", "ipxe", "e2fsprogs", "systemd-boot-efi"} {
 		if !strings.Contains(" "+strings.Join(names, " ")+" ", " "+want+" ") {
 			t.Errorf("PackageNames lacks %s: %v", want, names)
 		}
@@ -44,6 +44,8 @@ func TestErrorsSayWhere(t *testing.T) {
 		{"mode", `mode: "1777"`, `mode: "9"`, `"9" is not a mode; want octal digits`},
 		{"two sources", "program: slipway/image/pause", "program: slipway/image/pause, directory: true", "want exactly one of: package and file, program, directory"},
 		{"package twice", "- name: iptables", "- name: nftables", `debian.packages[1].name: package "nftables" appears twice`},
+		{"driver pattern", "- kernel/drivers/ata/ahci.ko", "- /ahci.ko", `kernel.modules.disk[0]: pattern "/ahci.ko": want a relative path`},
+		{"stub", "stub: { package: systemd-boot-efi,", "stub: {", "stub.package: it is required; for example systemd-boot-efi"},
 		{"not yaml", "kind: Image", "kind: [", "r.yaml:"},
 	}
 	for _, tt := range tests {

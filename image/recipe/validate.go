@@ -65,6 +65,8 @@ func (r *Recipe) problems() []problem {
 		c.required(at+".package", l.Package, "ipxe")
 		c.required(at+".file", l.File, "usr/lib/ipxe/snponly.efi")
 	}
+	c.required("stub.package", r.Stub.Package, "systemd-boot-efi")
+	c.required("stub.file", r.Stub.File, "usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 	for i, f := range r.Files {
 		c.file(fmt.Sprintf("files[%d]", i), f)
 	}
@@ -104,6 +106,7 @@ func (c *check) kernel(k Kernel) {
 	if k.Package != "" && k.Release() == "" {
 		c.add("kernel.package", "%q is not a kernel package; want linux-image-<release>", k.Package)
 	}
+	c.patterns("kernel.modules.disk", k.Modules.Disk)
 	c.patterns("kernel.modules.include", k.Modules.Include)
 	c.patterns("kernel.modules.exclude", k.Modules.Exclude)
 	for i, a := range k.Arguments {

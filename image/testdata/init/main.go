@@ -121,8 +121,8 @@ func mountRoot(image, target string) error {
 	return nil
 }
 
-// runPrograms runs one static and two dynamically linked programs of the root
-// image, in it.
+// runPrograms runs static and dynamically linked programs of the root image, in
+// it.
 func runPrograms() error {
 	if err := unix.Chroot("/root"); err != nil {
 		return err
@@ -136,7 +136,8 @@ func runPrograms() error {
 		}
 	}
 	for _, words := range [][]string{{"/usr/bin/kubelet", "--version"}, {"/usr/sbin/nft", "--version"}, {"/usr/sbin/iptables", "--version"},
-		{"/usr/bin/mount", "--version"}, {"/usr/bin/runc", "--version"}} {
+		{"/usr/bin/mount", "--version"}, {"/usr/bin/runc", "--version"},
+		{"/usr/sbin/wipefs", "--version"}, {"/usr/sbin/mke2fs", "-V"}, {"/usr/sbin/e2fsck", "-V"}} {
 		out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
 		fmt.Printf("image-test: %s: %s\n", words[0], out)
 		if err != nil {

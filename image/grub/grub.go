@@ -1,0 +1,100 @@
+// Package grub makes GRUB's images for machines with a BIOS. The programs that
+// do it are the host's: grub-mkimage of Debian's grub-common and the modules of
+// grub-pc-bin.
+package grub
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Modules is where grub-pc-bin keeps GRUB's modules.
+const Modules = "/usr/lib/grub/i386-pc"
+
+const (
+	sector = 512
+	// bootPartition is where the partition for core.img begins on every disk:
+	// slipway-bios of configs/disklayout, in sectors.
+	bootPartition = 1 << 20 / sector
+	maxCore       = 1 << 20
+	// BootCode is how much of boot.img goes to the first sector of a disk; the
+	// partition table follows.
+	BootCode = 440
+
+	// Offsets that grub-bios-setup patches (GRUB's include/grub/i386/pc/boot.h).
+	coreSector = 0x5c // 64 bits: where boot.img finds the first sector of core.img
+	bootDrive  = 0x64 // 0xff: the one that the BIOS says it booted
+	driveCheck = 0x66 // a jump that only floppies need
+	blockList  = 0x1f4
+)
+
+// disk and cd are what GRUB needs to know before it can read its configuration.
+var (
+	common = []string{"normal", "configfile", "test", "echo", "linux", "serial", "terminal", "sleep", "reboot", "halt",
+		"search", "search_label", "biosdisk", "fat", "part_gpt", "loadenv"}
+	onCD = []string{"iso9660", "part_msdos", "loopback"}
+)
+
+// Disk returns boot.img and core.img for the disk of package disklayout. They
+// know where they lie: the first BootCode bytes of boot.img go to the start of
+// the disk, core.img to the start of the first partition, both as they are.
+// GRUB reads /grub/grub.cfg of the second partition of the disk it came from.
+func Disk(ctx context.Context) (boot, core []byte, err error) {
+	boot, err = os.ReadFile(filepath.Join(Modules, "boot.img"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read GRUB (install grub-pc-bin): %w", err)
+	}
+	core, err = mkimage(ctx, "i386-pc", "(,gpt2)/grub", common)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := place(boot, core, bootPartition); err != nil {
+		return nil, nil, fmt.Errorf("place GRUB: %w", err)
+	}
+	return boot, core, nil
+}
+
+// CD returns the boot image of an El Torito CD whose configuration is
+// /boot/grub/grub.cfg, and the code for the first sector should the same bytes
+// be written to a USB stick.
+func CD(ctx context.Context) (image, hybrid []byte, err error) {
+	hybrid, err = os.ReadFile(filepath.Join(Modules, "boot_hybrid.img"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read GRUB (install grub-pc-bin): %w", err)
+	}
+	image, err = mkimage(ctx, "i386-pc-eltorito", "/boot/grub", append(onCD, common...))
+	return image, hybrid, err
+}
+
+func mkimage(ctx context.Context, format, prefix string, modules []string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "slipway-grub-*") // grub-mkimage cannot write to a pipe
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "core.img")
+	args := append([]string{"--directory", Modules, "--format", format, "--prefix", prefix, "--output", out}, modules...)
+	if text, err := exec.CommandContext(ctx, "grub-mkimage", args...).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("run grub-mkimage (install grub-common and grub-pc-bin): %w\n%s", err, bytes.TrimSpace(text))
+	}
+	return os.ReadFile(out)
+}
+
+// place does to the images in memory what grub-bios-setup does to a disk.
+func place(boot, core []byte, at uint64) error {
+	if len(boot) != sector || len(core) <= sector || len(core) > maxCore {
+		return errors.New("boot.img or core.img has a size that GRUB's have not")
+	}
+	le := binary.LittleEndian
+	le.PutUint64(boot[coreSector:], at)
+	boot[bootDrive] = 0xff
+	le.PutUint16(boot[driveCheck:], 0x9090)
+	le.PutUint64(core[blockList:], at+1) // the first sector of core.img loads the others; how many, it knows
+	return nil
+}

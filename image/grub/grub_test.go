@@ -1,0 +1,72 @@
+package grub
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"slipway/configs/disklayout"
+)
+
+func needs(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("grub-mkimage"); err != nil {
+		t.Skip("grub-common is not installed")
+	}
+	if _, err := os.Stat(Modules); err != nil {
+		t.Skip("grub-pc-bin is not installed")
+	}
+}
+
+func TestDisk(t *testing.T) {
+	needs(t)
+	boot, core, err := Disk(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	word := binary.LittleEndian.Uint64
+	if word(boot[coreSector:]) != 2048 || word(core[blockList:]) != 2049 {
+		t.Errorf("boot.img looks for core.img at %d, core.img for its rest at %d", word(boot[coreSector:]), word(core[blockList:]))
+	}
+	if sectors := int(binary.LittleEndian.Uint16(core[blockList+8:])); sectors*sector < len(core)-sector || sectors*sector >= len(core) {
+		t.Errorf("core.img has %d bytes and loads %d sectors", len(core), sectors)
+	}
+	_, again, err := Disk(t.Context())
+	if err != nil || !bytes.Equal(core, again) {
+		t.Errorf("a second core.img differs: %v", err)
+	}
+}
+
+func TestCD(t *testing.T) {
+	needs(t)
+	image, hybrid, err := CD(t.Context())
+	if err != nil || len(image) < 32<<10 || len(hybrid) != sector {
+		t.Errorf("got %d and %d bytes, %v", len(image), len(hybrid), err)
+	}
+}
+
+func TestPlaceRefuses(t *testing.T) {
+	for name, sizes := range map[string][2]int{"boot": {511, 40000}, "no core": {512, 512}, "large core": {512, maxCore + 1}} {
+		if place(make([]byte, sizes[0]), make([]byte, sizes[1]), 0) == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// TestConfigIsScript lets GRUB's own parser read the configuration.
+func TestConfigIsScript(t *testing.T) {
+	tool, err := exec.LookPath("grub-script-check")
+	if err != nil {
+		t.Skip("grub-common is not installed")
+	}
+	file := filepath.Join(t.TempDir(), "grub.cfg")
+	if err := os.WriteFile(file, []byte(disklayout.GRUBConfigText), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), tool, file).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

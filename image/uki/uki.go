@@ -1,0 +1,136 @@
+// Package uki joins a kernel, an initramfs and a command line to one program
+// that UEFI starts and that can be signed as a whole: a unified kernel image
+// (UAPI group, specification UKI). The parts become sections of systemd's stub.
+package uki
+
+import (
+	"bytes"
+	"debug/pe"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Section is one part of the image. The stub finds it by name.
+type Section struct {
+	Name string // .linux, at most 8 bytes
+	Data []byte
+}
+
+const (
+	pageSize      = 4096
+	sectionHeader = 40
+	// Initialised data that is read and nothing else (PE specification,
+	// section flags).
+	readOnlyData = 0x40000040
+	// offsets in the optional header of PE32+, from its begin
+	sizeOfInitializedData, sizeOfImage, sizeOfHeaders, checkSum = 8, 56, 60, 64
+	fileAlignment                                               = 36
+	// offsets in the COFF header, from the PE signature
+	numberOfSections, symbolTable, symbolCount, coffEnd = 6, 12, 16, 24
+)
+
+// Join appends sections to the stub, in the given order, behind what the stub
+// has in memory; put the kernel last. The symbols of the stub, which nothing
+// needs at run time, are left out. The same input gives the same bytes.
+func Join(stub []byte, sections ...Section) ([]byte, error) {
+	file, err := pe.NewFile(bytes.NewReader(stub))
+	if err != nil {
+		return nil, fmt.Errorf("read the stub: %w", err)
+	}
+	defer file.Close()
+	if _, ok := file.OptionalHeader.(*pe.OptionalHeader64); !ok {
+		return nil, errors.New("read the stub: it is not a 64-bit program")
+	}
+	j, err := newJoin(stub, file)
+	if err != nil {
+		return nil, fmt.Errorf("read the stub: %w", err)
+	}
+	for _, s := range sections {
+		if err := j.add(s); err != nil {
+			return nil, fmt.Errorf("add section %s: %w", s.Name, err)
+		}
+	}
+	return j.finish(), nil
+}
+
+// join is an image being made.
+type join struct {
+	out []byte
+	signature,
+	optional uint32 // offsets of the PE signature and of the optional header
+	names   []string
+	next    uint32 // offset of the next section header
+	room    uint32 // where the headers must end
+	align   uint32 // of sections in the file
+	address uint32 // behind the last section in memory
+	added   uint32 // bytes of data
+}
+
+func newJoin(stub []byte, file *pe.File) (*join, error) {
+	word := binary.LittleEndian.Uint32
+	j := &join{signature: word(stub[0x3c:])}
+	j.optional = j.signature + coffEnd
+	j.next = j.optional + uint32(file.SizeOfOptionalHeader) + uint32(len(file.Sections))*sectionHeader
+	j.room = word(stub[j.optional+sizeOfHeaders:])
+	j.align = word(stub[j.optional+fileAlignment:])
+	end := j.room
+	for _, s := range file.Sections {
+		j.names = append(j.names, s.Name)
+		end = max(end, s.Offset+s.Size)
+		j.address = max(j.address, s.VirtualAddress+s.VirtualSize)
+	}
+	if j.next > j.room || int(end) > len(stub) || j.align == 0 {
+		return nil, errors.New("its headers are damaged")
+	}
+	j.out = slices.Clone(stub[:end])
+	return j, nil
+}
+
+func (j *join) add(s Section) error {
+	switch {
+	case len(s.Name) > 8:
+		return errors.New("a name has at most 8 bytes")
+	case slices.Contains(j.names, s.Name):
+		return errors.New("the stub has it already, or it was added twice")
+	case len(s.Data) == 0:
+		return errors.New("it is empty")
+	case j.next+sectionHeader > j.room:
+		return errors.New("the stub's headers have no room for another section")
+	}
+	j.out = pad(j.out, j.align)
+	address, offset := roundUp(j.address, pageSize), uint32(len(j.out))
+	j.out = pad(append(j.out, s.Data...), j.align)
+	h := pe.SectionHeader32{VirtualSize: uint32(len(s.Data)), VirtualAddress: address,
+		SizeOfRawData: uint32(len(j.out)) - offset, PointerToRawData: offset, Characteristics: readOnlyData}
+	copy(h.Name[:], s.Name)
+	if _, err := binary.Encode(j.out[j.next:], binary.LittleEndian, h); err != nil {
+		return err
+	}
+	j.names = append(j.names, s.Name)
+	j.next += sectionHeader
+	j.address = address + h.VirtualSize
+	j.added += h.SizeOfRawData
+	return nil
+}
+
+// finish corrects the headers. The checksum, which firmware does not check, is
+// zero as linkers leave it.
+func (j *join) finish() []byte {
+	le := binary.LittleEndian
+	le.PutUint16(j.out[j.signature+numberOfSections:], uint16(len(j.names)))
+	le.PutUint32(j.out[j.signature+symbolTable:], 0)
+	le.PutUint32(j.out[j.signature+symbolCount:], 0)
+	size := j.out[j.optional+sizeOfInitializedData:]
+	le.PutUint32(size, le.Uint32(size)+j.added)
+	le.PutUint32(j.out[j.optional+sizeOfImage:], roundUp(j.address, pageSize))
+	le.PutUint32(j.out[j.optional+checkSum:], 0)
+	return j.out
+}
+
+func pad(data []byte, align uint32) []byte {
+	return append(data, make([]byte, roundUp(uint32(len(data)), align)-uint32(len(data)))...)
+}
+
+func roundUp(n, align uint32) uint32 { return (n + align - 1) / align * align }
