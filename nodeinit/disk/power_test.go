@@ -1,0 +1,200 @@
+package disk
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"testing"
+
+	"slipway/configs/disklayout"
+)
+
+var errPower = errors.New("the power was cut")
+
+// cutter is a disk whose power is cut at the write of a number. Of the writes
+// since the last Sync, that one included, each sector is there or is not, in no
+// order: disks promise no more.
+type cutter struct {
+	*os.File
+	random  *rand.Rand
+	left    int // writes; below 0: for ever
+	pending []undo
+}
+
+// undo is what was in a place before a write that was not synced yet.
+type undo struct {
+	at  int64
+	old []byte
+}
+
+func (c *cutter) WriteAt(b []byte, at int64) (int, error) {
+	if c.left == 0 {
+		return 0, errPower
+	}
+	old := make([]byte, len(b))
+	if _, err := c.File.ReadAt(old, at); err != nil {
+		return 0, err
+	}
+	c.pending = append(c.pending, undo{at, old})
+	if _, err := c.File.WriteAt(b, at); err != nil {
+		return 0, err
+	}
+	if c.left--; c.left == 0 {
+		return 0, c.cut()
+	}
+	return len(b), nil
+}
+
+func (c *cutter) Sync() error {
+	if c.left == 0 {
+		return errPower
+	}
+	c.pending = nil
+	return nil
+}
+
+func (c *cutter) cut() error {
+	for i := len(c.pending) - 1; i >= 0; i-- {
+		u := c.pending[i]
+		unit := 512
+		if len(u.old) > 64<<10 {
+			unit = 64 << 10 // zeros, in which more pieces show nothing more
+		}
+		for at := 0; at < len(u.old); at += unit {
+			part := u.old[at:min(at+unit, len(u.old))]
+			if c.random.IntN(2) == 0 {
+				continue
+			}
+			if _, err := c.File.WriteAt(part, u.at+int64(at)); err != nil {
+				return err
+			}
+		}
+	}
+	return errPower
+}
+
+// forEachCut runs an operation on a fresh disk with a cut at its first write, at
+// its second, and so on until it gets through, and looks at what the cut left.
+func forEachCut(t *testing.T, disk func(*testing.T) Disk, operation func(*Held) error, after func(*testing.T, Disk)) {
+	if _, err := exec.LookPath("wipefs"); err != nil {
+		t.Skipf("needs wipefs: %v", err)
+	}
+	seeds, step := uint64(3), 1
+	if testing.Short() {
+		seeds, step = 1, 4
+	}
+	for seed := range seeds {
+		for n, done := 1, false; !done; n += step {
+			if n > 1000 {
+				t.Fatal("no end of writes")
+			}
+			d := disk(t)
+			done = cutAt(t, d, n, rand.New(rand.NewPCG(seed, uint64(n))), operation)
+			after(t, d)
+			if t.Failed() {
+				t.Fatalf("seed %d, cut at write %d", seed, n)
+			}
+			if err := os.Remove(d.Path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func cutAt(t *testing.T, d Disk, n int, random *rand.Rand, operation func(*Held) error) (done bool) {
+	t.Helper()
+	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c := &cutter{File: f, random: random, left: n}
+	err = operation(&Held{disk: d, owner: us, device: f, s: c})
+	if err != nil && c.left > 0 {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// strangers is a disk with an installation of another cluster, and on it, over
+// the whole disk, what Ceph writes.
+func strangers(t *testing.T) Disk {
+	t.Helper()
+	d, f := blank(t, disklayout.SmallestDisk, 512)
+	mustWrite(t, newTable(others, d, planOf(t, d, 0)), f, d)
+	if _, err := f.WriteAt([]byte("bluestore block device\n00000000-1111-2222-3333-444444444444\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestPowerCutPartition: whenever the power is cut, the disk is as it was when a
+// person agreed, or it is ours; and partitioning again ends well.
+func TestPowerCutPartition(t *testing.T) {
+	agreed := survey(t, us, strangers(t)).Hash()
+	partition := func(h *Held) error {
+		_, err := h.Partition(t.Context(), planOf(t, h.disk, 0))
+		return err
+	}
+	forEachCut(t, strangers, partition, func(t *testing.T, d Disk) {
+		m := survey(t, us, d)
+		if err := Agreed(m, agreed); err != nil {
+			t.Errorf("a person is asked again: %v", err)
+		}
+		h := takeBack(t, d, agreed)
+		defer h.Close()
+		if err := partition(h); err != nil {
+			t.Error(err)
+		}
+		if m := survey(t, us, d); !m.Disks[0].Own {
+			t.Errorf("in the end the disk is not ours:\n%s", m.Text())
+		}
+		if claim, err := readClaim(h.s, d); claim != "" || err != nil {
+			t.Errorf("in the end there is the claim %q, %v", claim, err)
+		}
+	})
+}
+
+// TestPowerCutRelease: whenever the power is cut, the rest of what is ours is
+// still known to be ours, until the disk is blank.
+func TestPowerCutRelease(t *testing.T) {
+	ours := func(t *testing.T) Disk {
+		d, f := blank(t, disklayout.SmallestDisk, 512)
+		mustWrite(t, newTable(us, d, planOf(t, d, 0)), f, d)
+		return d
+	}
+	release := func(h *Held) error { return h.Release(t.Context(), Metadata) }
+	forEachCut(t, ours, release, func(t *testing.T, d Disk) {
+		h := takeBack(t, d, "")
+		defer h.Close()
+		if err := release(h); err != nil {
+			t.Error(err)
+		}
+		if m := survey(t, others, d); len(m.Foreign()) > 0 {
+			t.Errorf("in the end the disk is not blank:\n%s", m.Text())
+		}
+	})
+}
+
+// takeBack takes the disk after a cut; what is written then need not reach the
+// computer's own disk.
+func takeBack(t *testing.T, d Disk, agreed string) *Held {
+	t.Helper()
+	h, err := Tools{}.Take(t.Context(), d, us, agreed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.s = &cutter{File: h.device, left: -1}
+	return h
+}
+
+// survey is of a disk with the machine's own programs.
+func survey(t *testing.T, owner Owner, d Disk) Manifest {
+	t.Helper()
+	m, err := Tools{}.Survey(t.Context(), owner, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}

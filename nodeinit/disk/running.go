@@ -1,0 +1,103 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/diskfs/go-diskfs/partition/gpt"
+)
+
+// Adopt makes the disk that the machine runs from its owner's: one that was
+// written from a raw image is nobody's until a cluster claims the machine. state
+// is where its state partition is mounted. It may be repeated, and writes only
+// what is not so yet.
+func Adopt(d Disk, owner Owner, state string) error {
+	if err := errors.Join(adoptTable(d, owner), adoptState(owner, state)); err != nil {
+		return fmt.Errorf("make %s the disk of %s: %w", d.Path, owner.Machine, err)
+	}
+	return nil
+}
+
+func adoptTable(d Disk, owner Owner) error {
+	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	t, err := readTable(f, d)
+	switch {
+	case err != nil:
+	case !t.hasSlipway():
+		err = errors.New("it has no installation")
+	case t.GUID != owner.guid():
+		t.GUID = owner.guid()
+		err = t.write(f, d)
+	}
+	return errors.Join(err, f.Close())
+}
+
+func adoptState(owner Owner, state string) error {
+	name := filepath.Join(state, ownerFile)
+	if have, err := os.ReadFile(name); err == nil && string(have) == owner.text() {
+		return nil
+	}
+	return os.WriteFile(name, []byte(owner.text()), 0o644)
+}
+
+// Listed are the partitions of the disk's table, with labels that the kernel has
+// not been told: of partitions that Complete has made, it knows them from the
+// next boot on.
+func Listed(d Disk) ([]Partition, error) {
+	f, err := os.Open(d.Path)
+	if err != nil {
+		return nil, fmt.Errorf("read the partitions: %w", err)
+	}
+	defer f.Close()
+	t, err := readTable(f, d)
+	if err != nil {
+		return nil, fmt.Errorf("read the partitions of %s: %w", d.Path, err)
+	}
+	return (&Held{disk: d}).named(t), nil
+}
+
+// DropTable is the end of a reset of the disk that the machine runs from, which
+// cannot be taken: Slipway's entries are taken out of the partition table; a
+// table with no others is wiped as a whole. The kernel is not told, since the
+// machine restarts.
+func (t Tools) DropTable(ctx context.Context, d Disk) error {
+	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("drop the partition table: %w", err)
+	}
+	h := &Held{tools: t, disk: d, device: f, s: f, block: true}
+	have, err := readTable(f, d)
+	if err == nil && have.hasSlipway() {
+		err = h.dropTable(ctx, have)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("drop the partition table of %s: %w", d.Path, err)
+	}
+	return nil
+}
+
+// dropTable writes the table without Slipway's entries, or wipes it.
+func (h *Held) dropTable(ctx context.Context, have *table) error {
+	keep := have.foreign()
+	if len(keep.Partitions) > 0 {
+		return keep.write(h.s, h.disk)
+	}
+	return h.wipe(ctx, span{0, h.disk.Size}, Metadata)
+}
+
+// foreign is the table without what Slipway made, and nobody's.
+func (t *table) foreign() *table {
+	rest := *t.Table
+	rest.GUID = newGUID()
+	rest.Partitions = slices.DeleteFunc(slices.Clone(rest.Partitions), func(p *gpt.Partition) bool {
+		return slices.Contains(labels, p.Name)
+	})
+	return &table{&rest}
+}

@@ -1,0 +1,121 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"slipway/configs/disklayout"
+)
+
+func TestFetchImage(t *testing.T) {
+	bu := newBuild(t, "v1.0.0")
+	source := bu.serve(t)
+	im, err := FetchImage(t.Context(), source, bu.image.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(bu.image, *im); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := FetchImage(t.Context(), source, strings.Repeat("0", 64)); !errors.Is(err, ErrHash) {
+		t.Errorf("of another manifest: %v", err)
+	}
+	delete(bu.files, manifestName)
+	if _, err := FetchImage(t.Context(), source, ""); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("without a manifest: %v", err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	good := newBuild(t, "v1.2.0").image
+	for _, tt := range []struct {
+		name    string
+		change  func(*Image)
+		running string
+		force   bool
+		want    error
+		text    string
+	}{
+		{name: "newer", running: "v1.1.9"},
+		{name: "the same", running: "v1.2.0"},
+		{name: "of no version", running: "dev"},
+		{name: "older", running: "v1.10.0", want: ErrOlder, text: "v1.10.0"},
+		{name: "older than a build after a release", running: "v1.3.0-4-gabcdef", want: ErrOlder},
+		{name: "older, forced", running: "v2.0.0", force: true},
+		{name: "for arm64", change: func(im *Image) { im.Architecture = "arm64" }, want: ErrArchitecture, text: "arm64"},
+		{name: "too large", change: func(im *Image) {
+			im.Artifacts = append([]Artifact{{Name: rootArtifact, Size: disklayout.SlotBytes + 1}}, im.Artifacts...)
+		}, want: ErrTooSmall},
+		{name: "no root hash", change: func(im *Image) { im.Root.Hash = "ab" }, text: "root hash"},
+		{name: "no kernel", change: func(im *Image) { im.Artifacts = im.Artifacts[:0] }, text: "root.img"},
+	} {
+		im := good
+		im.Artifacts = append([]Artifact(nil), good.Artifacts...)
+		if tt.change != nil {
+			tt.change(&im)
+		}
+		err := im.Check("amd64", tt.running, tt.force, []string{"uki.efi"})
+		switch wrong := tt.want != nil || tt.text != ""; {
+		case !wrong && err != nil:
+			t.Errorf("%s: %v", tt.name, err)
+		case wrong && (err == nil || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text)):
+			t.Errorf("%s: error is %v, want %v with %q", tt.name, err, tt.want, tt.text)
+		}
+	}
+}
+
+func TestJournalFile(t *testing.T) {
+	dir := t.TempDir()
+	j := File(filepath.Join(dir, JournalName))
+	if rec, err := j.Load(); err != nil || rec.Operation != "" {
+		t.Errorf("a journal that was never saved: %+v, %v", rec, err)
+	}
+	want := Record{Operation: "upgrade", Key: "k", Slot: b, Started: noon, Updated: noon, Done: []string{"clear"}, Step: "root image"}
+	for range 2 {
+		if err := j.Save(want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := j.Load()
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	nowhere := File(filepath.Join(dir, "no", JournalName))
+	if _, err := nowhere.Load(); !errors.Is(err, ErrNoPlace) {
+		t.Errorf("load without a state partition: %v", err)
+	}
+	if err := nowhere.Save(want); !errors.Is(err, ErrNoPlace) {
+		t.Errorf("save without a state partition: %v", err)
+	}
+}
+
+func TestReset(t *testing.T) {
+	k := &kept{place: true}
+	var did []string
+	step := func(name string) func(context.Context) error {
+		return func(context.Context) error {
+			if did = append(did, name); name == "state" {
+				k.place = false
+			}
+			return nil
+		}
+	}
+	r := Reset{
+		Leave: step("leave"), Tell: step("tell"), Unboot: step("unboot"), Journal: k, Now: now,
+		Wipe: []Step{{"data", step("data")}, {"state", step("state")}, {"table", step("table")}},
+	}
+	if err := cancelAt(r.Operation(), "wipe data"); err == nil {
+		t.Fatal("the cut did not happen")
+	}
+	if err := r.Operation().Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"leave", "tell", "unboot", "data", "state", "table"}, did); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,259 @@
+package install
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"slipway/configs/disklayout"
+	"slipway/nodeinit/slot"
+)
+
+func TestInstall(t *testing.T) {
+	x, bu := newBox(), newBuild(t, "v1.0.0")
+	if err := x.install(t, bu).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"partitions", "file systems", "old loader", "boot partition", "root image", "read back", "boot files", "state", "first slot", "loader"}
+	if diff := cmp.Diff(want, x.said); diff != "" {
+		t.Error(diff)
+	}
+	if got := (slot.Slots{A: slot.Good, B: slot.Empty, Next: a}); x.loader.slots != got {
+		t.Errorf("slots are %+v", x.loader.slots)
+	}
+	if err := VerifyRoot(x.devices[a], bu.image.Root.DataSize, bu.image.Root.Hash); err != nil {
+		t.Error(err)
+	}
+	if x.loader.files[a] != string(bu.files["uki.efi"]) || string(x.loader.installed) != string(bu.files["loaders/systemd-bootx64.efi"]) {
+		t.Error("the boot files are not the image's")
+	}
+	if rec := x.journal.rec; rec.Outcome != Succeeded || rec.Version != "v1.0.0" || rec.Slot != a || len(rec.Done) != len(want) {
+		t.Errorf("the journal says %+v", rec)
+	}
+}
+
+// TestInstallGoesOn: what was done before the cut is not done again, once there
+// is a journal; what makes the journal's place always is.
+func TestInstallGoesOn(t *testing.T) {
+	x, bu := newBox(), newBuild(t, "v1.0.0")
+	if err := cancelAt(x.install(t, bu), "boot files"); err == nil {
+		t.Fatal("the cut did not happen")
+	}
+	if x.loader.slots.Next != "" || x.loader.installed != nil {
+		t.Errorf("the disk boots half an installation: %+v", x.loader.slots)
+	}
+	x.said, x.journal.place = nil, false // a boot from RAM, with nothing mounted
+	if err := x.install(t, bu).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"partitions", "file systems", "boot files", "state", "first slot", "loader"}, x.said); diff != "" {
+		t.Error(diff)
+	}
+	other := newBuild(t, "v2.0.0")
+	x.said = nil
+	if err := x.install(t, other).Run(t.Context()); err != nil || len(x.said) != 10 {
+		t.Errorf("another installation did %d steps, %v", len(x.said), err)
+	}
+}
+
+// installed is a machine that runs from slot A.
+func installed(t *testing.T) *box {
+	t.Helper()
+	x := newBox()
+	if err := x.install(t, newBuild(t, "v1.0.0")).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	x.said = nil
+	return x
+}
+
+func TestUpgradeAndBack(t *testing.T) {
+	x, bu := installed(t), newBuild(t, "v1.1.0")
+	if err := cancelAt(x.upgrade(t, bu), "read back"); err == nil {
+		t.Fatal("the cut did not happen")
+	}
+	if v := Assess(x.journal.rec, a, x.loader.slots); v != Interrupted {
+		t.Errorf("after the cut the upgrade is %s", v)
+	}
+	x.said = nil
+	if err := x.upgrade(t, bu).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"read back", "boot files", "arm"}, x.said); diff != "" {
+		t.Error(diff)
+	}
+	if v := Assess(x.journal.rec, a, x.loader.slots); v != Waiting {
+		t.Errorf("before the restart the upgrade is %s", v)
+	}
+	restart := func() (running disklayout.Slot) { x.loader.slots, running = x.loader.slots.Booted(); return running }
+
+	if n := restart(); n != b || Assess(x.journal.rec, n, x.loader.slots) != OnTrial {
+		t.Errorf("slot %s boots, which is %s", n, Assess(x.journal.rec, n, x.loader.slots))
+	}
+	if err := Keep(&x.journal, &x.loader, b, noon); err != nil || x.journal.rec.Outcome != Succeeded {
+		t.Errorf("keep: %+v, %v", x.journal.rec, err)
+	}
+	if got := (slot.Slots{A: slot.Good, B: slot.Good, Next: b}); x.loader.slots != got {
+		t.Errorf("slots are %+v", x.loader.slots)
+	}
+
+	back := Rollback{Running: b, Loader: func() (slot.Loader, error) { return &x.loader, nil }, Journal: &x.journal, Now: now}
+	if err := back.Operation().Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := restart(); n != a || Assess(x.journal.rec, n, x.loader.slots) != OnTrial {
+		t.Errorf("rollback: slot %s boots", n)
+	}
+	if err := GiveUp(&x.journal, "the kubelet was not ready within 5m", noon); err != nil {
+		t.Fatal(err)
+	}
+	if n := restart(); n != b || Assess(x.journal.rec, n, x.loader.slots) != CameBack {
+		t.Errorf("after giving up slot %s boots", n)
+	}
+	if err := Fallen(&x.journal, "", noon); err != nil || x.journal.rec.Outcome != FellBack || !strings.Contains(x.journal.rec.Reason, "kubelet") {
+		t.Errorf("the journal says %+v, %v", x.journal.rec, err)
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	upgrade := func(done ...string) Record { return Record{Operation: "upgrade", Slot: b, Done: done} }
+	for _, tt := range []struct {
+		name    string
+		rec     Record
+		running disklayout.Slot
+		slots   slot.Slots
+		want    Verdict
+	}{
+		{"nothing ever", Record{}, a, slot.Slots{A: slot.Good, B: slot.Empty, Next: a}, Settled},
+		{"judged", Record{Operation: "upgrade", Slot: b, Outcome: FellBack}, a, slot.Slots{A: slot.Good, B: slot.Failed, Next: a}, Settled},
+		{"half written", upgrade("clear"), a, slot.Slots{A: slot.Good, B: slot.Empty, Next: a}, Interrupted},
+		{"filled", upgrade("clear", "root image", "read back", "boot files"), a, slot.Slots{A: slot.Good, B: slot.Failed, Next: a}, Interrupted},
+		{"armed, not noted, booted", upgrade("clear"), b, slot.Slots{A: slot.Good, B: slot.Failed, Next: a}, OnTrial},
+		{"armed", upgrade("clear", armStep), a, slot.Slots{A: slot.Good, B: slot.Trying, Next: b}, Waiting},
+		{"tried", upgrade("clear", armStep), a, slot.Slots{A: slot.Good, B: slot.Failed, Next: a}, CameBack},
+		{"marked, not noted", upgrade("clear", armStep), b, slot.Slots{A: slot.Good, B: slot.Good, Next: b}, Works},
+		{"rollback not begun", Record{Operation: "rollback", Slot: b}, a, slot.Slots{A: slot.Good, B: slot.Good, Next: a}, Interrupted},
+		{"rollback tried, not noted", Record{Operation: "rollback", Slot: b}, a, slot.Slots{A: slot.Good, B: slot.Failed, Next: a}, CameBack},
+		{"reset", Record{Operation: "reset"}, a, slot.Slots{A: slot.Good, B: slot.Good, Next: a}, Interrupted},
+	} {
+		if got := Assess(tt.rec, tt.running, tt.slots); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	k := kept{place: true, rec: upgrade(armStep)}
+	if err := Fallen(&k, "", noon); err != nil || k.rec.Reason != noReason {
+		t.Errorf("without a reason: %+v, %v", k.rec, err)
+	}
+}
+
+// TestRefused: each is an error that says what is wrong, and the slot that was
+// written cannot boot.
+func TestRefused(t *testing.T) {
+	swap := func(name string, data []byte) func(*testing.T, *box, *build) {
+		return func(_ *testing.T, _ *box, bu *build) { bu.files[name] = data }
+	}
+	for _, tt := range []struct {
+		name    string
+		arrange func(*testing.T, *box, *build)
+		want    error
+		text    string
+	}{
+		{"truncated download", func(_ *testing.T, _ *box, bu *build) {
+			bu.broken = func(name string, w http.ResponseWriter, data []byte) bool {
+				w.Header().Set("Content-Length", "716800")
+				w.Write(data[:min(len(data), 300_000)])
+				return true
+			}
+		}, ErrTruncated, "root.img"},
+		{"short file", func(_ *testing.T, _ *box, bu *build) { bu.files["root.img"] = bu.files["root.img"][:4096] }, ErrTruncated, "4096"},
+		{"long file", func(_ *testing.T, _ *box, bu *build) { bu.files["root.img"] = append(bu.files["root.img"], 1) }, ErrHash, "longer"},
+		{"wrong root image", func(_ *testing.T, _ *box, bu *build) { bu.files["root.img"][5000] ^= 1 }, ErrHash, "root.img"},
+		{"wrong kernel image", swap("uki.efi", pe(0x8664, "kernel and initramfs v9.9.9")), ErrHash, "uki.efi"},
+		{"missing file", func(_ *testing.T, _ *box, bu *build) { delete(bu.files, "uki.efi") }, nil, "404"},
+		{"kernel of another architecture", func(t *testing.T, _ *box, bu *build) {
+			bu.files["uki.efi"] = pe(0xaa64, "kernel")
+			bu.seal(t)
+		}, ErrArchitecture, "arm64"},
+		{"no program", func(t *testing.T, _ *box, bu *build) {
+			bu.files["uki.efi"] = []byte("<html>not found</html>")
+			bu.seal(t)
+		}, ErrArchitecture, ""},
+		{"root hash of another image", func(t *testing.T, _ *box, bu *build) {
+			bu.image.Root.Hash = strings.Repeat("ab", 32)
+			bu.seal(t)
+		}, ErrDamaged, "root hash"},
+		{"slot too small", func(_ *testing.T, x *box, _ *build) { x.devices[b] = &device{data: make([]byte, 4096)} }, ErrTooSmall, "slot b"},
+		{"disk that disappears", func(_ *testing.T, x *box, _ *build) {
+			x.devices[b].fails = func(int64) error { return errFake }
+		}, errFake, "root image"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			x, bu := installed(t), newBuild(t, "v1.1.0")
+			tt.arrange(t, x, bu)
+			err := x.upgrade(t, bu).Run(t.Context())
+			if err == nil || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("error is %v, want %v with %q", err, tt.want, tt.text)
+			}
+			if s := x.loader.slots; s.A != slot.Good || s.Next != a || s.B == slot.Good || s.B == slot.Trying {
+				t.Errorf("slots are %+v", s)
+			}
+			if x.journal.rec.Error == "" {
+				t.Error("the journal does not have the error")
+			}
+		})
+	}
+}
+
+// TestDamageIsFound: a bit that changes between writing and reading back.
+func TestDamageIsFound(t *testing.T) {
+	// In data, filling, superblock, top of the tree, below it, and its filling.
+	for _, at := range []int64{0, 350_000, 700_100, 700_416, 704_512, 708_608, 716_799} {
+		x, bu := installed(t), newBuild(t, "v1.1.0")
+		if len(bu.files["root.img"]) != 716_800 {
+			t.Fatalf("root.img has %d bytes", len(bu.files["root.img"]))
+		}
+		x.devices[b] = &device{data: make([]byte, 1<<20)}
+		o := x.upgrade(t, bu)
+		steps := map[string]*Step{}
+		for i := range o.Steps {
+			steps[o.Steps[i].Name] = &o.Steps[i]
+		}
+		if err := errors.Join(steps["clear"].Do(t.Context()), steps["root image"].Do(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		if err := steps["read back"].Do(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		x.devices[b].data[at] ^= 0x10
+		if err := steps["read back"].Do(t.Context()); !errors.Is(err, ErrDamaged) {
+			t.Errorf("a bit at %d is wrong: %v", at, err)
+		}
+	}
+}
+
+func TestStalledDownload(t *testing.T) {
+	bu := newBuild(t, "v1.0.0")
+	source := bu.serve(t)
+	source.Stall = 20 * time.Millisecond
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	bu.broken = func(_ string, w http.ResponseWriter, data []byte) bool {
+		w.Write(data[:10])
+		w.(http.Flusher).Flush()
+		<-release
+		return true
+	}
+	root, err := bu.image.Find("root.img")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = source.fetch(t.Context(), root, func(r io.Reader) error { _, err := io.Copy(io.Discard, r); return err })
+	if !errors.Is(err, errStalled) {
+		t.Errorf("error is %v", err)
+	}
+}

@@ -1,0 +1,79 @@
+package install
+
+import (
+	"context"
+	"time"
+
+	"slipway/configs/disklayout"
+	"slipway/nodeinit/slot"
+)
+
+// Upgrade brings another system into the slot that does not run, and gives it
+// one try. The caller restarts the machine afterwards, and at its next boot
+// asks Assess how it went. The running system is not touched.
+type Upgrade struct {
+	System
+	Running disklayout.Slot
+
+	Journal Journal
+	Now     func() time.Time
+	Told    func(step string)
+}
+
+// armStep is the last step: after it the next boot is of the new system.
+const armStep = "arm"
+
+// Operation returns the steps.
+func (u Upgrade) Operation() Operation {
+	n := u.Running.Other()
+	steps := []Step{{"clear", func(context.Context) error { return u.clear(n) }}}
+	steps = append(steps, u.System.steps(n)...)
+	steps = append(steps, Step{armStep, func(context.Context) error {
+		return arm(u.Loader, func(s slot.Slots) (slot.Slots, error) { return s.Armed(n) })
+	}})
+	return Operation{
+		Name: "upgrade", Steps: steps,
+		About:   Record{Key: u.Image.SHA256, Version: u.Image.Version, Slot: n},
+		Journal: u.Journal, Now: u.Now, Told: u.Told,
+	}
+}
+
+// clear makes the slot empty. If the running one is not known to be good, as
+// after an earlier trial that nobody judged, the other is the last good one and
+// Cleared refuses.
+func (u Upgrade) clear(n disklayout.Slot) error {
+	loader, err := u.Loader()
+	if err != nil {
+		return err
+	}
+	return change(loader, func(s slot.Slots) (slot.Slots, error) { return s.Cleared(n) })
+}
+
+func arm(open func() (slot.Loader, error), to func(slot.Slots) (slot.Slots, error)) error {
+	loader, err := open()
+	if err != nil {
+		return err
+	}
+	return change(loader, to)
+}
+
+// Rollback gives the slot that ran before one try.
+type Rollback struct {
+	Running disklayout.Slot
+	Loader  func() (slot.Loader, error)
+
+	Journal Journal
+	Now     func() time.Time
+}
+
+// Operation returns the steps. It has no key: what it goes back to is what is
+// there. A second rollback is another one, also when the first was never judged.
+func (r Rollback) Operation() Operation {
+	return Operation{
+		Name: "rollback", Now: r.Now, Journal: r.Journal,
+		About: Record{Key: r.Now().UTC().Format(time.RFC3339Nano), Slot: r.Running.Other()},
+		Steps: []Step{{armStep, func(context.Context) error {
+			return arm(r.Loader, func(s slot.Slots) (slot.Slots, error) { return s.RolledBack(r.Running) })
+		}}},
+	}
+}

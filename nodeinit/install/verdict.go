@@ -1,0 +1,91 @@
+package install
+
+import (
+	"slices"
+	"time"
+
+	"slipway/configs/disklayout"
+	"slipway/nodeinit/slot"
+)
+
+// Verdict is what a boot says about the operation before it.
+type Verdict string
+
+// The verdicts.
+const (
+	Settled     Verdict = "settled"     // there is nothing to judge
+	OnTrial     Verdict = "on trial"    // the new system runs, and must show that it works: Keep or GiveUp
+	Works       Verdict = "works"       // it has shown so already, only the journal does not know: Keep
+	CameBack    Verdict = "came back"   // the new system was tried, and the machine is back: Fallen
+	Interrupted Verdict = "interrupted" // the operation ended before its last step: run it again
+	Waiting     Verdict = "waiting"     // the next boot is the try
+)
+
+// Assess judges, at the beginning of a boot, what the journal has as the
+// latest operation. It is pure.
+func Assess(rec Record, running disklayout.Slot, s slot.Slots) Verdict {
+	trial := rec.Operation == "upgrade" || rec.Operation == "rollback"
+	armed := slices.Contains(rec.Done, armStep)
+	switch {
+	case rec.Operation == "" || rec.Outcome != "":
+		return Settled
+	case !trial:
+		return Interrupted
+	case running == rec.Slot && s.State(running) == slot.Good:
+		return Works
+	case running == rec.Slot:
+		return OnTrial
+	case s.State(rec.Slot) == slot.Trying && s.Next == rec.Slot:
+		return Waiting
+	case armed, rec.Operation == "rollback" && s.State(rec.Slot) == slot.Failed: // it was good before
+		return CameBack
+	}
+	return Interrupted
+}
+
+// noReason is why a trial failed whose system could not say it.
+const noReason = "the new system ended, or was ended, before it could say why: a panic, a hang, a power cut, or damage to its slot"
+
+// Keep marks the running slot good and notes it. The mark comes first: without
+// the note the next boot finds out by itself. It may be repeated.
+func Keep(j Journal, l slot.Loader, running disklayout.Slot, now time.Time) error {
+	if err := change(l, func(s slot.Slots) (slot.Slots, error) { return s.MarkedGood(running) }); err != nil {
+		return err
+	}
+	return settle(j, Succeeded, "", now)
+}
+
+// GiveUp notes why the running system, which is on trial, does not pass. The
+// caller restarts the machine, which falls back.
+func GiveUp(j Journal, reason string, now time.Time) error {
+	rec, err := j.Load()
+	if err != nil {
+		return err
+	}
+	rec.Reason, rec.Updated = reason, now
+	return j.Save(rec)
+}
+
+// Fallen notes that the machine came back from a trial: with the reason that
+// the new system gave, or the one that the caller knows, such as what the
+// kernel kept of a panic.
+func Fallen(j Journal, reason string, now time.Time) error {
+	return settle(j, FellBack, reason, now)
+}
+
+func settle(j Journal, outcome Outcome, reason string, now time.Time) error {
+	rec, err := j.Load()
+	if err != nil {
+		return err
+	}
+	rec.Outcome, rec.Updated = outcome, now
+	switch {
+	case outcome == Succeeded:
+		rec.Reason = ""
+	case rec.Reason == "" && reason == "":
+		rec.Reason = noReason
+	case rec.Reason == "":
+		rec.Reason = reason
+	}
+	return j.Save(rec)
+}
