@@ -14,11 +14,13 @@ import (
 
 	"slipway/configs/version"
 	"slipway/nodeinit/agent"
+	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/early"
 	"slipway/nodeinit/lifecycle"
 	"slipway/nodeinit/logring"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
+	"slipway/nodeinit/sysdisk"
 )
 
 // logDir is where the units' logs are, besides memory.
@@ -56,26 +58,55 @@ func startAndEnd() {
 	logs := logring.Open(logDir)
 	log := slog.New(logring.NewConsole(screen, logs, sinceBoot))
 	log.Info("Slipway "+version.Version, "kernel", kernelRelease())
-	if err := early.Prepare(log); err != nil {
+	booted, err := early.Prepare(log, sysdisk.Complete)
+	if err != nil {
 		log.Error("the machine is not as it should be", "err", err)
 	}
 	units := supervise.New(log)
-	asked := make(chan bool, 1)
-	shutdown := func(powerOff bool) {
-		select {
-		case asked <- powerOff:
-		default: // it has begun
-		}
+	asked := make(chan lifecycle.End, 1)
+	n := &node{
+		log: log, logs: logs, units: units, booted: booted,
+		watchdog: &lifecycle.Watchdog{Open: lifecycle.OpenWatchdog},
+		shutdown: func(how lifecycle.End) {
+			select {
+			case asked <- how:
+			default: // it has begun
+			}
+		},
 	}
-	if err := units.Apply(context.Background(), baseUnits(log, logs, units, shutdown)); err != nil {
+	if err := units.Apply(context.Background(), n.baseUnits()); err != nil {
 		panic(err)
 	}
 	go func() {
 		powerOff, _ := lifecycle.Signalled(context.Background())
-		shutdown(powerOff)
+		n.shutdown(lifecycle.End{PowerOff: powerOff})
 	}()
-	powerOff := <-asked
-	lifecycle.Node{Log: log, Units: units, CloseLogs: logs.Close}.Shutdown(powerOff)
+	how := <-asked
+	lifecycle.Node{Log: log, Units: units, CloseLogs: logs.Close, Watchdog: n.watchdog}.Shutdown(how)
+}
+
+// node is what PID 1 runs.
+type node struct {
+	log      *slog.Logger
+	logs     *logring.Logs
+	units    *supervise.Supervisor
+	booted   early.Booted
+	watchdog *lifecycle.Watchdog
+	shutdown func(lifecycle.End) // begins it; does not wait for its end
+}
+
+// asked begins a shutdown as the agent asks for it.
+func (n *node) asked(r *nodev1.RebootRequest) error {
+	how := lifecycle.End{PowerOff: r.PowerOff, Kexec: r.Kexec}
+	if r.Wipe != "" {
+		wipe, err := sysdisk.Wipe(n.booted.Disk, r.Wipe)
+		if err != nil {
+			return err
+		}
+		how.Wipe = wipe
+	}
+	n.shutdown(how)
+	return nil
 }
 
 // survive keeps a PID 1 that cannot go on from halting the machine: it says

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"slipway/configs/machine"
@@ -12,21 +13,24 @@ import (
 	"slipway/nodeinit/agent"
 	"slipway/nodeinit/api"
 	"slipway/nodeinit/early"
+	"slipway/nodeinit/install"
 	"slipway/nodeinit/lifecycle"
-	"slipway/nodeinit/logring"
 	"slipway/nodeinit/module"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
+	"slipway/nodeinit/sysdisk"
+	"slipway/nodeinit/trial"
 	"slipway/nodeinit/worker"
 )
 
 // baseUnits are what runs on every machine, before and beside its config.
-func baseUnits(log *slog.Logger, logs *logring.Logs, supervisor *supervise.Supervisor, shutdown func(powerOff bool)) []supervise.Unit {
+func (n *node) baseUnits() []supervise.Unit {
+	log := n.log
 	server := &api.Server{
-		Units: supervisor, Rings: logs, Version: version.Version,
+		Units: n.units, Rings: n.logs, Version: version.Version,
 		Plan:     plan,
-		Runner:   proc.Runner{CgroupRoot: early.UnitCgroup, Log: logs.Writer},
-		Shutdown: shutdown,
+		Runner:   proc.Runner{CgroupRoot: early.UnitCgroup, Log: n.logs.Writer},
+		Shutdown: n.asked,
 		System:   api.System{Proc: "/proc", Cgroups: early.UnitCgroup, Kmsg: "/dev/kmsg"},
 	}
 	serve := func(ctx context.Context, ready func()) error { return server.Serve(ctx, api.Socket, ready) }
@@ -34,14 +38,30 @@ func baseUnits(log *slog.Logger, logs *logring.Logs, supervisor *supervise.Super
 	server.Base = []supervise.Unit{
 		{Name: "devices", Service: &devices{loader, log.With("unit", "devices")}},
 		{Name: api.Prerequisite, Service: &modules{loader, log.With("unit", api.Prerequisite)}, After: []string{"devices"}, Restart: supervise.OnFailure},
-		{Name: "power-button", After: []string{api.Prerequisite}, Service: &lifecycle.PowerButton{Dir: "/dev/input", Pressed: func() { shutdown(true) }}},
+		{Name: "power-button", After: []string{api.Prerequisite}, Service: &lifecycle.PowerButton{Dir: "/dev/input", Pressed: func() { n.shutdown(lifecycle.End{PowerOff: true}) }}},
 		{Name: "api", Service: once(serve)},
 		{Name: "agent", After: []string{"api"}, Service: &proc.Process{
 			Name: "agent", Path: early.Self, Args: []string{"agent"}, Env: []string{agent.InitStarted + "=" + os.Getenv(agent.InitStarted)},
 		}},
 	}
+	if n.booted.Slot != "" {
+		server.Base = append(server.Base, n.diskUnits()...)
+	}
 	server.Runner.Adopt(server.Base)
 	return server.Base
+}
+
+// diskUnits are those of a machine that can fall back to another slot: they see
+// to it that it does, whatever hangs.
+func (n *node) diskUnits() []supervise.Unit {
+	guard := &trial.Guard{
+		Journal: install.File(filepath.Join(sysdisk.StateDir, install.JournalName)), Booted: n.booted.Slot,
+		SinceBoot: sinceBoot, Restart: func() { n.shutdown(lifecycle.End{}) }, Log: n.log.With("unit", "trial"),
+	}
+	return []supervise.Unit{
+		{Name: "watchdog", After: []string{api.Prerequisite}, Service: once(n.watchdog.Run)},
+		{Name: "trial", Service: guard, Restart: supervise.OnFailure},
+	}
 }
 
 // plan is what a config comes to. A worker has no control plane; a machine for

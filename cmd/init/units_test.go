@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"slipway/configs/machine"
+	"slipway/nodeinit/early"
+	"slipway/nodeinit/lifecycle"
 	"slipway/nodeinit/logring"
 	"slipway/nodeinit/supervise"
 )
@@ -25,12 +27,15 @@ func TestAllUnitsCanStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		identity := machine.Identity{Hostname: config.Hostname, Address: netip.MustParseAddr("192.0.2.10"), Link: "eth0"}
-		units := append(baseUnits(log, logring.Open(""), supervise.New(log), nil), planUnits(config, identity)...)
-		if err := supervise.Check(units); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if !has(units, want) {
-			t.Errorf("%s: no unit %s", name, want)
+		for _, booted := range []early.Booted{{}, {Slot: "a", Disk: "vda"}} {
+			n := &node{log: log, logs: logring.Open(""), units: supervise.New(log), watchdog: &lifecycle.Watchdog{}, booted: booted}
+			units := append(n.baseUnits(), planUnits(config, identity)...)
+			if err := supervise.Check(units); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if !has(units, want) || has(units, "trial") != (booted.Slot != "") {
+				t.Errorf("%s booted from %q: not the units that it should have", name, booted.Slot)
+			}
 		}
 	}
 }

@@ -24,11 +24,14 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"slipway/configs/disklayout"
 	"slipway/configs/machine"
+	"slipway/nodeinit/early"
 	"slipway/nodeinit/netconf"
 	"slipway/nodeinit/supervise"
 )
@@ -47,16 +50,22 @@ func Main(ctx context.Context, log *slog.Logger) error {
 	defer screen.Close()
 	clock := systemClock()
 	c := &console{out: screen, log: log, sinceBoot: clock.sinceBoot}
-	cmdline, err := os.ReadFile("/proc/cmdline")
+	cmdline, err := commandLine()
 	if err != nil {
 		return fmt.Errorf("read the kernel command line: %w", err)
 	}
-	args, err := ParseArgs(string(cmdline))
+	booted, err := bootedSlot(early.SlotFile)
+	if err != nil {
+		return err
+	}
+	s := storeOf(booted)
+	args, err := arguments(string(cmdline), s)
 	if err != nil {
 		c.say("this machine cannot enrol: %v", err)
 		return fmt.Errorf("read the kernel command line: %w", err)
 	}
-	a := system(args, c, clock)
+	a := system(args, booted, s, c, clock)
+	a.disk = newDisk(args, booted, string(cmdline))
 	a.initStart = startOf(os.Getenv(InitStarted))
 	return a.run(ctx)
 }
@@ -81,6 +90,10 @@ type agent struct {
 
 	initStart time.Duration // when PID 1 started, since the kernel did
 
+	booted    disklayout.Slot // empty: the machine runs from RAM
+	disk      systemDisk
+	corrupted func() (bool, error) // is the root image
+
 	// network is ready once changed was told a lease.
 	network     func(waiting func(what, next string), changed func(netconf.Lease)) supervise.Service
 	setHostname func(hostname string, addr netip.Addr) error
@@ -88,16 +101,37 @@ type agent struct {
 	retire func(context.Context, *machine.Config) error
 }
 
+// runtimeDir is where PID 1 and its units leave their marks.
+const runtimeDir = "/run/slipway"
+
+// bootedSlot reads the slot that PID 1 says the machine booted from; empty: it runs from RAM.
+func bootedSlot(path string) (disklayout.Slot, error) {
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read what the machine booted from: %w", err)
+	}
+	return disklayout.Slot(strings.TrimSpace(string(text))), nil
+}
+
+// storeOf is where the machine's state is: in memory, or on the state partition.
+func storeOf(booted disklayout.Slot) store {
+	memory := store{dir: filepath.Join(runtimeDir, "state")}
+	if booted == "" {
+		return memory
+	}
+	return store{dir: "/state/machine", boot: memory.dir}
+}
+
 // system is the agent of this machine.
-func system(args Args, c *console, clock clock) *agent {
-	const runtime = "/run/slipway"
+func system(args Args, booted disklayout.Slot, s store, c *console, clock clock) *agent {
 	return &agent{
-		args: args, store: store{filepath.Join(runtime, "state")}, runtime: runtime,
-		socket: filepath.Join(runtime, "init.sock"), listen: ":8444",
+		args: args, store: s, runtime: runtimeDir,
+		socket: filepath.Join(runtimeDir, "init.sock"), listen: ":8444",
 		files: os.DirFS("/"), console: c, clock: clock, again: 5 * time.Second,
+		booted: booted, corrupted: early.RootCorrupted,
 		network: func(waiting func(what, next string), changed func(netconf.Lease)) supervise.Service {
 			return &netconf.Network{Config: netconf.Config{
-				Boot: args.MAC(), Root: "/", Sys: "/sys", Log: c.log, Waiting: waiting, Changed: changed,
+				Boot: args.MAC(), Root: "/", Sys: "/sys", Log: c.log, Waiting: waiting, Changed: changed, Last: s.lease(),
 			}}
 		},
 		setHostname: func(hostname string, addr netip.Addr) error {
@@ -124,6 +158,9 @@ func (a *agent) run(ctx context.Context) error {
 			return nil
 		case lease := <-leases:
 			a.console.say("the network is up: %s on %s", lease.Address, lease.Link)
+			if err := a.store.saveLease(lease); err != nil {
+				return err
+			}
 			return a.live(ctx, lease)
 		}
 	})
@@ -138,7 +175,7 @@ func (a *agent) run(ctx context.Context) error {
 // keys to approve.
 func (a *agent) live(ctx context.Context, lease netconf.Lease) error {
 	for {
-		err := a.enrol(ctx, lease)
+		err := a.identify(ctx, lease)
 		if err == nil {
 			err = a.enrolled(ctx, lease)
 		}

@@ -19,11 +19,13 @@ import (
 // api is the node's API for people: it checks who asks and passes the call on
 // to PID 1, or to the unit etcd-member.
 type api struct {
-	store store
-	init  nodev1connect.NodeServiceClient
-	etcd  nodev1connect.EtcdServiceClient // of the unit etcd-member
-	reset *resetter
-	log   *slog.Logger
+	store   store
+	init    nodev1connect.NodeServiceClient
+	etcd    nodev1connect.EtcdServiceClient // of the unit etcd-member
+	reset   *resetter
+	upgrade *upgrader
+	health  *health // nil: the machine runs from RAM
+	log     *slog.Logger
 }
 
 // stopping is how long calls may take to end when the agent stops.
@@ -71,7 +73,7 @@ func (a *api) tls() *tls.Config {
 
 func (a *api) handler() http.Handler {
 	mux := http.NewServeMux()
-	path, service := nodev1connect.NewNodeServiceHandler(forward{to: a.init, reset: a.reset}, connect.WithReadMaxBytes(64<<10))
+	path, service := nodev1connect.NewNodeServiceHandler(forward{to: a.init, reset: a.reset, upgrade: a.upgrade, health: a.health}, connect.WithReadMaxBytes(64<<10))
 	mux.Handle(path, service)
 	mux.Handle(nodev1connect.NewEtcdServiceHandler(etcdForward{to: a.etcd}, connect.WithReadMaxBytes(64<<10)))
 	return a.guard(mux)
@@ -112,19 +114,33 @@ func (a *api) check(r *http.Request) (string, error) {
 	return authorize(r.TLS.PeerCertificates, ca, r.URL.Path)
 }
 
-// forward is the NodeService of PID 1, passed on, and the agent's own reset.
+// forward is the NodeService of PID 1, passed on, and what the agent does itself.
 type forward struct {
 	nodev1connect.UnimplementedNodeServiceHandler
-	to    nodev1connect.NodeServiceClient
-	reset *resetter
+	to      nodev1connect.NodeServiceClient
+	reset   *resetter
+	upgrade *upgrader
+	health  *health
 }
 
+// Status adds to what PID 1 tells how the disk is.
 func (f forward) Status(ctx context.Context, r *connect.Request[nodev1.StatusRequest]) (*connect.Response[nodev1.StatusResponse], error) {
-	return f.to.Status(ctx, connect.NewRequest(r.Msg))
+	answer, err := f.to.Status(ctx, connect.NewRequest(r.Msg))
+	if err == nil && f.health != nil {
+		answer.Msg.SystemDisk = f.health.status()
+	}
+	return answer, err
 }
 
+// Reboot wipes nothing, whatever the caller says: that is a reset's.
 func (f forward) Reboot(ctx context.Context, r *connect.Request[nodev1.RebootRequest]) (*connect.Response[nodev1.RebootResponse], error) {
-	return f.to.Reboot(ctx, connect.NewRequest(r.Msg))
+	request := &nodev1.RebootRequest{PowerOff: r.Msg.PowerOff, Kexec: r.Msg.Kexec && !r.Msg.PowerOff}
+	if request.Kexec {
+		if err := f.upgrade.loadNext(); err != nil {
+			return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+		}
+	}
+	return f.to.Reboot(ctx, connect.NewRequest(request))
 }
 
 func (f forward) Logs(ctx context.Context, r *connect.Request[nodev1.LogsRequest], out *connect.ServerStream[nodev1.LogLine]) error {

@@ -43,6 +43,30 @@ func ParseArgs(cmdline string) (Args, error) {
 	return args, nil
 }
 
+// arguments reads the kernel's command line, and keeps what the boot service
+// wrote there: a loader on a disk does not know it, and what was kept counts then.
+func arguments(cmdline string, s store) (Args, error) {
+	var words []string
+	for _, word := range strings.Fields(cmdline) {
+		switch key, _, _ := strings.Cut(word, "="); key {
+		case "slipway.server", "slipway.ca", "slipway.machine":
+			words = append(words, word)
+		}
+	}
+	if len(words) == 0 {
+		kept, err := s.load(argsFile)
+		if err != nil {
+			return Args{}, err
+		}
+		return ParseArgs(string(kept))
+	}
+	args, err := ParseArgs(cmdline)
+	if err != nil {
+		return Args{}, err
+	}
+	return args, s.save(argsFile, []byte(strings.Join(words, " ")+"\n"))
+}
+
 func parseServer(text string) (*url.URL, error) {
 	if text == "" {
 		return nil, errors.New("kernel argument slipway.server is missing; it is the boot service's https://HOST:PORT")

@@ -218,7 +218,7 @@ func factsMessage(f enroll.Facts) *bootv1.Facts {
 		m.Nics = append(m.Nics, &bootv1.NIC{Name: n.Name, Mac: n.MAC, Driver: n.Driver, Up: n.Up})
 	}
 	for _, d := range f.Disks {
-		m.Disks = append(m.Disks, &bootv1.Disk{Name: d.Name, Size: d.Size, Model: d.Model, Serial: d.Serial, Rotational: d.Rotational})
+		m.Disks = append(m.Disks, &bootv1.Disk{Name: d.Name, Size: d.Size, Model: d.Model, Serial: d.Serial, Wwn: d.WWN, Type: d.Type, Removable: d.Removable, Rotational: d.Rotational})
 	}
 	return m
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"slipway/configs/enroll"
+	"slipway/nodeinit/disk"
 )
 
 // Facts reads what the kernel tells of the hardware. The file system is the
@@ -64,19 +65,17 @@ func driver(uevent string) string {
 	return ""
 }
 
-func disks(root fs.FS) []enroll.Disk {
-	var list []enroll.Disk
-	for _, name := range devices(root, "sys/block") {
-		dir := path.Join("sys/block", name)
-		size := number(text(root, path.Join(dir, "size"))) * 512 // sectors, whatever the disk's own are
-		if size == 0 || text(root, path.Join(dir, "removable")) == "1" || strings.HasPrefix(name, "sr") {
-			continue // an empty or removable drive is nowhere to live
-		}
+// disks are those that package disk could choose from. Without a list the
+// machine still boots.
+func disks(root fs.FS) (list []enroll.Disk) {
+	all, err := disk.Inventory(root)
+	if err != nil {
+		return nil
+	}
+	for _, d := range all {
 		list = append(list, enroll.Disk{
-			Name: name, Size: size,
-			Model:      text(root, path.Join(dir, "device/model")),
-			Serial:     firstOf(text(root, path.Join(dir, "serial")), text(root, path.Join(dir, "device/serial"))),
-			Rotational: text(root, path.Join(dir, "queue/rotational")) == "1",
+			Name: d.Name, Size: uint64(d.Size), Model: d.Model, Serial: d.Serial, WWN: d.WWN,
+			Type: string(d.Type), Removable: d.Removable, Rotational: text(root, path.Join("sys/block", d.Name, "queue/rotational")) == "1",
 		})
 	}
 	return list

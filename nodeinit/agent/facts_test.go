@@ -35,9 +35,10 @@ func TestFacts(t *testing.T) {
 			{Name: "eth1", MAC: "52:54:00:12:34:57", Driver: "igb"},
 		},
 		Disks: []enroll.Disk{
-			{Name: "nvme0n1", Size: 960197124096, Model: "EXAMPLE NVME", Serial: "S1"},
-			{Name: "sda", Size: 4000787030016, Model: "EXAMPLE HDD", Rotational: true},
-			{Name: "vda", Size: 8 << 30, Serial: "disk-1"},
+			{Name: "sda", Size: 4000787030016, Model: "EXAMPLE HDD", Type: "hdd", Rotational: true},
+			{Name: "sdb", Size: 512000000, Model: "EXAMPLE STICK", Type: "ssd", Removable: true},
+			{Name: "vda", Size: 8 << 30, Serial: "disk-1", Type: "virtual"},
+			{Name: "nvme0n1", Size: 960197124096, Model: "EXAMPLE NVME", Serial: "S1", Type: "nvme"},
 		},
 	}
 	if diff := cmp.Diff(want, Facts(tree(t, "testdata/server.txtar"))); diff != "" {

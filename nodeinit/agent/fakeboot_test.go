@@ -115,6 +115,8 @@ type bootService struct {
 	byForce    bool
 	applied    []byte // digest
 	etcd       *bootv1.EtcdState
+	wipe       *bootv1.WipeManifest
+	disk       *bootv1.SystemDisk
 	requests   int // of any kind
 	phase      string
 	waiting    string
@@ -276,12 +278,17 @@ func (b *bootService) AckConfig(_ context.Context, r *connect.Request[bootv1.Ack
 	return connect.NewResponse(&bootv1.AckConfigResponse{}), nil
 }
 
+func (b *bootService) ReportWipe(_ context.Context, r *connect.Request[bootv1.ReportWipeRequest]) (*connect.Response[bootv1.ReportWipeResponse], error) {
+	b.update(func() { b.wipe = r.Msg.Manifest })
+	return connect.NewResponse(&bootv1.ReportWipeResponse{}), nil
+}
+
 func (b *bootService) Report(_ context.Context, r *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error) {
 	b.update(func() {
 		if r.Msg.Phase != "" {
 			b.phase = r.Msg.Phase
 		}
-		b.waiting, b.applied, b.etcd = r.Msg.WaitingFor, r.Msg.Applied, r.Msg.Etcd
+		b.waiting, b.applied, b.etcd, b.disk = r.Msg.WaitingFor, r.Msg.Applied, r.Msg.Etcd, r.Msg.SystemDisk
 		for _, e := range r.Msg.Events {
 			b.events, b.ages[e.Name] = append(b.events, e.Name), e.AgeMs
 		}

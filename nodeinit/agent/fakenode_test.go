@@ -155,7 +155,7 @@ func newNode(t *testing.T, b *bootService) *node {
 	}
 	n.agent = &agent{
 		args:    Args{Server: server, CA: sha256.Sum256(b.ca.cert.Raw), Machine: "52-54-00-12-34-56"},
-		store:   store{filepath.Join(dir, "state")},
+		store:   store{dir: filepath.Join(dir, "state")},
 		runtime: dir, socket: filepath.Join(dir, "init.sock"), listen: freePort(t),
 		files:   fstest.MapFS{"proc/cpuinfo": {Data: []byte("processor\t: 0\n")}},
 		console: &console{out: n.screen, log: slog.New(slog.DiscardHandler), sinceBoot: sinceBoot},

@@ -21,6 +21,18 @@ import (
 	"slipway/nodeinit/netconf"
 )
 
+// identify enrols, unless the machine was itself before it restarted: it has its
+// key, a certificate and a config then, and needs nobody to go on. A
+// certificate that ran out is renewed as it goes.
+func (a *agent) identify(ctx context.Context, lease netconf.Lease) error {
+	_, err := a.store.certificate()
+	config, _ := a.storedConfig()
+	if a.booted != "" && err == nil && config != nil {
+		return nil
+	}
+	return a.enrol(ctx, lease)
+}
+
 // enrol gets the machine a certificate.
 func (a *agent) enrol(ctx context.Context, lease netconf.Lease) error {
 	e := &enrolment{
@@ -56,7 +68,12 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 	nodes := nodev1connect.NewNodeServiceClient(pid1, "http://init")
 	reset := &resetter{
 		config: a.storedConfig, etcd: etcd, pid1: nodes, reports: reports, console: a.console, retire: a.retire,
+		installed: a.booted != "",
 	}
+	upgrade := &upgrader{
+		booted: a.booted, config: a.storedConfig, disk: a.disk, reports: reports, console: a.console, pid1: nodes,
+	}
+	health := a.health(reports, nodes)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return reports.run(ctx) })
@@ -68,13 +85,31 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 		return (&renewer{store: a.store, client: client, console: a.console, enrol: again}).run(ctx)
 	})
 	group.Go(func() error {
-		people := &api{store: a.store, init: nodes, etcd: etcd, reset: reset, log: a.console.log}
+		people := &api{store: a.store, init: nodes, etcd: etcd, reset: reset, upgrade: upgrade, health: health, log: a.console.log}
 		return people.serve(ctx, listener)
 	})
+	if health != nil {
+		group.Go(func() error { return health.run(ctx) })
+	}
 	group.Go(func() error {
-		return a.configure(ctx, lease, client, reports, reset, nodev1connect.NewInitServiceClient(pid1, "http://init"))
+		n := nodeLife{
+			agent: a, lease: lease, client: client, reports: reports, reset: reset, health: health,
+			nodes: nodes, pid1: nodev1connect.NewInitServiceClient(pid1, "http://init"),
+		}
+		return n.configure(ctx)
 	})
 	return group.Wait()
+}
+
+// health looks after the slot that the machine booted from; nil: it runs from RAM.
+func (a *agent) health(reports *reporter, pid1 nodev1connect.NodeServiceClient) *health {
+	if a.booted == "" {
+		return nil
+	}
+	return &health{
+		booted: a.booted, disk: a.disk, corrupted: a.corrupted, reports: reports, console: a.console, pid1: pid1,
+		missing: "its config",
+	}
 }
 
 // storedConfig is the config that was delivered last, nil if there is none.
@@ -92,30 +127,71 @@ func unixTransport(socket string) *http.Transport {
 	}}
 }
 
+// nodeLife is a machine's life from its config on.
+type nodeLife struct {
+	agent   *agent
+	lease   netconf.Lease
+	client  bootv1connect.MachineServiceClient
+	reports *reporter
+	reset   *resetter
+	health  *health // nil: the machine runs from RAM
+	nodes   nodev1connect.NodeServiceClient
+	pid1    nodev1connect.InitServiceClient
+}
+
 // configure makes the machine what its config says, then follows the config and
-// the machine's units until ctx ends.
-func (a *agent) configure(ctx context.Context, lease netconf.Lease, client bootv1connect.MachineServiceClient, reports *reporter, reset *resetter, pid1 nodev1connect.InitServiceClient) error {
-	d := &delivery{client: client, store: a.store, console: a.console, failed: func(err error) { reports.problem(err.Error()) }}
+// the machine's units until ctx ends. A machine that is to live on a disk and
+// runs from RAM installs itself instead.
+func (n nodeLife) configure(ctx context.Context) error {
+	a, reports := n.agent, n.reports
+	d := &delivery{client: n.client, store: a.store, console: a.console, failed: func(err error) { reports.problem(err.Error()) }}
 	data, config, err := d.config(ctx)
 	if err != nil {
 		return err
 	}
 	reports.problem("")
 	reports.event(event{name: "configured", detail: string(config.Role) + " of " + config.Cluster.Name, at: a.clock.sinceBoot()})
-	reports.state(newProgress(config.Role, reports.has("ready")).phase())
 	a.console.say("configured as %s, %s of cluster %s", config.Hostname, config.Role, config.Cluster.Name)
-	if err := a.setHostname(config.Hostname, lease.Address.Addr()); err != nil {
+	if err := a.setHostname(config.Hostname, n.lease.Address.Addr()); err != nil {
 		return err
 	}
 	f := &follower{
-		agent: a, lease: lease, delivery: d, reports: reports, pid1: pid1,
-		released: reset.released, next: make(chan wanted, 1),
+		agent: a, lease: n.lease, delivery: d, reports: reports, pid1: n.pid1,
+		released: n.reset.released, next: make(chan wanted, 1),
 	}
+	first := wanted{data, config}
+	if a.booted == "" && config.Install.OnDisk() {
+		return n.install(ctx, f, first)
+	}
+	if a.booted != "" {
+		if err := a.disk.Adopt(config.Cluster.Name); err != nil {
+			a.console.say("%v", err) // it is asked for again at the next start, and only a new installation needs it
+		}
+	}
+	reports.state(newProgress(config.Role, reports.has("ready")).phase())
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return f.run(ctx, wanted{data, config}) })
+	group.Go(func() error { return f.run(ctx, first) })
 	group.Go(func() error { return a.awaitRegistered(ctx, reports) })
-	group.Go(func() error { return a.watch(ctx, config.Role, reports, pid1) })
+	group.Go(func() error { return n.watch(ctx, config) })
 	return group.Wait()
+}
+
+// install has the machine's config as it is now put on a disk.
+func (n nodeLife) install(ctx context.Context, f *follower, first wanted) error {
+	if err := f.delivery.acknowledge(ctx, first.digest()); err != nil {
+		return err
+	}
+	i := &installation{
+		disk: n.agent.disk, store: n.agent.store, client: n.client, reports: n.reports, console: n.agent.console, pid1: n.nodes,
+		next: func(ctx context.Context, have wanted) (wanted, error) {
+			next, err := f.await(ctx, have)
+			if err != nil {
+				return have, err
+			}
+			return next, f.delivery.acknowledge(ctx, next.digest())
+		},
+	}
+	return i.run(ctx, first)
 }
 
 func addresses(list []netip.Addr) (texts []string) {
@@ -131,20 +207,24 @@ var watching = attempts{first: 250 * time.Millisecond, most: 5 * time.Second}
 // errEnded is the end of a stream that has none.
 var errEnded = errors.New("the stream ended")
 
-// watch follows PID 1's units and reports the milestones.
-func (a *agent) watch(ctx context.Context, role machine.Role, reports *reporter, pid1 nodev1connect.InitServiceClient) error {
-	return a.console.until(ctx, watching, "PID 1's units", func(ctx context.Context) error {
-		stream, err := pid1.WatchUnits(ctx, connect.NewRequest(&nodev1.WatchUnitsRequest{}))
+// watch follows PID 1's units and reports the milestones, and what keeps the
+// machine from being healthy.
+func (n nodeLife) watch(ctx context.Context, config *machine.Config) error {
+	return n.agent.console.until(ctx, watching, "PID 1's units", func(ctx context.Context) error {
+		stream, err := n.pid1.WatchUnits(ctx, connect.NewRequest(&nodev1.WatchUnitsRequest{}))
 		if err != nil {
 			return err
 		}
 		defer stream.Close()
-		p := newProgress(role, reports.has("ready"))
+		p := newProgress(config.Role, n.reports.has("ready"))
 		for stream.Receive() {
 			for _, e := range p.update(stream.Msg()) {
-				reports.event(e)
+				n.reports.event(e)
 			}
-			reports.state(p.phase())
+			n.reports.state(p.phase())
+			if n.health != nil {
+				n.health.says(p.unhealthy(config))
+			}
 		}
 		return errors.Join(errEnded, stream.Err())
 	})

@@ -54,7 +54,7 @@ func (r *renewals) RenewCertificate(context.Context, *connect.Request[bootv1.Ren
 func TestRenew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const life = 30 * time.Minute
-		ca, s := newCA(t), store{t.TempDir()}
+		ca, s := newCA(t), store{dir: t.TempDir()}
 		key, err := s.key()
 		if err != nil {
 			t.Fatal(err)
@@ -98,7 +98,7 @@ func TestRenew(t *testing.T) {
 
 // TestRenewRefusesForeign: what is not a certificate of this key changes nothing.
 func TestRenewRefusesForeign(t *testing.T) {
-	ca, s := newCA(t), store{t.TempDir()}
+	ca, s := newCA(t), store{dir: t.TempDir()}
 	key, err := s.key()
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/bootv1/bootv1connect"
@@ -29,10 +30,12 @@ type reporter struct {
 	events   []event
 	phase    enroll.Phase
 	waiting  string
-	trouble  string            // with the config; told instead of waiting
-	config   []byte            // SHA-256 of the config that PID 1 runs
-	etcd     *bootv1.EtcdState // nil: no member here
-	changed  chan struct{}     // holds one token when there is something to tell
+	trouble  string             // with the config; told instead of waiting
+	config   []byte             // SHA-256 of the config that PID 1 runs
+	etcd     *bootv1.EtcdState  // nil: no member here
+	disk     *bootv1.SystemDisk // nil: it runs from RAM, for good
+	wiped    bool
+	changed  chan struct{} // holds one token when there is something to tell
 }
 
 func newReporter(client bootv1connect.MachineServiceClient, s store, c *console, clock clock) *reporter {
@@ -103,6 +106,23 @@ func (r *reporter) etcdState(state *bootv1.EtcdState) {
 	r.etcd = state
 }
 
+// systemDisk says where the machine lives.
+func (r *reporter) systemDisk(disk *bootv1.SystemDisk) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !proto.Equal(r.disk, disk) {
+		r.disk = disk
+		r.poke()
+	}
+}
+
+// wipe says that the machine is about to wipe its disk.
+func (r *reporter) wipe() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wiped, r.disk = true, nil
+}
+
 func (r *reporter) poke() {
 	select {
 	case r.changed <- struct{}{}:
@@ -161,7 +181,7 @@ func (r *reporter) send(ctx context.Context) error {
 func (r *reporter) request() (*bootv1.ReportRequest, int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	request := &bootv1.ReportRequest{Phase: string(r.phase), WaitingFor: r.waiting, Applied: r.config, Etcd: r.etcd}
+	request := &bootv1.ReportRequest{Phase: string(r.phase), WaitingFor: r.waiting, Applied: r.config, Etcd: r.etcd, SystemDisk: r.disk, Wiped: r.wiped}
 	if r.trouble != "" {
 		request.WaitingFor = r.trouble
 		if r.phase != enroll.Ready {

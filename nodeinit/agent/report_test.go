@@ -47,7 +47,7 @@ func TestReporterCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &reports{}
 		server.down.Store(true)
-		r, stop := startReporter(t, server, store{t.TempDir()})
+		r, stop := startReporter(t, server, store{dir: t.TempDir()})
 		defer stop()
 		r.event(event{name: "kernel"})
 		r.state(enroll.Joining, "unit etcd to be ready")
@@ -78,7 +78,7 @@ func TestReporterCatchesUp(t *testing.T) {
 // TestReporterRemembers: what was told is not told again by the next agent.
 func TestReporterRemembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server, dir := &reports{}, store{t.TempDir()}
+		server, dir := &reports{}, store{dir: t.TempDir()}
 		r, stop := startReporter(t, server, dir)
 		r.event(event{name: "kernel"})
 		synctest.Wait()

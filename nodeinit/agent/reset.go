@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -22,12 +21,13 @@ type step struct {
 	name     string
 	deadline time.Duration
 	optional bool // its failure stops nothing
+	skip     bool // it is not needed this time
 	do       func(context.Context) error
 }
 
 // resetter takes the node out of its cluster and has the machine start anew. A
-// machine that runs from RAM keeps nothing over that: it comes back with a new
-// key, free.
+// machine that runs from RAM keeps nothing over that, and what an installed one
+// keeps is wiped by PID 1 once nothing uses it: both come back with a new key, free.
 type resetter struct {
 	config  func() (*machine.Config, error) // nil: none yet
 	etcd    nodev1connect.EtcdServiceClient
@@ -36,85 +36,30 @@ type resetter struct {
 	console *console
 	retire  func(context.Context, *machine.Config) error // has the Node deleted
 
-	mu    sync.Mutex
-	under *resetRun // nil: none is under way
+	installed bool // it lives on a disk, which is wiped
+	under     operation[*nodev1.ResetStep]
 }
 
-// resetRun is one reset, for those who watch it.
-type resetRun struct {
-	steps   []*nodev1.ResetStep
-	err     error
-	ended   bool
-	changed chan struct{} // closed at each change
+// resetOrder is what a reset was asked for with.
+type resetOrder struct {
+	force bool   // go on though a step fails
+	wipe  string // how; empty: metadata
 }
 
 // run resets the machine, or watches if that is under way already, and tells
 // of each step. A forced one begins anew after another has failed.
-func (r *resetter) run(ctx context.Context, force bool, tell func(*nodev1.ResetStep)) error {
-	for {
-		run, mine := r.begin()
-		if mine {
-			err := r.do(ctx, force, func(s *nodev1.ResetStep) {
-				r.change(run, func() { run.steps = append(run.steps, s) })
-				tell(s)
-			})
-			r.change(run, func() { run.err, run.ended, r.under = err, true, nil })
-			return err
-		}
-		if err := r.watch(ctx, run, tell); err == nil || !force {
-			return err
-		}
-	}
-}
-
-// begin returns the reset that is under way, or a new one that is the caller's.
-func (r *resetter) begin() (run *resetRun, mine bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.under != nil {
-		return r.under, false
-	}
-	r.under = &resetRun{changed: make(chan struct{})}
-	return r.under, true
-}
-
-func (r *resetter) change(run *resetRun, change func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	change()
-	close(run.changed)
-	run.changed = make(chan struct{})
-}
-
-// watch tells of each step of a reset that somebody else began, until its end.
-func (r *resetter) watch(ctx context.Context, run *resetRun, tell func(*nodev1.ResetStep)) error {
-	for told := 0; ; {
-		r.mu.Lock()
-		steps, ended, err, changed := run.steps[told:], run.ended, run.err, run.changed
-		r.mu.Unlock()
-		for _, s := range steps {
-			tell(s)
-			told++
-		}
-		if ended {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		}
-	}
+func (r *resetter) run(ctx context.Context, order resetOrder, tell func(*nodev1.ResetStep)) error {
+	return r.under.run(ctx, order.force, func(tell func(*nodev1.ResetStep)) error { return r.do(ctx, order, tell) }, tell)
 }
 
 // do does the steps. The first that fails ends it, unless forced: what comes
 // later does harm without it.
-func (r *resetter) do(ctx context.Context, force bool, tell func(*nodev1.ResetStep)) error {
+func (r *resetter) do(ctx context.Context, order resetOrder, tell func(*nodev1.ResetStep)) error {
 	config, err := r.config()
 	if err != nil {
 		return err
 	}
-	for _, s := range r.steps(config, force) {
+	for _, s := range r.steps(config, order) {
 		err := s.run(ctx)
 		told := &nodev1.ResetStep{Name: s.name}
 		if err != nil {
@@ -124,7 +69,7 @@ func (r *resetter) do(ctx context.Context, force bool, tell func(*nodev1.ResetSt
 			r.console.say("reset: %s: done", s.name)
 		}
 		tell(told)
-		if err != nil && !force && !s.optional {
+		if err != nil && !order.force && !s.optional {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
@@ -139,10 +84,10 @@ func (s step) run(ctx context.Context) error {
 
 // steps are what a reset comes to on this machine: etcd first, since it may
 // refuse, and nothing is lost then.
-func (r *resetter) steps(config *machine.Config, force bool) (list []step) {
+func (r *resetter) steps(config *machine.Config, order resetOrder) (list []step) {
 	if config != nil && config.IsMember() {
 		list = append(list, step{name: "leave etcd", deadline: 2 * time.Minute, do: func(ctx context.Context) error {
-			_, err := r.etcd.Leave(ctx, connect.NewRequest(&nodev1.EtcdLeaveRequest{Force: force}))
+			_, err := r.etcd.Leave(ctx, connect.NewRequest(&nodev1.EtcdLeaveRequest{Force: order.force}))
 			return noMember(err)
 		}})
 	}
@@ -154,14 +99,25 @@ func (r *resetter) steps(config *machine.Config, force bool) (list []step) {
 	return append(list,
 		step{name: "tell the boot service", deadline: 15 * time.Second, optional: true, do: func(ctx context.Context) error {
 			r.reports.event(event{name: "resetting", at: r.reports.sinceBoot()})
+			if r.installed {
+				r.reports.wipe()
+			}
 			return r.reports.send(ctx)
 		}},
 		step{name: "stop all units and restart", deadline: 15 * time.Second, do: func(ctx context.Context) error {
-			_, err := r.pid1.Reboot(ctx, connect.NewRequest(&nodev1.RebootRequest{}))
+			request := &nodev1.RebootRequest{}
+			if r.installed {
+				request.Wipe = firstOf(order.wipe, wipeMetadata)
+			}
+			_, err := r.pid1.Reboot(ctx, connect.NewRequest(request))
 			return err
 		}},
 	)
 }
+
+// wipeMetadata has all that tells a disk's content from noise wiped, as a reset
+// does if nothing else is asked for.
+const wipeMetadata = "metadata"
 
 // othersRemain says whether the machine has a Node and somebody stays who could
 // delete it.
@@ -180,7 +136,7 @@ func othersRemain(config *machine.Config) bool {
 // a person has said so.
 func (r *resetter) released(ctx context.Context, force bool) error {
 	r.console.say("the cluster let this machine go: it resets itself")
-	if err := r.run(ctx, force, func(*nodev1.ResetStep) {}); err != nil {
+	if err := r.run(ctx, resetOrder{force: force}, func(*nodev1.ResetStep) {}); err != nil {
 		r.reports.problem("its reset: " + err.Error())
 		return fmt.Errorf("reset: %w", err)
 	}
@@ -190,7 +146,7 @@ func (r *resetter) released(ctx context.Context, force bool) error {
 
 // Reset resets the node and streams the steps. It goes on when the caller hangs up.
 func (f forward) Reset(ctx context.Context, request *connect.Request[nodev1.ResetRequest], out *connect.ServerStream[nodev1.ResetStep]) error {
-	err := f.reset.run(context.WithoutCancel(ctx), request.Msg.Force, func(s *nodev1.ResetStep) { _ = out.Send(s) })
+	err := f.reset.run(context.WithoutCancel(ctx), resetOrder{request.Msg.Force, request.Msg.Wipe}, func(s *nodev1.ResetStep) { _ = out.Send(s) })
 	if err != nil {
 		return connect.NewError(connect.CodeFailedPrecondition, err)
 	}

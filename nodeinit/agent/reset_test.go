@@ -41,7 +41,7 @@ func TestResetSteps(t *testing.T) {
 		"etcd":                   {member(machine.EtcdOnly, 1), []string{"leave etcd"}},
 	} {
 		var got []string
-		for _, s := range (&resetter{}).steps(test.config, false) {
+		for _, s := range (&resetter{}).steps(test.config, resetOrder{}) {
 			got = append(got, s.name)
 		}
 		if diff := cmp.Diff(append(test.want, end...), got); diff != "" {
@@ -95,7 +95,7 @@ func TestResetWatched(t *testing.T) {
 		r := &resetter{
 			config:  func() (*machine.Config, error) { return &machine.Config{Hostname: "a", Role: machine.Worker}, nil },
 			retire:  func(context.Context, *machine.Config) error { return <-refuse },
-			console: quiet(&screen{}), reports: newReporter(&reports{}, store{t.TempDir()}, quiet(&screen{}), clock{sinceBoot: func() time.Duration { return 0 }}),
+			console: quiet(&screen{}), reports: newReporter(&reports{}, store{dir: t.TempDir()}, quiet(&screen{}), clock{sinceBoot: func() time.Duration { return 0 }}),
 			pid1: rebooter{},
 		}
 		type result struct {
@@ -106,7 +106,7 @@ func TestResetWatched(t *testing.T) {
 			done := make(chan result, 1)
 			go func() {
 				var got result
-				got.err = r.run(t.Context(), force, func(*nodev1.ResetStep) { got.steps++ })
+				got.err = r.run(t.Context(), resetOrder{force: force}, func(*nodev1.ResetStep) { got.steps++ })
 				done <- got
 			}()
 			synctest.Wait()

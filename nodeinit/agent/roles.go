@@ -35,6 +35,8 @@ func rolesFor(procedure string) []string {
 		return []string{backup, operator, admin}
 	case nodev1connect.NodeServiceRebootProcedure,
 		nodev1connect.NodeServiceResetProcedure,
+		nodev1connect.NodeServiceUpgradeProcedure,
+		nodev1connect.NodeServiceRollbackProcedure,
 		nodev1connect.EtcdServiceRemoveProcedure,
 		nodev1connect.EtcdServicePromoteProcedure,
 		nodev1connect.EtcdServiceDefragProcedure,

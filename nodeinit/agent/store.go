@@ -13,11 +13,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"slipway/nodeinit/netconf"
 )
 
 // store is what the agent remembers across its restarts: a directory of files,
-// each replaced as a whole.
-type store struct{ dir string }
+// each replaced as a whole. That of an installed machine outlives the machine's
+// restarts too.
+type store struct {
+	dir string
+	// boot is a directory for what is of this boot only; empty: dir is.
+	boot string
+}
 
 // The files of a store.
 const (
@@ -25,7 +32,9 @@ const (
 	certFile   = "machine.crt" // PEM, its certificate
 	caFile     = "ca.crt"      // PEM, the boot service's CA
 	configFile = "config.yaml" // the MachineConfig, as delivered
-	eventsFile = "events.json" // the names of the events that were reported
+	argsFile   = "args"        // the boot service's kernel arguments, which a disk's loader does not know
+	leaseFile  = "lease.json"  // the last DHCP lease
+	eventsFile = "events.json" // the names of the events that were reported, of this boot
 )
 
 // load returns a file's content, nil when there is none.
@@ -66,8 +75,11 @@ func (s store) write(name string, data []byte) error {
 
 // forget drops all that belongs to the machine's key.
 func (s store) forget() error {
-	for _, name := range []string{configFile, certFile, caFile, keyFile, eventsFile} {
-		if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, path := range []string{
+		filepath.Join(s.dir, configFile), filepath.Join(s.dir, certFile), filepath.Join(s.dir, caFile),
+		filepath.Join(s.dir, keyFile), filepath.Join(s.ofBoot().dir, eventsFile),
+	} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("forget state: %w", err)
 		}
 	}
@@ -135,10 +147,34 @@ func (s store) replaceCertificate(cert []byte) error {
 	return s.save(certFile, cert)
 }
 
+// lease is the last one that was saved, nil if there is none that can be read.
+func (s store) lease() *netconf.Lease {
+	data, err := s.load(leaseFile)
+	if err != nil || data == nil {
+		return nil
+	}
+	var l netconf.Lease
+	if json.Unmarshal(data, &l) != nil {
+		return nil
+	}
+	return &l
+}
+
+func (s store) saveLease(l netconf.Lease) error {
+	data, err := json.Marshal(l)
+	if err != nil {
+		return fmt.Errorf("save state %s: %w", leaseFile, err)
+	}
+	return s.save(leaseFile, data)
+}
+
+// ofBoot is the store of what is of this boot only.
+func (s store) ofBoot() store { return store{dir: firstOf(s.boot, s.dir)} }
+
 // reported loads the names of the events that the boot service has.
 func (s store) reported() map[string]bool {
 	names := map[string]bool{}
-	if data, err := s.load(eventsFile); err == nil {
+	if data, err := s.ofBoot().load(eventsFile); err == nil {
 		_ = json.Unmarshal(data, &names) // unreadable: they are reported once more
 	}
 	return names
@@ -149,5 +185,5 @@ func (s store) saveReported(names map[string]bool) error {
 	if err != nil {
 		return fmt.Errorf("save state %s: %w", eventsFile, err)
 	}
-	return s.save(eventsFile, data)
+	return s.ofBoot().save(eventsFile, data)
 }

@@ -27,10 +27,11 @@ import (
 // node is a PID 1 without a machine: real units, rings and socket.
 type node struct {
 	*Server
-	dir   string
-	nodes nodev1connect.NodeServiceClient
-	init  nodev1connect.InitServiceClient
-	off   chan bool // what Shutdown was called with
+	dir     string
+	nodes   nodev1connect.NodeServiceClient
+	init    nodev1connect.InitServiceClient
+	off     chan bool // what Shutdown was called with
+	refusal error     // of Shutdown
 }
 
 func start(t *testing.T) *node {
@@ -44,7 +45,7 @@ func start(t *testing.T) *node {
 		Plan:     n.plan,
 		Base:     []supervise.Unit{{Name: Prerequisite, Service: &service{idle}}},
 		Runner:   proc.Runner{Log: rings.Writer},
-		Shutdown: func(off bool) { n.off <- off },
+		Shutdown: func(r *nodev1.RebootRequest) error { n.off <- r.PowerOff; return n.refusal },
 		System:   System{Proc: n.dir, Cgroups: n.dir + "/cgroup", Kmsg: n.dir + "/kmsg"},
 	}
 	if err := n.Units.Apply(t.Context(), n.Base); err != nil {

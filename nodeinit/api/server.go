@@ -42,8 +42,9 @@ type Server struct {
 	Base []supervise.Unit
 	// Runner adopts the planned units.
 	Runner proc.Runner
-	// Shutdown begins a shutdown; it does not wait for its end.
-	Shutdown func(powerOff bool)
+	// Shutdown begins a shutdown as it is asked for; it does not wait for its
+	// end. An error says that it did not begin.
+	Shutdown func(*nodev1.RebootRequest) error
 
 	System System // where the kernel tells of itself
 
@@ -94,6 +95,8 @@ func Listen(path string) (net.Listener, error) {
 
 // Reboot begins a shutdown and answers.
 func (s *Server) Reboot(_ context.Context, request *connect.Request[nodev1.RebootRequest]) (*connect.Response[nodev1.RebootResponse], error) {
-	s.Shutdown(request.Msg.PowerOff)
+	if err := s.Shutdown(request.Msg); err != nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+	}
 	return connect.NewResponse(&nodev1.RebootResponse{}), nil
 }

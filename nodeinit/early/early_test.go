@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,10 +121,20 @@ func TestLoadOrdered(t *testing.T) {
 // TestTables keeps the order that mounts need: nothing is made in a folder
 // before the file system that will be there.
 func TestTables(t *testing.T) {
+	for name, booted := range map[string]Booted{"from RAM": {}, "from a slot": {"a", "vda"}} {
+		t.Run(name, func(t *testing.T) { checkOrder(t, slices.Concat(kernelMounts, nodeMounts, varMounts(booted))) })
+	}
+}
+
+func checkOrder(t *testing.T, actions []action) {
+	t.Helper()
 	var mounted []string
-	for _, a := range append(append([]action{}, kernelMounts...), nodeMounts...) {
+	for _, a := range actions {
 		if o, ok := a.(optional); ok {
 			a = o.action
+		}
+		if v, ok := a.(volume); ok {
+			a = mount{target: v.target}
 		}
 		path := ""
 		switch a := a.(type) {

@@ -17,17 +17,33 @@ import (
 
 // Prepare makes the root ready for units: mounts, /etc, settings, limits,
 // control groups, the machine's identity. It tries all and joins the errors;
-// none of them must keep PID 1 from going on.
-func Prepare(log *slog.Logger) error {
+// none of them must keep PID 1 from going on. It says what the machine booted from.
+// The disk is completed, if it booted from one, before its file systems are
+// mounted: one that was written from an image has none yet.
+func Prepare(log *slog.Logger, complete func(disk string) error) (Booted, error) {
 	unix.Umask(0o022)
-	return errors.Join(
+	root, err := rootNumber()
+	booted := bootedFrom("/sys", root)
+	return booted, errors.Join(
+		err,
 		apply(log, nodeMounts),
+		booted.completed(complete),
+		apply(log, varMounts(booted)),
+		booted.tell(),
 		apply(log, settings),
 		setLimits(),
 		delegateCgroups(log, cgroups),
 		writeMachineID("/sys/class/dmi/id/product_uuid", "/etc/machine-id"),
 		SetHostname("slipway"),
 	)
+}
+
+// varMounts are what the node writes to: memory, or its disk.
+func varMounts(booted Booted) []action {
+	if booted.Slot == "" {
+		return slices.Concat(memoryVar, varFolders)
+	}
+	return slices.Concat(diskVar(booted.Disk), varFolders)
 }
 
 // BridgeSettings is to be called once br_netfilter is loaded.

@@ -11,13 +11,16 @@ import (
 
 	"github.com/u-root/u-root/pkg/mount/loop"
 	"golang.org/x/sys/unix"
+
+	"slipway/configs/disklayout"
 )
 
-// EnterRoot goes from the initramfs to the root image inside it, and runs this
-// program again there, as PID 1. It returns only with an error.
+// EnterRoot goes from the initramfs to the root image, inside it or in a slot on
+// a disk, and runs this program again there, as PID 1. It returns only with an
+// error.
 //
-// The initramfs stays where it is, unseen, because the root image is in it; its
-// modules are removed.
+// The initramfs stays where it is, unseen, because this program is in it, and
+// maybe the root image; its modules are removed.
 func EnterRoot(log *slog.Logger) error {
 	if err := loadOrdered("/modules"); err != nil {
 		return err
@@ -25,7 +28,7 @@ func EnterRoot(log *slog.Logger) error {
 	if err := os.RemoveAll("/modules"); err != nil {
 		return fmt.Errorf("free the initramfs: %w", err)
 	}
-	if err := mountImage(rootImage, newRoot); err != nil {
+	if err := withDrivers(log, func() error { return mountRoot(log) }); err != nil {
 		return err
 	}
 	if err := apply(log, toNewRoot); err != nil {
@@ -45,6 +48,57 @@ func EnterRoot(log *slog.Logger) error {
 		return fmt.Errorf("enter the root: %w", err)
 	}
 	return fmt.Errorf("run %s: %w", Self, unix.Exec(Self, []string{Self}, os.Environ()))
+}
+
+// mountRoot mounts the root image that the kernel's command line names.
+func mountRoot(log *slog.Logger) error {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return fmt.Errorf("read the kernel command line: %w", err)
+	}
+	want, err := wantedRoot(string(cmdline))
+	if err != nil {
+		return err
+	}
+	if want == nil {
+		return mountImage(rootImage, newRoot)
+	}
+	if want.slot == "" {
+		want.slot = loaderSlot()
+	}
+	return mountSlot(log, want)
+}
+
+// mountSlot mounts the slot that holds the image, checked block by block.
+func mountSlot(log *slog.Logger, want *rootWanted) error {
+	slot, salt, err := awaitSlot(log, "/sys", want)
+	if err != nil {
+		return err
+	}
+	device, err := openVerity(slot, want, salt)
+	if err != nil {
+		return fmt.Errorf("check %s on %s by its root hash: %w", slot.label, slot.name, err)
+	}
+	if err := os.MkdirAll(newRoot, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(device, newRoot, "squashfs", unix.MS_RDONLY|unix.MS_NODEV, ""); err != nil {
+		return fmt.Errorf("mount the root image of %s on %s: %w", slot.label, slot.name, err)
+	}
+	return nil
+}
+
+// loaderSlot is what a UEFI loader says that it started. Without an answer it
+// does not matter: both slots hold the image then, or one.
+func loaderSlot() disklayout.Slot {
+	const dir = "/run/efivars"
+	variables := mount{"efivarfs", dir, hardened | unix.MS_NOEXEC | unix.MS_RDONLY, ""}
+	if variables.do() != nil {
+		return ""
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	text, _ := os.ReadFile(filepath.Join(dir, loaderEntry))
+	return entrySlot(text)
 }
 
 // Console mounts what the kernel offers and makes /dev/console the standard

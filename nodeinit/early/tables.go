@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"slipway/configs/disklayout"
 )
 
 const (
@@ -36,15 +38,13 @@ var toNewRoot = []action{
 	move{"/sys", newRoot + "/sys"},
 }
 
-// nodeMounts are the rest. All that can be written is memory: without a disk,
-// /var (containers, images, etcd) may take 60 % of it and no more than is used
-// counts. Mounts are shared, which kubelet needs for volumes that pods mount.
+// nodeMounts are the rest, up to /var. Mounts are shared, which kubelet needs
+// for volumes that pods mount.
 var nodeMounts = []action{
 	remount{"/", unix.MS_REC | unix.MS_SHARED},
 	mount{"tmpfs", "/run", hardened, "mode=0755,size=20%"},
 	mount{"tmpfs", "/tmp", hardened, "mode=1777,size=20%"},
 	mount{"tmpfs", "/etc", hardened | unix.MS_NOEXEC, "mode=0755,size=16m"},
-	mount{"tmpfs", "/var", unix.MS_NOSUID, "mode=0755,size=60%"},
 	mount{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,gid=5,ptmxmode=0666"},
 	mount{"tmpfs", "/dev/shm", hardened, "mode=1777,size=10%"},
 	optional{mount{"mqueue", "/dev/mqueue", hardened | unix.MS_NOEXEC, ""}},
@@ -56,18 +56,38 @@ var nodeMounts = []action{
 	link{"/etc/mtab", "../proc/self/mounts"},
 	dir{"/run/lock", 0o777 | os.ModeSticky},
 	dir{"/run/slipway", 0o755},
-	dir{"/var/log/slipway", 0o755},
-	dir{"/var/lib", 0o755},
-	// etcd reserves 128 MB for its log ahead of use, which a tmpfs would take
-	// from memory at once. A ramfs cannot reserve; etcd's quota bounds it.
-	mount{"ramfs", "/var/lib/etcd", hardened | unix.MS_NOEXEC, "mode=0700"},
-	dir{"/var/tmp", 0o777 | os.ModeSticky},
-	link{"/var/run", "../run"},
-	link{"/var/lock", "../run/lock"},
 	link{"/dev/fd", "/proc/self/fd"},
 	link{"/dev/stdin", "/proc/self/fd/0"},
 	link{"/dev/stdout", "/proc/self/fd/1"},
 	link{"/dev/stderr", "/proc/self/fd/2"},
+}
+
+// memoryVar is /var (containers, images, etcd) of a machine that runs from RAM.
+// It may take 60 % of memory, and no more than is used counts.
+var memoryVar = []action{
+	mount{"tmpfs", "/var", unix.MS_NOSUID, "mode=0755,size=60%"},
+	// etcd reserves 128 MB for its log ahead of use, which a tmpfs would take
+	// from memory at once. A ramfs cannot reserve; etcd's quota bounds it.
+	mount{"ramfs", "/var/lib/etcd", hardened | unix.MS_NOEXEC, "mode=0700"},
+}
+
+// diskVar is what an installed machine keeps, on the disk that it booted from:
+// who it is at /state, and /var.
+func diskVar(disk string) []action {
+	return []action{
+		volume{disk, disklayout.StateLabel, "/state", hardened | unix.MS_NOEXEC},
+		volume{disk, disklayout.DataLabel, "/var", unix.MS_NOSUID},
+		dir{"/var/lib/etcd", 0o700},
+	}
+}
+
+// varFolders are in /var, whatever it is on.
+var varFolders = []action{
+	dir{"/var/log/slipway", 0o755},
+	dir{"/var/lib", 0o755},
+	dir{"/var/tmp", 0o777 | os.ModeSticky},
+	link{"/var/run", "../run"},
+	link{"/var/lock", "../run/lock"},
 }
 
 // settings are the kernel's. Those that kubelet insists on, should somebody

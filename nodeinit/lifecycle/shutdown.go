@@ -3,13 +3,12 @@ package lifecycle
 import (
 	"context"
 	"log/slog"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Deadline is how long a shutdown may take in all.
+// Deadline is how long a shutdown may take in all, but for the wiping of a disk.
 const Deadline = 75 * time.Second
 
 // Units is what a shutdown needs of the supervisor.
@@ -20,18 +19,26 @@ type Units interface {
 	Stop(ctx context.Context) error
 }
 
+// End is how a machine ends.
+type End struct {
+	PowerOff bool
+	Kexec    bool  // by the kernel that was loaded, not by the firmware; else as ever
+	Wipe     *Step // of the disk, once nothing uses it
+}
+
 // Node is what is shut down.
 type Node struct {
 	Log       *slog.Logger
 	Units     Units
 	CloseLogs func()
+	Watchdog  *Watchdog
 }
 
 // steps is a shutdown. Pods stop while the node still works for them (network,
 // DNS, API), but after kubelet, which would start them again.
-func (n Node) steps() []Step {
-	return []Step{
-		{"arm the watchdog", time.Second, func(context.Context) error { return armWatchdog("/dev/watchdog", Deadline) }},
+func (n Node) steps(how End) []Step {
+	list := []Step{
+		{"arm the watchdog", time.Second, func(context.Context) error { return n.Watchdog.guard(how.deadline()) }},
 		{"stop kubelet", 10 * time.Second, func(ctx context.Context) error { return n.Units.Retire(ctx, "kubelet") }},
 		{"stop pods", 15 * time.Second, func(ctx context.Context) error { return emptyCgroup(ctx, "/sys/fs/cgroup/kubepods") }},
 		{"stop units", 25 * time.Second, func(ctx context.Context) error { return n.Units.Stop(ctx) }},
@@ -40,48 +47,48 @@ func (n Node) steps() []Step {
 		{"unmount", 5 * time.Second, unmountAll},
 		{"sync", 10 * time.Second, func(context.Context) error { unix.Sync(); return nil }},
 	}
+	if how.Wipe != nil {
+		list = append(list, *how.Wipe)
+	}
+	return list
+}
+
+// deadline is how long this end may take.
+func (e End) deadline() time.Duration {
+	if e.Wipe == nil {
+		return Deadline
+	}
+	return Deadline + e.Wipe.Deadline + patience
 }
 
 // Shutdown ends the node and the machine. It does not return.
-func (n Node) Shutdown(powerOff bool) {
-	n.Log.Info("shutting down", "powerOff", powerOff, "deadline", Deadline)
-	time.AfterFunc(Deadline, func() {
+func (n Node) Shutdown(how End) {
+	n.Log.Info("shutting down", "powerOff", how.PowerOff, "kexec", how.Kexec, "deadline", how.deadline())
+	time.AfterFunc(how.deadline(), func() {
 		n.Log.Warn("the shutdown is past its deadline")
-		end(powerOff)
+		end(how)
 	})
-	run(n.Log, n.steps())
-	n.Log.Info("the end", "powerOff", powerOff)
-	end(powerOff)
+	run(n.Log, n.steps(how))
+	n.Log.Info("the end", "powerOff", how.PowerOff, "kexec", how.Kexec)
+	end(how)
 }
 
 // end is the last call. It may be made twice.
-func end(powerOff bool) {
-	how := unix.LINUX_REBOOT_CMD_RESTART
-	if powerOff {
-		how = unix.LINUX_REBOOT_CMD_POWER_OFF
+func end(how End) {
+	if how.PowerOff {
+		unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	}
-	unix.Reboot(how)
+	if how.Kexec {
+		unix.Reboot(unix.LINUX_REBOOT_CMD_KEXEC) // returns if there is no kernel loaded
+	}
+	unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	select {}
 }
 
 // Restart restarts the machine at once, after a last try to save what is not
 // on disk. It is for a PID 1 that cannot go on; it does not return.
 func Restart() {
-	time.AfterFunc(5*time.Second, func() { end(false) })
+	time.AfterFunc(5*time.Second, func() { end(End{}) })
 	unix.Sync()
-	end(false)
-}
-
-// armWatchdog lets the hardware restart the machine some time after the
-// shutdown should have. A machine without a watchdog is fine. The file stays
-// open: closing it could disarm (kernel: watchdog/watchdog-api).
-func armWatchdog(path string, after time.Duration) error {
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if os.IsNotExist(err) {
-		return nil
-	}
-	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return unix.IoctlSetPointerInt(fd, unix.WDIOC_SETTIMEOUT, int((after + 15*time.Second).Seconds()))
+	end(End{})
 }

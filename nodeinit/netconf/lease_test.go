@@ -133,3 +133,24 @@ func TestHosts(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestLastLease(t *testing.T) {
+	last := &Lease{Link: "eth1", Address: netip.MustParsePrefix("192.0.2.7/24"), Duration: time.Hour}
+	asked := []link{{name: "eth0"}, {name: "eth1"}}
+	for _, tt := range []struct {
+		last   *Lease
+		asked  []link
+		waited time.Duration
+		want   bool
+	}{
+		{nil, asked, time.Hour, false},
+		{last, asked, time.Second, false},
+		{last, asked[:1], time.Hour, false},
+		{last, asked, time.Minute, true},
+	} {
+		got, ok := (&Network{Config{Last: tt.last}}).lastAgain(tt.asked, tt.waited)
+		if ok != tt.want || ok && (got.Address != last.Address || got.Duration != 0) {
+			t.Errorf("%v after %s: %v, %t", tt.asked, tt.waited, got, ok)
+		}
+	}
+}

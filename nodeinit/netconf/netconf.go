@@ -24,6 +24,9 @@ type Config struct {
 	Boot net.HardwareAddr
 	// Root is the directory whose etc/resolv.conf is written: "/".
 	Root string
+	// Last is the lease of the boot before; nil: none is known. It is used when
+	// no server answers: an installed node comes up without its boot service.
+	Last *Lease
 	// Sys is where sysfs is mounted: "/sys".
 	Sys string
 	Log *slog.Logger
@@ -100,10 +103,32 @@ func (n *Network) acquire(ctx context.Context) (Lease, error) {
 			n.Changed(lease)
 			return lease, nil
 		}
+		if lease, ok := n.lastAgain(pick.ask, time.Since(start)); ok && ctx.Err() == nil {
+			n.Log.Warn("no DHCP server answers; the address of the boot before is used", "link", lease.Link, "address", lease.Address.String())
+			return lease, n.enforce(lease)
+		}
 		if err := pause(ctx, changes, time.Second); err != nil {
 			return Lease{}, fmt.Errorf("wait for %s: %w", pick.waiting, err)
 		}
 	}
+}
+
+// lastPatience is how long servers are asked before the lease of the boot
+// before is used. A rack that was without power boots all at once.
+const lastPatience = 30 * time.Second
+
+// lastAgain is the lease of the boot before, if it is one of a link that was
+// asked on in vain. It counts as run out: a server is asked every minute.
+func (n *Network) lastAgain(asked []link, waited time.Duration) (Lease, bool) {
+	if n.Last == nil || waited < lastPatience {
+		return Lease{}, false
+	}
+	for _, l := range asked {
+		if l.name == n.Last.Link {
+			return ended(*n.Last), true
+		}
+	}
+	return Lease{}, false
 }
 
 // pause waits for a change of the interfaces, at most d.

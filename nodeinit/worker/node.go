@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +34,7 @@ func nodeObject(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		Access:     NodeAccess(cfg),
 		Registered: Registered,
 		CNIDir:     cniDir,
+		BootFile:   "/proc/sys/kernel/random/boot_id",
 	}}
 }
 
@@ -51,6 +54,7 @@ type follower struct {
 	Access     apiclient.Access
 	Registered string // file to write
 	CNIDir     string
+	BootFile   string // with the ID of this boot (random(4)); no such file: any boot's kubelet will do
 
 	client  *apiclient.Client // nil: to be opened with the certificate of the day
 	waiting atomic.Value      // string
@@ -59,7 +63,7 @@ type follower struct {
 // Equal reports whether other does the same.
 func (f *follower) Equal(other supervise.Service) bool {
 	o, ok := other.(*follower)
-	return ok && f.Hostname == o.Hostname && f.Access == o.Access && f.Registered == o.Registered && f.CNIDir == o.CNIDir
+	return ok && f.Hostname == o.Hostname && f.Access == o.Access && f.Registered == o.Registered && f.CNIDir == o.CNIDir && f.BootFile == o.BootFile
 }
 
 // WaitingFor is what keeps the Node from being Ready.
@@ -111,7 +115,8 @@ func (f *follower) look(ctx context.Context) (missing string, err error) {
 	if err := f.configure(n); err != nil {
 		return "", fmt.Errorf("%w: %w", errHost, err)
 	}
-	return n.missing(), nil
+	boot, _ := os.ReadFile(f.BootFile)
+	return n.missing(strings.TrimSpace(string(boot))), nil
 }
 
 func (f *follower) get(ctx context.Context) (n node, err error) {
@@ -153,13 +158,20 @@ type node struct {
 	} `json:"spec"`
 	Status struct {
 		Conditions []struct{ Type, Status, Message string } `json:"conditions"`
+		NodeInfo   struct {
+			BootID string `json:"bootID"`
+		} `json:"nodeInfo"`
 	} `json:"status"`
 }
 
-// missing says what keeps the Node from being Ready.
-func (n node) missing() string {
+// missing says what keeps the Node from being Ready. What a kubelet said before
+// the machine restarted does not count; an empty boot ID is not compared.
+func (n node) missing(boot string) string {
 	if !n.Spec.PodCIDR.IsValid() {
 		return "a pod subnet from the controller manager"
+	}
+	if told := n.Status.NodeInfo.BootID; boot != "" && told != "" && told != boot {
+		return "the kubelet to report after the restart"
 	}
 	for _, c := range n.Status.Conditions {
 		if c.Type == "Ready" && c.Status == "True" {

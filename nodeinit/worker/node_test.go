@@ -113,15 +113,17 @@ func TestMissing(t *testing.T) {
 	tests := map[string]string{
 		`{}`:                                   "a pod subnet from the controller manager",
 		`{"spec":{"podCIDR":"10.244.0.0/24"}}`: "the Node to be Ready",
-		`{"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"Ready","status":"False","message":"no network"}]}}`: "the Node to be Ready: no network",
-		`{"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"Ready","status":"True","message":"fine"}]}}`:        "",
+		`{"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"Ready","status":"False","message":"no network"}]}}`:        "the Node to be Ready: no network",
+		`{"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"Ready","status":"True","message":"fine"}]}}`:               "",
+		`{"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"Ready","status":"True"}],"nodeInfo":{"bootID":"this"}}}`:   "",
+		`{"spec":{"podCIDR":"10.244.0.0/24"},"status":{"conditions":[{"type":"Ready","status":"True"}],"nodeInfo":{"bootID":"before"}}}`: "the kubelet to report after the restart",
 	}
 	for text, want := range tests {
 		var n node
 		if err := json.Unmarshal([]byte(text), &n); err != nil {
 			t.Fatal(err)
 		}
-		if got := n.missing(); got != want {
+		if got := n.missing("this"); got != want {
 			t.Errorf("missing of %s = %q, want %q", text, got, want)
 		}
 	}

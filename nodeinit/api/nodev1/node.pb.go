@@ -72,6 +72,7 @@ type StatusResponse struct {
 	MemoryTotal     uint64                 `protobuf:"varint,7,opt,name=memory_total,json=memoryTotal,proto3" json:"memory_total,omitempty"`             // bytes
 	MemoryAvailable uint64                 `protobuf:"varint,8,opt,name=memory_available,json=memoryAvailable,proto3" json:"memory_available,omitempty"` // bytes
 	Units           []*Unit                `protobuf:"bytes,9,rep,name=units,proto3" json:"units,omitempty"`
+	SystemDisk      *SystemDisk            `protobuf:"bytes,10,opt,name=system_disk,json=systemDisk,proto3" json:"system_disk,omitempty"` // unset: it runs from RAM
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -169,6 +170,182 @@ func (x *StatusResponse) GetUnits() []*Unit {
 	return nil
 }
 
+func (x *StatusResponse) GetSystemDisk() *SystemDisk {
+	if x != nil {
+		return x.SystemDisk
+	}
+	return nil
+}
+
+// SystemDisk is the disk of an installed machine, with its two slots.
+type SystemDisk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`     // /dev/nvme0n1
+	Booted        string                 `protobuf:"bytes,2,opt,name=booted,proto3" json:"booted,omitempty"` // the slot it runs from: a or b
+	Good          string                 `protobuf:"bytes,3,opt,name=good,proto3" json:"good,omitempty"`     // the slot that is known to work
+	Trying        string                 `protobuf:"bytes,4,opt,name=trying,proto3" json:"trying,omitempty"` // the slot that is booted next, or that runs and is not good yet; empty: none
+	Tries         int32                  `protobuf:"varint,5,opt,name=tries,proto3" json:"tries,omitempty"`  // how often `trying` may still be booted
+	Slots         []*Slot                `protobuf:"bytes,6,rep,name=slots,proto3" json:"slots,omitempty"`
+	Failure       string                 `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`                         // why the last new slot was given up; empty: it was not
+	WaitingFor    string                 `protobuf:"bytes,8,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // what keeps the booted slot from being good
+	Problem       string                 `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`                         // why some of this is not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SystemDisk) Reset() {
+	*x = SystemDisk{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SystemDisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SystemDisk) ProtoMessage() {}
+
+func (x *SystemDisk) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SystemDisk.ProtoReflect.Descriptor instead.
+func (*SystemDisk) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SystemDisk) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetBooted() string {
+	if x != nil {
+		return x.Booted
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetGood() string {
+	if x != nil {
+		return x.Good
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetTrying() string {
+	if x != nil {
+		return x.Trying
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetTries() int32 {
+	if x != nil {
+		return x.Tries
+	}
+	return 0
+}
+
+func (x *SystemDisk) GetSlots() []*Slot {
+	if x != nil {
+		return x.Slots
+	}
+	return nil
+}
+
+func (x *SystemDisk) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetWaitingFor() string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type Slot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                         // a or b
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`                   // of its image; empty: nothing is in it
+	RootHash      string                 `protobuf:"bytes,3,opt,name=root_hash,json=rootHash,proto3" json:"root_hash,omitempty"` // hex
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Slot) Reset() {
+	*x = Slot{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Slot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Slot) ProtoMessage() {}
+
+func (x *Slot) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Slot.ProtoReflect.Descriptor instead.
+func (*Slot) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Slot) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Slot) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Slot) GetRootHash() string {
+	if x != nil {
+		return x.RootHash
+	}
+	return ""
+}
+
 type Unit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -187,7 +364,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[2]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -199,7 +376,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[2]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -212,7 +389,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{2}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Unit) GetName() string {
@@ -296,7 +473,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[3]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -308,7 +485,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[3]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -321,7 +498,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{3}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LogsRequest) GetUnit() string {
@@ -354,7 +531,7 @@ type DmesgRequest struct {
 
 func (x *DmesgRequest) Reset() {
 	*x = DmesgRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[4]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -366,7 +543,7 @@ func (x *DmesgRequest) String() string {
 func (*DmesgRequest) ProtoMessage() {}
 
 func (x *DmesgRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[4]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -379,7 +556,7 @@ func (x *DmesgRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DmesgRequest.ProtoReflect.Descriptor instead.
 func (*DmesgRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{4}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DmesgRequest) GetFollow() bool {
@@ -399,7 +576,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[5]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +588,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[5]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +601,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{5}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LogLine) GetTime() *timestamppb.Timestamp {
@@ -442,15 +619,19 @@ func (x *LogLine) GetText() string {
 }
 
 type RebootRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PowerOff      bool                   `protobuf:"varint,1,opt,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	PowerOff bool                   `protobuf:"varint,1,opt,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
+	// The kernel of the slot that is booted next is started by this one
+	// (kexec): no time goes to the firmware. Of installed machines.
+	Kexec         bool   `protobuf:"varint,2,opt,name=kexec,proto3" json:"kexec,omitempty"`
+	Wipe          string `protobuf:"bytes,3,opt,name=wipe,proto3" json:"wipe,omitempty"` // by the agent only: what Slipway wrote to the disk is wiped last (see ResetRequest)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[6]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +643,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[6]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +656,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{6}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RebootRequest) GetPowerOff() bool {
@@ -483,6 +664,20 @@ func (x *RebootRequest) GetPowerOff() bool {
 		return x.PowerOff
 	}
 	return false
+}
+
+func (x *RebootRequest) GetKexec() bool {
+	if x != nil {
+		return x.Kexec
+	}
+	return false
+}
+
+func (x *RebootRequest) GetWipe() string {
+	if x != nil {
+		return x.Wipe
+	}
+	return ""
 }
 
 type RebootResponse struct {
@@ -493,7 +688,7 @@ type RebootResponse struct {
 
 func (x *RebootResponse) Reset() {
 	*x = RebootResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[7]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +700,7 @@ func (x *RebootResponse) String() string {
 func (*RebootResponse) ProtoMessage() {}
 
 func (x *RebootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[7]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +713,7 @@ func (x *RebootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootResponse.ProtoReflect.Descriptor instead.
 func (*RebootResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{7}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{9}
 }
 
 type ApplyRequest struct {
@@ -535,7 +730,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[8]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +742,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[8]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +755,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{8}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApplyRequest) GetConfig() []byte {
@@ -613,7 +808,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[9]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +820,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[9]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +833,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{9}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{11}
 }
 
 type WatchUnitsRequest struct {
@@ -649,7 +844,7 @@ type WatchUnitsRequest struct {
 
 func (x *WatchUnitsRequest) Reset() {
 	*x = WatchUnitsRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[10]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +856,7 @@ func (x *WatchUnitsRequest) String() string {
 func (*WatchUnitsRequest) ProtoMessage() {}
 
 func (x *WatchUnitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[10]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,19 +869,22 @@ func (x *WatchUnitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchUnitsRequest.ProtoReflect.Descriptor instead.
 func (*WatchUnitsRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{10}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{12}
 }
 
 type ResetRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Force         bool                   `protobuf:"varint,1,opt,name=force,proto3" json:"force,omitempty"` // go on though a step fails
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Force bool                   `protobuf:"varint,1,opt,name=force,proto3" json:"force,omitempty"` // go on though a step fails
+	// How the disk of an installed machine is wiped: metadata (the default),
+	// discard or zero.
+	Wipe          string `protobuf:"bytes,2,opt,name=wipe,proto3" json:"wipe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResetRequest) Reset() {
 	*x = ResetRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[11]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +896,7 @@ func (x *ResetRequest) String() string {
 func (*ResetRequest) ProtoMessage() {}
 
 func (x *ResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[11]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +909,7 @@ func (x *ResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
 func (*ResetRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{11}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResetRequest) GetForce() bool {
@@ -719,6 +917,13 @@ func (x *ResetRequest) GetForce() bool {
 		return x.Force
 	}
 	return false
+}
+
+func (x *ResetRequest) GetWipe() string {
+	if x != nil {
+		return x.Wipe
+	}
+	return ""
 }
 
 type ResetStep struct {
@@ -731,7 +936,7 @@ type ResetStep struct {
 
 func (x *ResetStep) Reset() {
 	*x = ResetStep{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[12]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +948,7 @@ func (x *ResetStep) String() string {
 func (*ResetStep) ProtoMessage() {}
 
 func (x *ResetStep) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[12]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +961,7 @@ func (x *ResetStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetStep.ProtoReflect.Descriptor instead.
 func (*ResetStep) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{12}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResetStep) GetName() string {
@@ -773,6 +978,189 @@ func (x *ResetStep) GetProblem() string {
 	return ""
 }
 
+type UpgradeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The image: the SHA-256 of its manifest.json, hex. Empty: the one that the
+	// machine's config names.
+	Sha256        string `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Kexec         bool   `protobuf:"varint,2,opt,name=kexec,proto3" json:"kexec,omitempty"` // restart without the firmware
+	Older         bool   `protobuf:"varint,3,opt,name=older,proto3" json:"older,omitempty"` // the image may be older than the one that runs
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeRequest) Reset() {
+	*x = UpgradeRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeRequest) ProtoMessage() {}
+
+func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
+func (*UpgradeRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UpgradeRequest) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *UpgradeRequest) GetKexec() bool {
+	if x != nil {
+		return x.Kexec
+	}
+	return false
+}
+
+func (x *UpgradeRequest) GetOlder() bool {
+	if x != nil {
+		return x.Older
+	}
+	return false
+}
+
+type RollbackRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kexec         bool                   `protobuf:"varint,1,opt,name=kexec,proto3" json:"kexec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackRequest) Reset() {
+	*x = RollbackRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackRequest) ProtoMessage() {}
+
+func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
+func (*RollbackRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RollbackRequest) GetKexec() bool {
+	if x != nil {
+		return x.Kexec
+	}
+	return false
+}
+
+// UpgradeStep is sent when a step begins, as it comes on, and when it ends.
+type UpgradeStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	DoneBytes     int64                  `protobuf:"varint,2,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
+	TotalBytes    int64                  `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"` // 0: the step is not one of bytes
+	Ended         bool                   `protobuf:"varint,4,opt,name=ended,proto3" json:"ended,omitempty"`
+	Problem       string                 `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"` // why it failed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeStep) Reset() {
+	*x = UpgradeStep{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeStep) ProtoMessage() {}
+
+func (x *UpgradeStep) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeStep.ProtoReflect.Descriptor instead.
+func (*UpgradeStep) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UpgradeStep) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UpgradeStep) GetDoneBytes() int64 {
+	if x != nil {
+		return x.DoneBytes
+	}
+	return 0
+}
+
+func (x *UpgradeStep) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *UpgradeStep) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *UpgradeStep) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 type EtcdStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -781,7 +1169,7 @@ type EtcdStatusRequest struct {
 
 func (x *EtcdStatusRequest) Reset() {
 	*x = EtcdStatusRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[13]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +1181,7 @@ func (x *EtcdStatusRequest) String() string {
 func (*EtcdStatusRequest) ProtoMessage() {}
 
 func (x *EtcdStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[13]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +1194,7 @@ func (x *EtcdStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdStatusRequest.ProtoReflect.Descriptor instead.
 func (*EtcdStatusRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{13}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{18}
 }
 
 type EtcdStatusResponse struct {
@@ -837,7 +1225,7 @@ type EtcdStatusResponse struct {
 
 func (x *EtcdStatusResponse) Reset() {
 	*x = EtcdStatusResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[14]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +1237,7 @@ func (x *EtcdStatusResponse) String() string {
 func (*EtcdStatusResponse) ProtoMessage() {}
 
 func (x *EtcdStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[14]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +1250,7 @@ func (x *EtcdStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdStatusResponse.ProtoReflect.Descriptor instead.
 func (*EtcdStatusResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{14}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EtcdStatusResponse) GetName() string {
@@ -1013,7 +1401,7 @@ type EtcdMembersRequest struct {
 
 func (x *EtcdMembersRequest) Reset() {
 	*x = EtcdMembersRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[15]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1413,7 @@ func (x *EtcdMembersRequest) String() string {
 func (*EtcdMembersRequest) ProtoMessage() {}
 
 func (x *EtcdMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[15]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1426,7 @@ func (x *EtcdMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdMembersRequest.ProtoReflect.Descriptor instead.
 func (*EtcdMembersRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{15}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{20}
 }
 
 type EtcdMembersResponse struct {
@@ -1050,7 +1438,7 @@ type EtcdMembersResponse struct {
 
 func (x *EtcdMembersResponse) Reset() {
 	*x = EtcdMembersResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1450,7 @@ func (x *EtcdMembersResponse) String() string {
 func (*EtcdMembersResponse) ProtoMessage() {}
 
 func (x *EtcdMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1463,7 @@ func (x *EtcdMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdMembersResponse.ProtoReflect.Descriptor instead.
 func (*EtcdMembersResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{16}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EtcdMembersResponse) GetMembers() []*EtcdMember {
@@ -1100,7 +1488,7 @@ type EtcdMember struct {
 
 func (x *EtcdMember) Reset() {
 	*x = EtcdMember{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1500,7 @@ func (x *EtcdMember) String() string {
 func (*EtcdMember) ProtoMessage() {}
 
 func (x *EtcdMember) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1513,7 @@ func (x *EtcdMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdMember.ProtoReflect.Descriptor instead.
 func (*EtcdMember) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{17}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EtcdMember) GetId() string {
@@ -1187,7 +1575,7 @@ type EtcdRemoveRequest struct {
 
 func (x *EtcdRemoveRequest) Reset() {
 	*x = EtcdRemoveRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1587,7 @@ func (x *EtcdRemoveRequest) String() string {
 func (*EtcdRemoveRequest) ProtoMessage() {}
 
 func (x *EtcdRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1600,7 @@ func (x *EtcdRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdRemoveRequest.ProtoReflect.Descriptor instead.
 func (*EtcdRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{18}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EtcdRemoveRequest) GetMember() string {
@@ -1237,7 +1625,7 @@ type EtcdRemoveResponse struct {
 
 func (x *EtcdRemoveResponse) Reset() {
 	*x = EtcdRemoveResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1637,7 @@ func (x *EtcdRemoveResponse) String() string {
 func (*EtcdRemoveResponse) ProtoMessage() {}
 
 func (x *EtcdRemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1650,7 @@ func (x *EtcdRemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdRemoveResponse.ProtoReflect.Descriptor instead.
 func (*EtcdRemoveResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{19}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{24}
 }
 
 type EtcdPromoteRequest struct {
@@ -1274,7 +1662,7 @@ type EtcdPromoteRequest struct {
 
 func (x *EtcdPromoteRequest) Reset() {
 	*x = EtcdPromoteRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1674,7 @@ func (x *EtcdPromoteRequest) String() string {
 func (*EtcdPromoteRequest) ProtoMessage() {}
 
 func (x *EtcdPromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1687,7 @@ func (x *EtcdPromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdPromoteRequest.ProtoReflect.Descriptor instead.
 func (*EtcdPromoteRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{20}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EtcdPromoteRequest) GetMember() string {
@@ -1317,7 +1705,7 @@ type EtcdPromoteResponse struct {
 
 func (x *EtcdPromoteResponse) Reset() {
 	*x = EtcdPromoteResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1717,7 @@ func (x *EtcdPromoteResponse) String() string {
 func (*EtcdPromoteResponse) ProtoMessage() {}
 
 func (x *EtcdPromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1730,7 @@ func (x *EtcdPromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdPromoteResponse.ProtoReflect.Descriptor instead.
 func (*EtcdPromoteResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{21}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{26}
 }
 
 type EtcdDefragRequest struct {
@@ -1353,7 +1741,7 @@ type EtcdDefragRequest struct {
 
 func (x *EtcdDefragRequest) Reset() {
 	*x = EtcdDefragRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1753,7 @@ func (x *EtcdDefragRequest) String() string {
 func (*EtcdDefragRequest) ProtoMessage() {}
 
 func (x *EtcdDefragRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1766,7 @@ func (x *EtcdDefragRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdDefragRequest.ProtoReflect.Descriptor instead.
 func (*EtcdDefragRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{22}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{27}
 }
 
 type EtcdDefragResponse struct {
@@ -1391,7 +1779,7 @@ type EtcdDefragResponse struct {
 
 func (x *EtcdDefragResponse) Reset() {
 	*x = EtcdDefragResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1791,7 @@ func (x *EtcdDefragResponse) String() string {
 func (*EtcdDefragResponse) ProtoMessage() {}
 
 func (x *EtcdDefragResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1804,7 @@ func (x *EtcdDefragResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdDefragResponse.ProtoReflect.Descriptor instead.
 func (*EtcdDefragResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{23}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EtcdDefragResponse) GetBefore() int64 {
@@ -1441,7 +1829,7 @@ type EtcdForfeitLeadershipRequest struct {
 
 func (x *EtcdForfeitLeadershipRequest) Reset() {
 	*x = EtcdForfeitLeadershipRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1841,7 @@ func (x *EtcdForfeitLeadershipRequest) String() string {
 func (*EtcdForfeitLeadershipRequest) ProtoMessage() {}
 
 func (x *EtcdForfeitLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1854,7 @@ func (x *EtcdForfeitLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdForfeitLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*EtcdForfeitLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{24}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{29}
 }
 
 type EtcdForfeitLeadershipResponse struct {
@@ -1478,7 +1866,7 @@ type EtcdForfeitLeadershipResponse struct {
 
 func (x *EtcdForfeitLeadershipResponse) Reset() {
 	*x = EtcdForfeitLeadershipResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1878,7 @@ func (x *EtcdForfeitLeadershipResponse) String() string {
 func (*EtcdForfeitLeadershipResponse) ProtoMessage() {}
 
 func (x *EtcdForfeitLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1891,7 @@ func (x *EtcdForfeitLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdForfeitLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*EtcdForfeitLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{25}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *EtcdForfeitLeadershipResponse) GetLeader() string {
@@ -1521,7 +1909,7 @@ type EtcdSnapshotRequest struct {
 
 func (x *EtcdSnapshotRequest) Reset() {
 	*x = EtcdSnapshotRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1921,7 @@ func (x *EtcdSnapshotRequest) String() string {
 func (*EtcdSnapshotRequest) ProtoMessage() {}
 
 func (x *EtcdSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1934,7 @@ func (x *EtcdSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*EtcdSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{26}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{31}
 }
 
 type EtcdSnapshotChunk struct {
@@ -1558,7 +1946,7 @@ type EtcdSnapshotChunk struct {
 
 func (x *EtcdSnapshotChunk) Reset() {
 	*x = EtcdSnapshotChunk{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1958,7 @@ func (x *EtcdSnapshotChunk) String() string {
 func (*EtcdSnapshotChunk) ProtoMessage() {}
 
 func (x *EtcdSnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1971,7 @@ func (x *EtcdSnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdSnapshotChunk.ProtoReflect.Descriptor instead.
 func (*EtcdSnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{27}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *EtcdSnapshotChunk) GetData() []byte {
@@ -1602,7 +1990,7 @@ type EtcdLeaveRequest struct {
 
 func (x *EtcdLeaveRequest) Reset() {
 	*x = EtcdLeaveRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +2002,7 @@ func (x *EtcdLeaveRequest) String() string {
 func (*EtcdLeaveRequest) ProtoMessage() {}
 
 func (x *EtcdLeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +2015,7 @@ func (x *EtcdLeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdLeaveRequest.ProtoReflect.Descriptor instead.
 func (*EtcdLeaveRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{28}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *EtcdLeaveRequest) GetForce() bool {
@@ -1645,7 +2033,7 @@ type EtcdLeaveResponse struct {
 
 func (x *EtcdLeaveResponse) Reset() {
 	*x = EtcdLeaveResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +2045,7 @@ func (x *EtcdLeaveResponse) String() string {
 func (*EtcdLeaveResponse) ProtoMessage() {}
 
 func (x *EtcdLeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +2058,7 @@ func (x *EtcdLeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdLeaveResponse.ProtoReflect.Descriptor instead.
 func (*EtcdLeaveResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{29}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{34}
 }
 
 var File_nodeinit_api_nodev1_node_proto protoreflect.FileDescriptor
@@ -1678,7 +2066,7 @@ var File_nodeinit_api_nodev1_node_proto protoreflect.FileDescriptor
 const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x1enodeinit/api/nodev1/node.proto\x12\x0fslipway.node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n" +
-	"\rStatusRequest\"\xa4\x02\n" +
+	"\rStatusRequest\"\xe2\x02\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x18\n" +
@@ -1688,7 +2076,26 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\tuptime_ms\x18\x06 \x01(\x03R\buptimeMs\x12!\n" +
 	"\fmemory_total\x18\a \x01(\x04R\vmemoryTotal\x12)\n" +
 	"\x10memory_available\x18\b \x01(\x04R\x0fmemoryAvailable\x12+\n" +
-	"\x05units\x18\t \x03(\v2\x15.slipway.node.v1.UnitR\x05units\"\xa3\x02\n" +
+	"\x05units\x18\t \x03(\v2\x15.slipway.node.v1.UnitR\x05units\x12<\n" +
+	"\vsystem_disk\x18\n" +
+	" \x01(\v2\x1b.slipway.node.v1.SystemDiskR\n" +
+	"systemDisk\"\xfc\x01\n" +
+	"\n" +
+	"SystemDisk\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06booted\x18\x02 \x01(\tR\x06booted\x12\x12\n" +
+	"\x04good\x18\x03 \x01(\tR\x04good\x12\x16\n" +
+	"\x06trying\x18\x04 \x01(\tR\x06trying\x12\x14\n" +
+	"\x05tries\x18\x05 \x01(\x05R\x05tries\x12+\n" +
+	"\x05slots\x18\x06 \x03(\v2\x15.slipway.node.v1.SlotR\x05slots\x12\x18\n" +
+	"\afailure\x18\a \x01(\tR\afailure\x12\x1f\n" +
+	"\vwaiting_for\x18\b \x01(\tR\n" +
+	"waitingFor\x12\x18\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\"Q\n" +
+	"\x04Slot\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1b\n" +
+	"\troot_hash\x18\x03 \x01(\tR\brootHash\"\xa3\x02\n" +
 	"\x04Unit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x120\n" +
@@ -1711,9 +2118,11 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\"M\n" +
 	"\aLogLine\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\",\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"V\n" +
 	"\rRebootRequest\x12\x1b\n" +
-	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\"\x10\n" +
+	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\x12\x14\n" +
+	"\x05kexec\x18\x02 \x01(\bR\x05kexec\x12\x12\n" +
+	"\x04wipe\x18\x03 \x01(\tR\x04wipe\"\x10\n" +
 	"\x0eRebootResponse\"\xaa\x01\n" +
 	"\fApplyRequest\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\x12\x18\n" +
@@ -1723,12 +2132,27 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\x03key\x18\x05 \x01(\fR\x03key\x12 \n" +
 	"\vnameservers\x18\x06 \x03(\tR\vnameservers\"\x0f\n" +
 	"\rApplyResponse\"\x13\n" +
-	"\x11WatchUnitsRequest\"$\n" +
+	"\x11WatchUnitsRequest\"8\n" +
 	"\fResetRequest\x12\x14\n" +
-	"\x05force\x18\x01 \x01(\bR\x05force\"9\n" +
+	"\x05force\x18\x01 \x01(\bR\x05force\x12\x12\n" +
+	"\x04wipe\x18\x02 \x01(\tR\x04wipe\"9\n" +
 	"\tResetStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aproblem\x18\x02 \x01(\tR\aproblem\"\x13\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\"T\n" +
+	"\x0eUpgradeRequest\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x14\n" +
+	"\x05kexec\x18\x02 \x01(\bR\x05kexec\x12\x14\n" +
+	"\x05older\x18\x03 \x01(\bR\x05older\"'\n" +
+	"\x0fRollbackRequest\x12\x14\n" +
+	"\x05kexec\x18\x01 \x01(\bR\x05kexec\"\x91\x01\n" +
+	"\vUpgradeStep\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"done_bytes\x18\x02 \x01(\x03R\tdoneBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x03 \x01(\x03R\n" +
+	"totalBytes\x12\x14\n" +
+	"\x05ended\x18\x04 \x01(\bR\x05ended\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\"\x13\n" +
 	"\x11EtcdStatusRequest\"\xfc\x04\n" +
 	"\x12EtcdStatusResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
@@ -1792,13 +2216,15 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"(\n" +
 	"\x10EtcdLeaveRequest\x12\x14\n" +
 	"\x05force\x18\x01 \x01(\bR\x05force\"\x13\n" +
-	"\x11EtcdLeaveResponse2\xef\x02\n" +
+	"\x11EtcdLeaveResponse2\x89\x04\n" +
 	"\vNodeService\x12I\n" +
 	"\x06Status\x12\x1e.slipway.node.v1.StatusRequest\x1a\x1f.slipway.node.v1.StatusResponse\x12@\n" +
 	"\x04Logs\x12\x1c.slipway.node.v1.LogsRequest\x1a\x18.slipway.node.v1.LogLine0\x01\x12B\n" +
 	"\x05Dmesg\x12\x1d.slipway.node.v1.DmesgRequest\x1a\x18.slipway.node.v1.LogLine0\x01\x12I\n" +
 	"\x06Reboot\x12\x1e.slipway.node.v1.RebootRequest\x1a\x1f.slipway.node.v1.RebootResponse\x12D\n" +
-	"\x05Reset\x12\x1d.slipway.node.v1.ResetRequest\x1a\x1a.slipway.node.v1.ResetStep0\x012\xce\x05\n" +
+	"\x05Reset\x12\x1d.slipway.node.v1.ResetRequest\x1a\x1a.slipway.node.v1.ResetStep0\x01\x12J\n" +
+	"\aUpgrade\x12\x1f.slipway.node.v1.UpgradeRequest\x1a\x1c.slipway.node.v1.UpgradeStep0\x01\x12L\n" +
+	"\bRollback\x12 .slipway.node.v1.RollbackRequest\x1a\x1c.slipway.node.v1.UpgradeStep0\x012\xce\x05\n" +
 	"\vEtcdService\x12Q\n" +
 	"\x06Status\x12\".slipway.node.v1.EtcdStatusRequest\x1a#.slipway.node.v1.EtcdStatusResponse\x12T\n" +
 	"\aMembers\x12#.slipway.node.v1.EtcdMembersRequest\x1a$.slipway.node.v1.EtcdMembersResponse\x12Q\n" +
@@ -1825,81 +2251,92 @@ func file_nodeinit_api_nodev1_node_proto_rawDescGZIP() []byte {
 	return file_nodeinit_api_nodev1_node_proto_rawDescData
 }
 
-var file_nodeinit_api_nodev1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_nodeinit_api_nodev1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_nodeinit_api_nodev1_node_proto_goTypes = []any{
 	(*StatusRequest)(nil),                 // 0: slipway.node.v1.StatusRequest
 	(*StatusResponse)(nil),                // 1: slipway.node.v1.StatusResponse
-	(*Unit)(nil),                          // 2: slipway.node.v1.Unit
-	(*LogsRequest)(nil),                   // 3: slipway.node.v1.LogsRequest
-	(*DmesgRequest)(nil),                  // 4: slipway.node.v1.DmesgRequest
-	(*LogLine)(nil),                       // 5: slipway.node.v1.LogLine
-	(*RebootRequest)(nil),                 // 6: slipway.node.v1.RebootRequest
-	(*RebootResponse)(nil),                // 7: slipway.node.v1.RebootResponse
-	(*ApplyRequest)(nil),                  // 8: slipway.node.v1.ApplyRequest
-	(*ApplyResponse)(nil),                 // 9: slipway.node.v1.ApplyResponse
-	(*WatchUnitsRequest)(nil),             // 10: slipway.node.v1.WatchUnitsRequest
-	(*ResetRequest)(nil),                  // 11: slipway.node.v1.ResetRequest
-	(*ResetStep)(nil),                     // 12: slipway.node.v1.ResetStep
-	(*EtcdStatusRequest)(nil),             // 13: slipway.node.v1.EtcdStatusRequest
-	(*EtcdStatusResponse)(nil),            // 14: slipway.node.v1.EtcdStatusResponse
-	(*EtcdMembersRequest)(nil),            // 15: slipway.node.v1.EtcdMembersRequest
-	(*EtcdMembersResponse)(nil),           // 16: slipway.node.v1.EtcdMembersResponse
-	(*EtcdMember)(nil),                    // 17: slipway.node.v1.EtcdMember
-	(*EtcdRemoveRequest)(nil),             // 18: slipway.node.v1.EtcdRemoveRequest
-	(*EtcdRemoveResponse)(nil),            // 19: slipway.node.v1.EtcdRemoveResponse
-	(*EtcdPromoteRequest)(nil),            // 20: slipway.node.v1.EtcdPromoteRequest
-	(*EtcdPromoteResponse)(nil),           // 21: slipway.node.v1.EtcdPromoteResponse
-	(*EtcdDefragRequest)(nil),             // 22: slipway.node.v1.EtcdDefragRequest
-	(*EtcdDefragResponse)(nil),            // 23: slipway.node.v1.EtcdDefragResponse
-	(*EtcdForfeitLeadershipRequest)(nil),  // 24: slipway.node.v1.EtcdForfeitLeadershipRequest
-	(*EtcdForfeitLeadershipResponse)(nil), // 25: slipway.node.v1.EtcdForfeitLeadershipResponse
-	(*EtcdSnapshotRequest)(nil),           // 26: slipway.node.v1.EtcdSnapshotRequest
-	(*EtcdSnapshotChunk)(nil),             // 27: slipway.node.v1.EtcdSnapshotChunk
-	(*EtcdLeaveRequest)(nil),              // 28: slipway.node.v1.EtcdLeaveRequest
-	(*EtcdLeaveResponse)(nil),             // 29: slipway.node.v1.EtcdLeaveResponse
-	(*timestamppb.Timestamp)(nil),         // 30: google.protobuf.Timestamp
+	(*SystemDisk)(nil),                    // 2: slipway.node.v1.SystemDisk
+	(*Slot)(nil),                          // 3: slipway.node.v1.Slot
+	(*Unit)(nil),                          // 4: slipway.node.v1.Unit
+	(*LogsRequest)(nil),                   // 5: slipway.node.v1.LogsRequest
+	(*DmesgRequest)(nil),                  // 6: slipway.node.v1.DmesgRequest
+	(*LogLine)(nil),                       // 7: slipway.node.v1.LogLine
+	(*RebootRequest)(nil),                 // 8: slipway.node.v1.RebootRequest
+	(*RebootResponse)(nil),                // 9: slipway.node.v1.RebootResponse
+	(*ApplyRequest)(nil),                  // 10: slipway.node.v1.ApplyRequest
+	(*ApplyResponse)(nil),                 // 11: slipway.node.v1.ApplyResponse
+	(*WatchUnitsRequest)(nil),             // 12: slipway.node.v1.WatchUnitsRequest
+	(*ResetRequest)(nil),                  // 13: slipway.node.v1.ResetRequest
+	(*ResetStep)(nil),                     // 14: slipway.node.v1.ResetStep
+	(*UpgradeRequest)(nil),                // 15: slipway.node.v1.UpgradeRequest
+	(*RollbackRequest)(nil),               // 16: slipway.node.v1.RollbackRequest
+	(*UpgradeStep)(nil),                   // 17: slipway.node.v1.UpgradeStep
+	(*EtcdStatusRequest)(nil),             // 18: slipway.node.v1.EtcdStatusRequest
+	(*EtcdStatusResponse)(nil),            // 19: slipway.node.v1.EtcdStatusResponse
+	(*EtcdMembersRequest)(nil),            // 20: slipway.node.v1.EtcdMembersRequest
+	(*EtcdMembersResponse)(nil),           // 21: slipway.node.v1.EtcdMembersResponse
+	(*EtcdMember)(nil),                    // 22: slipway.node.v1.EtcdMember
+	(*EtcdRemoveRequest)(nil),             // 23: slipway.node.v1.EtcdRemoveRequest
+	(*EtcdRemoveResponse)(nil),            // 24: slipway.node.v1.EtcdRemoveResponse
+	(*EtcdPromoteRequest)(nil),            // 25: slipway.node.v1.EtcdPromoteRequest
+	(*EtcdPromoteResponse)(nil),           // 26: slipway.node.v1.EtcdPromoteResponse
+	(*EtcdDefragRequest)(nil),             // 27: slipway.node.v1.EtcdDefragRequest
+	(*EtcdDefragResponse)(nil),            // 28: slipway.node.v1.EtcdDefragResponse
+	(*EtcdForfeitLeadershipRequest)(nil),  // 29: slipway.node.v1.EtcdForfeitLeadershipRequest
+	(*EtcdForfeitLeadershipResponse)(nil), // 30: slipway.node.v1.EtcdForfeitLeadershipResponse
+	(*EtcdSnapshotRequest)(nil),           // 31: slipway.node.v1.EtcdSnapshotRequest
+	(*EtcdSnapshotChunk)(nil),             // 32: slipway.node.v1.EtcdSnapshotChunk
+	(*EtcdLeaveRequest)(nil),              // 33: slipway.node.v1.EtcdLeaveRequest
+	(*EtcdLeaveResponse)(nil),             // 34: slipway.node.v1.EtcdLeaveResponse
+	(*timestamppb.Timestamp)(nil),         // 35: google.protobuf.Timestamp
 }
 var file_nodeinit_api_nodev1_node_proto_depIdxs = []int32{
-	2,  // 0: slipway.node.v1.StatusResponse.units:type_name -> slipway.node.v1.Unit
-	30, // 1: slipway.node.v1.Unit.since:type_name -> google.protobuf.Timestamp
-	30, // 2: slipway.node.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	30, // 3: slipway.node.v1.EtcdStatusResponse.last_leader:type_name -> google.protobuf.Timestamp
-	17, // 4: slipway.node.v1.EtcdMembersResponse.members:type_name -> slipway.node.v1.EtcdMember
-	0,  // 5: slipway.node.v1.NodeService.Status:input_type -> slipway.node.v1.StatusRequest
-	3,  // 6: slipway.node.v1.NodeService.Logs:input_type -> slipway.node.v1.LogsRequest
-	4,  // 7: slipway.node.v1.NodeService.Dmesg:input_type -> slipway.node.v1.DmesgRequest
-	6,  // 8: slipway.node.v1.NodeService.Reboot:input_type -> slipway.node.v1.RebootRequest
-	11, // 9: slipway.node.v1.NodeService.Reset:input_type -> slipway.node.v1.ResetRequest
-	13, // 10: slipway.node.v1.EtcdService.Status:input_type -> slipway.node.v1.EtcdStatusRequest
-	15, // 11: slipway.node.v1.EtcdService.Members:input_type -> slipway.node.v1.EtcdMembersRequest
-	18, // 12: slipway.node.v1.EtcdService.Remove:input_type -> slipway.node.v1.EtcdRemoveRequest
-	20, // 13: slipway.node.v1.EtcdService.Promote:input_type -> slipway.node.v1.EtcdPromoteRequest
-	22, // 14: slipway.node.v1.EtcdService.Defrag:input_type -> slipway.node.v1.EtcdDefragRequest
-	24, // 15: slipway.node.v1.EtcdService.ForfeitLeadership:input_type -> slipway.node.v1.EtcdForfeitLeadershipRequest
-	26, // 16: slipway.node.v1.EtcdService.Snapshot:input_type -> slipway.node.v1.EtcdSnapshotRequest
-	28, // 17: slipway.node.v1.EtcdService.Leave:input_type -> slipway.node.v1.EtcdLeaveRequest
-	8,  // 18: slipway.node.v1.InitService.Apply:input_type -> slipway.node.v1.ApplyRequest
-	10, // 19: slipway.node.v1.InitService.WatchUnits:input_type -> slipway.node.v1.WatchUnitsRequest
-	1,  // 20: slipway.node.v1.NodeService.Status:output_type -> slipway.node.v1.StatusResponse
-	5,  // 21: slipway.node.v1.NodeService.Logs:output_type -> slipway.node.v1.LogLine
-	5,  // 22: slipway.node.v1.NodeService.Dmesg:output_type -> slipway.node.v1.LogLine
-	7,  // 23: slipway.node.v1.NodeService.Reboot:output_type -> slipway.node.v1.RebootResponse
-	12, // 24: slipway.node.v1.NodeService.Reset:output_type -> slipway.node.v1.ResetStep
-	14, // 25: slipway.node.v1.EtcdService.Status:output_type -> slipway.node.v1.EtcdStatusResponse
-	16, // 26: slipway.node.v1.EtcdService.Members:output_type -> slipway.node.v1.EtcdMembersResponse
-	19, // 27: slipway.node.v1.EtcdService.Remove:output_type -> slipway.node.v1.EtcdRemoveResponse
-	21, // 28: slipway.node.v1.EtcdService.Promote:output_type -> slipway.node.v1.EtcdPromoteResponse
-	23, // 29: slipway.node.v1.EtcdService.Defrag:output_type -> slipway.node.v1.EtcdDefragResponse
-	25, // 30: slipway.node.v1.EtcdService.ForfeitLeadership:output_type -> slipway.node.v1.EtcdForfeitLeadershipResponse
-	27, // 31: slipway.node.v1.EtcdService.Snapshot:output_type -> slipway.node.v1.EtcdSnapshotChunk
-	29, // 32: slipway.node.v1.EtcdService.Leave:output_type -> slipway.node.v1.EtcdLeaveResponse
-	9,  // 33: slipway.node.v1.InitService.Apply:output_type -> slipway.node.v1.ApplyResponse
-	2,  // 34: slipway.node.v1.InitService.WatchUnits:output_type -> slipway.node.v1.Unit
-	20, // [20:35] is the sub-list for method output_type
-	5,  // [5:20] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	4,  // 0: slipway.node.v1.StatusResponse.units:type_name -> slipway.node.v1.Unit
+	2,  // 1: slipway.node.v1.StatusResponse.system_disk:type_name -> slipway.node.v1.SystemDisk
+	3,  // 2: slipway.node.v1.SystemDisk.slots:type_name -> slipway.node.v1.Slot
+	35, // 3: slipway.node.v1.Unit.since:type_name -> google.protobuf.Timestamp
+	35, // 4: slipway.node.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	35, // 5: slipway.node.v1.EtcdStatusResponse.last_leader:type_name -> google.protobuf.Timestamp
+	22, // 6: slipway.node.v1.EtcdMembersResponse.members:type_name -> slipway.node.v1.EtcdMember
+	0,  // 7: slipway.node.v1.NodeService.Status:input_type -> slipway.node.v1.StatusRequest
+	5,  // 8: slipway.node.v1.NodeService.Logs:input_type -> slipway.node.v1.LogsRequest
+	6,  // 9: slipway.node.v1.NodeService.Dmesg:input_type -> slipway.node.v1.DmesgRequest
+	8,  // 10: slipway.node.v1.NodeService.Reboot:input_type -> slipway.node.v1.RebootRequest
+	13, // 11: slipway.node.v1.NodeService.Reset:input_type -> slipway.node.v1.ResetRequest
+	15, // 12: slipway.node.v1.NodeService.Upgrade:input_type -> slipway.node.v1.UpgradeRequest
+	16, // 13: slipway.node.v1.NodeService.Rollback:input_type -> slipway.node.v1.RollbackRequest
+	18, // 14: slipway.node.v1.EtcdService.Status:input_type -> slipway.node.v1.EtcdStatusRequest
+	20, // 15: slipway.node.v1.EtcdService.Members:input_type -> slipway.node.v1.EtcdMembersRequest
+	23, // 16: slipway.node.v1.EtcdService.Remove:input_type -> slipway.node.v1.EtcdRemoveRequest
+	25, // 17: slipway.node.v1.EtcdService.Promote:input_type -> slipway.node.v1.EtcdPromoteRequest
+	27, // 18: slipway.node.v1.EtcdService.Defrag:input_type -> slipway.node.v1.EtcdDefragRequest
+	29, // 19: slipway.node.v1.EtcdService.ForfeitLeadership:input_type -> slipway.node.v1.EtcdForfeitLeadershipRequest
+	31, // 20: slipway.node.v1.EtcdService.Snapshot:input_type -> slipway.node.v1.EtcdSnapshotRequest
+	33, // 21: slipway.node.v1.EtcdService.Leave:input_type -> slipway.node.v1.EtcdLeaveRequest
+	10, // 22: slipway.node.v1.InitService.Apply:input_type -> slipway.node.v1.ApplyRequest
+	12, // 23: slipway.node.v1.InitService.WatchUnits:input_type -> slipway.node.v1.WatchUnitsRequest
+	1,  // 24: slipway.node.v1.NodeService.Status:output_type -> slipway.node.v1.StatusResponse
+	7,  // 25: slipway.node.v1.NodeService.Logs:output_type -> slipway.node.v1.LogLine
+	7,  // 26: slipway.node.v1.NodeService.Dmesg:output_type -> slipway.node.v1.LogLine
+	9,  // 27: slipway.node.v1.NodeService.Reboot:output_type -> slipway.node.v1.RebootResponse
+	14, // 28: slipway.node.v1.NodeService.Reset:output_type -> slipway.node.v1.ResetStep
+	17, // 29: slipway.node.v1.NodeService.Upgrade:output_type -> slipway.node.v1.UpgradeStep
+	17, // 30: slipway.node.v1.NodeService.Rollback:output_type -> slipway.node.v1.UpgradeStep
+	19, // 31: slipway.node.v1.EtcdService.Status:output_type -> slipway.node.v1.EtcdStatusResponse
+	21, // 32: slipway.node.v1.EtcdService.Members:output_type -> slipway.node.v1.EtcdMembersResponse
+	24, // 33: slipway.node.v1.EtcdService.Remove:output_type -> slipway.node.v1.EtcdRemoveResponse
+	26, // 34: slipway.node.v1.EtcdService.Promote:output_type -> slipway.node.v1.EtcdPromoteResponse
+	28, // 35: slipway.node.v1.EtcdService.Defrag:output_type -> slipway.node.v1.EtcdDefragResponse
+	30, // 36: slipway.node.v1.EtcdService.ForfeitLeadership:output_type -> slipway.node.v1.EtcdForfeitLeadershipResponse
+	32, // 37: slipway.node.v1.EtcdService.Snapshot:output_type -> slipway.node.v1.EtcdSnapshotChunk
+	34, // 38: slipway.node.v1.EtcdService.Leave:output_type -> slipway.node.v1.EtcdLeaveResponse
+	11, // 39: slipway.node.v1.InitService.Apply:output_type -> slipway.node.v1.ApplyResponse
+	4,  // 40: slipway.node.v1.InitService.WatchUnits:output_type -> slipway.node.v1.Unit
+	24, // [24:41] is the sub-list for method output_type
+	7,  // [7:24] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_nodeinit_api_nodev1_node_proto_init() }
@@ -1913,7 +2350,7 @@ func file_nodeinit_api_nodev1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nodeinit_api_nodev1_node_proto_rawDesc), len(file_nodeinit_api_nodev1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

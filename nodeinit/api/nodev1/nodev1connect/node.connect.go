@@ -49,6 +49,10 @@ const (
 	NodeServiceRebootProcedure = "/slipway.node.v1.NodeService/Reboot"
 	// NodeServiceResetProcedure is the fully-qualified name of the NodeService's Reset RPC.
 	NodeServiceResetProcedure = "/slipway.node.v1.NodeService/Reset"
+	// NodeServiceUpgradeProcedure is the fully-qualified name of the NodeService's Upgrade RPC.
+	NodeServiceUpgradeProcedure = "/slipway.node.v1.NodeService/Upgrade"
+	// NodeServiceRollbackProcedure is the fully-qualified name of the NodeService's Rollback RPC.
+	NodeServiceRollbackProcedure = "/slipway.node.v1.NodeService/Rollback"
 	// EtcdServiceStatusProcedure is the fully-qualified name of the EtcdService's Status RPC.
 	EtcdServiceStatusProcedure = "/slipway.node.v1.EtcdService/Status"
 	// EtcdServiceMembersProcedure is the fully-qualified name of the EtcdService's Members RPC.
@@ -84,7 +88,16 @@ type NodeServiceClient interface {
 	// Reset takes the node out of its cluster: it leaves etcd, leadership moved
 	// first, deletes its Node and restarts as a machine that is free. It streams
 	// its steps; the last one is the shutdown. Roles operator and admin.
+	// What Slipway wrote to the disk of an installed machine is wiped.
 	Reset(context.Context, *connect.Request[nodev1.ResetRequest]) (*connect.ServerStreamForClient[nodev1.ResetStep], error)
+	// Upgrade writes an image to the slot that is not in use, checks it, and
+	// restarts into it, once: a machine that is not healthy then comes back on
+	// the slot before. It streams its steps; the last one is the shutdown. The same
+	// image as the one that runs is no error, and no step. FAILED_PRECONDITION
+	// on a machine that runs from RAM. To drain it first is the caller's.
+	Upgrade(context.Context, *connect.Request[nodev1.UpgradeRequest]) (*connect.ServerStreamForClient[nodev1.UpgradeStep], error)
+	// Rollback restarts into the other slot, as Upgrade does.
+	Rollback(context.Context, *connect.Request[nodev1.RollbackRequest]) (*connect.ServerStreamForClient[nodev1.UpgradeStep], error)
 }
 
 // NewNodeServiceClient constructs a client for the slipway.node.v1.NodeService service. By default,
@@ -128,16 +141,30 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("Reset")),
 			connect.WithClientOptions(opts...),
 		),
+		upgrade: connect.NewClient[nodev1.UpgradeRequest, nodev1.UpgradeStep](
+			httpClient,
+			baseURL+NodeServiceUpgradeProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("Upgrade")),
+			connect.WithClientOptions(opts...),
+		),
+		rollback: connect.NewClient[nodev1.RollbackRequest, nodev1.UpgradeStep](
+			httpClient,
+			baseURL+NodeServiceRollbackProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("Rollback")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // nodeServiceClient implements NodeServiceClient.
 type nodeServiceClient struct {
-	status *connect.Client[nodev1.StatusRequest, nodev1.StatusResponse]
-	logs   *connect.Client[nodev1.LogsRequest, nodev1.LogLine]
-	dmesg  *connect.Client[nodev1.DmesgRequest, nodev1.LogLine]
-	reboot *connect.Client[nodev1.RebootRequest, nodev1.RebootResponse]
-	reset  *connect.Client[nodev1.ResetRequest, nodev1.ResetStep]
+	status   *connect.Client[nodev1.StatusRequest, nodev1.StatusResponse]
+	logs     *connect.Client[nodev1.LogsRequest, nodev1.LogLine]
+	dmesg    *connect.Client[nodev1.DmesgRequest, nodev1.LogLine]
+	reboot   *connect.Client[nodev1.RebootRequest, nodev1.RebootResponse]
+	reset    *connect.Client[nodev1.ResetRequest, nodev1.ResetStep]
+	upgrade  *connect.Client[nodev1.UpgradeRequest, nodev1.UpgradeStep]
+	rollback *connect.Client[nodev1.RollbackRequest, nodev1.UpgradeStep]
 }
 
 // Status calls slipway.node.v1.NodeService.Status.
@@ -165,6 +192,16 @@ func (c *nodeServiceClient) Reset(ctx context.Context, req *connect.Request[node
 	return c.reset.CallServerStream(ctx, req)
 }
 
+// Upgrade calls slipway.node.v1.NodeService.Upgrade.
+func (c *nodeServiceClient) Upgrade(ctx context.Context, req *connect.Request[nodev1.UpgradeRequest]) (*connect.ServerStreamForClient[nodev1.UpgradeStep], error) {
+	return c.upgrade.CallServerStream(ctx, req)
+}
+
+// Rollback calls slipway.node.v1.NodeService.Rollback.
+func (c *nodeServiceClient) Rollback(ctx context.Context, req *connect.Request[nodev1.RollbackRequest]) (*connect.ServerStreamForClient[nodev1.UpgradeStep], error) {
+	return c.rollback.CallServerStream(ctx, req)
+}
+
 // NodeServiceHandler is an implementation of the slipway.node.v1.NodeService service.
 type NodeServiceHandler interface {
 	Status(context.Context, *connect.Request[nodev1.StatusRequest]) (*connect.Response[nodev1.StatusResponse], error)
@@ -177,7 +214,16 @@ type NodeServiceHandler interface {
 	// Reset takes the node out of its cluster: it leaves etcd, leadership moved
 	// first, deletes its Node and restarts as a machine that is free. It streams
 	// its steps; the last one is the shutdown. Roles operator and admin.
+	// What Slipway wrote to the disk of an installed machine is wiped.
 	Reset(context.Context, *connect.Request[nodev1.ResetRequest], *connect.ServerStream[nodev1.ResetStep]) error
+	// Upgrade writes an image to the slot that is not in use, checks it, and
+	// restarts into it, once: a machine that is not healthy then comes back on
+	// the slot before. It streams its steps; the last one is the shutdown. The same
+	// image as the one that runs is no error, and no step. FAILED_PRECONDITION
+	// on a machine that runs from RAM. To drain it first is the caller's.
+	Upgrade(context.Context, *connect.Request[nodev1.UpgradeRequest], *connect.ServerStream[nodev1.UpgradeStep]) error
+	// Rollback restarts into the other slot, as Upgrade does.
+	Rollback(context.Context, *connect.Request[nodev1.RollbackRequest], *connect.ServerStream[nodev1.UpgradeStep]) error
 }
 
 // NewNodeServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -217,6 +263,18 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("Reset")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceUpgradeHandler := connect.NewServerStreamHandler(
+		NodeServiceUpgradeProcedure,
+		svc.Upgrade,
+		connect.WithSchema(nodeServiceMethods.ByName("Upgrade")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeServiceRollbackHandler := connect.NewServerStreamHandler(
+		NodeServiceRollbackProcedure,
+		svc.Rollback,
+		connect.WithSchema(nodeServiceMethods.ByName("Rollback")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/slipway.node.v1.NodeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeServiceStatusProcedure:
@@ -229,6 +287,10 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceRebootHandler.ServeHTTP(w, r)
 		case NodeServiceResetProcedure:
 			nodeServiceResetHandler.ServeHTTP(w, r)
+		case NodeServiceUpgradeProcedure:
+			nodeServiceUpgradeHandler.ServeHTTP(w, r)
+		case NodeServiceRollbackProcedure:
+			nodeServiceRollbackHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -256,6 +318,14 @@ func (UnimplementedNodeServiceHandler) Reboot(context.Context, *connect.Request[
 
 func (UnimplementedNodeServiceHandler) Reset(context.Context, *connect.Request[nodev1.ResetRequest], *connect.ServerStream[nodev1.ResetStep]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.NodeService.Reset is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) Upgrade(context.Context, *connect.Request[nodev1.UpgradeRequest], *connect.ServerStream[nodev1.UpgradeStep]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.NodeService.Upgrade is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) Rollback(context.Context, *connect.Request[nodev1.RollbackRequest], *connect.ServerStream[nodev1.UpgradeStep]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.NodeService.Rollback is not implemented"))
 }
 
 // EtcdServiceClient is a client for the slipway.node.v1.EtcdService service.

@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"slipway/configs/disklayout"
+	"slipway/configs/machine"
+	"slipway/nodeinit/lifecycle"
+	"slipway/nodeinit/sysdisk"
+)
+
+// fakeDisk is a system disk by hand.
+type fakeDisk struct {
+	install func(*machine.Config, map[string][]byte) error
+	spoil   error // why no other slot can be booted
+	onTrial bool
+	failure string
+	kept    chan bool // on trial
+
+	mu      sync.Mutex
+	state   sysdisk.State
+	noted   string
+	usedTry bool
+}
+
+// newFakeDisk has a good slot a and another image in b.
+func newFakeDisk() *fakeDisk {
+	return &fakeDisk{
+		kept:  make(chan bool, 8),
+		state: sysdisk.State{Path: "/dev/vda", Good: "a", Slots: []sysdisk.Image{{Slot: "a", Version: "1.0", RootHash: "aa"}}},
+	}
+}
+
+func (d *fakeDisk) Install(_ context.Context, config *machine.Config, files map[string][]byte, tell sysdisk.Tell) (sysdisk.State, error) {
+	if err := d.install(config, files); err != nil {
+		return sysdisk.State{}, err
+	}
+	tell("root image", 50, 100)
+	return d.State()
+}
+
+func (d *fakeDisk) Adopt(string) error { return nil }
+
+func (d *fakeDisk) State() (sysdisk.State, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state, nil
+}
+
+func (d *fakeDisk) Upgrade(_ context.Context, sha256 string, older bool, tell sysdisk.Tell) (sysdisk.Image, error) {
+	tell("look at the image", 0, 0)
+	switch sha256 {
+	case "none":
+		return sysdisk.Image{}, errors.New("there is no such image")
+	case "running":
+		return sysdisk.Image{}, sysdisk.ErrRunning
+	}
+	tell("root image", 0, 100)
+	tell("root image", 100, 100)
+	return sysdisk.Image{Slot: "b", Version: "2.0", RootHash: sha256}, nil
+}
+
+func (d *fakeDisk) Rollback(context.Context) (sysdisk.Image, error) {
+	return sysdisk.Image{Slot: "b", Version: "0.9", RootHash: "bb"}, nil
+}
+
+func (d *fakeDisk) UseTry() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.usedTry = true
+	return nil
+}
+
+func (d *fakeDisk) Recall() (bool, string, error) { return d.onTrial, d.failure, nil }
+
+func (d *fakeDisk) Note(why string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.noted = why
+	return nil
+}
+
+func (d *fakeDisk) lastNote() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.noted
+}
+
+func (d *fakeDisk) Keep(onTrial bool) error { d.kept <- onTrial; return nil }
+
+func (d *fakeDisk) Spoil(string) error { return d.spoil }
+
+func (d *fakeDisk) Kernel(disklayout.Slot) (lifecycle.Kernel, error) {
+	return lifecycle.Kernel{}, errors.New("no kernel in a test")
+}

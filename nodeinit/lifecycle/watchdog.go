@@ -1,0 +1,122 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Watchdog is the hardware that restarts the machine unless it is told in time
+// that all is well (kernel: watchdog/watchdog-api). A machine without one is
+// fine. Once armed it stays so: what ends then is the machine.
+type Watchdog struct {
+	Open func() (WatchdogDevice, error) // of this machine: OpenWatchdog
+
+	mu     sync.Mutex
+	device WatchdogDevice
+}
+
+// WatchdogDevice is the hardware.
+type WatchdogDevice interface {
+	SetTimeout(seconds int) error
+	KeepAlive() error
+}
+
+// biteAfter is how long the machine may hang; feedEvery allows for a busy one.
+const (
+	biteAfter = 60 * time.Second
+	feedEvery = 10 * time.Second
+)
+
+// Run is a supervise.Func: it arms the watchdog and feeds it until ctx ends.
+func (w *Watchdog) Run(ctx context.Context, ready func()) error {
+	if err := w.arm(); err != nil {
+		return err
+	}
+	ready()
+	return w.feed(ctx)
+}
+
+// arm opens the watchdog. No error if the machine has none.
+func (w *Watchdog) arm() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.device != nil {
+		return nil
+	}
+	device, err := w.Open()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the watchdog: %w", err)
+	}
+	w.device = device
+	// Some hardware knows one time only, and says so; it is armed all the same.
+	if err := device.SetTimeout(int(biteAfter.Seconds())); err != nil {
+		return fmt.Errorf("set the watchdog's time: %w", err)
+	}
+	return nil
+}
+
+// feed feeds an armed watchdog until ctx ends.
+func (w *Watchdog) feed(ctx context.Context) error {
+	tick := time.NewTicker(feedEvery)
+	defer tick.Stop()
+	for {
+		if err := w.feedOnce(); err != nil {
+			return fmt.Errorf("feed the watchdog: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (w *Watchdog) feedOnce() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.device == nil {
+		return nil
+	}
+	return w.device.KeepAlive()
+}
+
+// guard lets the watchdog restart the machine some time after a shutdown should
+// have. It returns at once.
+func (w *Watchdog) guard(shutdown time.Duration) error {
+	if err := w.arm(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shutdown)
+	go func() {
+		defer cancel()
+		_ = w.feed(ctx) // what is not fed bites
+	}()
+	return nil
+}
+
+// OpenWatchdog opens that of this machine. The file is never closed: that could disarm it.
+func OpenWatchdog() (WatchdogDevice, error) {
+	fd, err := unix.Open("/dev/watchdog", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return hardware(fd), nil
+}
+
+// hardware is an open watchdog.
+type hardware int
+
+func (h hardware) SetTimeout(seconds int) error {
+	return unix.IoctlSetPointerInt(int(h), unix.WDIOC_SETTIMEOUT, seconds)
+}
+
+func (h hardware) KeepAlive() error { return unix.IoctlWatchdogKeepalive(int(h)) }
