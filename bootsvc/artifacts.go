@@ -1,6 +1,8 @@
 package bootsvc
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,13 +11,18 @@ import (
 	"path/filepath"
 	"strings"
 
+	"slipway/bootsvc/firmware"
 	"slipway/bootsvc/httpd"
 )
 
 // manifest is what the boot service needs of an image's manifest.json; slipway
 // image build writes it.
 type manifest struct {
-	Version   string   `json:"version"`
+	Version    string `json:"version"`
+	Kubernetes string `json:"kubernetesVersion"`
+	Root       struct {
+		Hash string `json:"hash"`
+	} `json:"root"`
 	Kernel    string   `json:"kernelRelease"`
 	Arguments []string `json:"kernelArguments"`
 	Artifacts []struct {
@@ -28,6 +35,7 @@ type manifest struct {
 // artifacts is an image, ready to be served.
 type artifacts struct {
 	manifest
+	digest  string                // SHA-256 of manifest.json, hex
 	web     map[string]httpd.File // by URL path
 	loaders map[string][]byte     // by TFTP name
 }
@@ -42,11 +50,16 @@ func loadImage(dir string) (artifacts, error) {
 	if err != nil {
 		return artifacts{}, fmt.Errorf("read image: %w", err)
 	}
-	a := artifacts{web: map[string]httpd.File{}, loaders: map[string][]byte{}}
+	sum := sha256.Sum256(text)
+	a := artifacts{digest: hex.EncodeToString(sum[:]), web: map[string]httpd.File{}, loaders: map[string][]byte{}}
 	if err := json.Unmarshal(text, &a.manifest); err != nil {
 		return artifacts{}, fmt.Errorf("read image: %s/manifest.json: %w", dir, err)
 	}
+	a.web["/image/manifest.json"] = httpd.File{Path: filepath.Join(dir, "manifest.json"), SHA256: a.digest}
 	for _, one := range a.Artifacts {
+		if !filepath.IsLocal(one.Name) {
+			return artifacts{}, fmt.Errorf("read image: %s/manifest.json lists %q: not a file below it", dir, one.Name)
+		}
 		file := httpd.File{Path: filepath.Join(dir, filepath.FromSlash(one.Name)), SHA256: one.SHA256}
 		info, err := os.Stat(file.Path)
 		if err != nil {
@@ -62,12 +75,25 @@ func loadImage(dir string) (artifacts, error) {
 	return a, a.complete(dir)
 }
 
-// add gives an artifact its place on HTTP and TFTP; most have none.
+// served says whether machines ask for an artifact by its name below /image/:
+// to boot, to install or to upgrade themselves. Programs are in the root image, and
+// media are for people.
+func served(name string) bool {
+	switch filepath.Ext(name) {
+	case ".raw", ".iso":
+		return false
+	}
+	return !strings.Contains(name, "/") || strings.HasPrefix(name, "loaders/")
+}
+
+// add gives an artifact its place. What firmware loads is below /loaders/ and
+// on TFTP too.
 func (a *artifacts) add(name string, file httpd.File) error {
-	switch loader, isLoader := strings.CutPrefix(name, "loaders/"); {
-	case name == "kernel" || name == "initramfs":
+	if served(name) {
 		a.web["/image/"+name] = file
-	case isLoader:
+	}
+	switch loader, _ := strings.CutPrefix(name, "loaders/"); loader {
+	case firmware.LoaderBIOS, firmware.LoaderUEFI:
 		data, err := os.ReadFile(file.Path)
 		if err != nil {
 			return fmt.Errorf("read loader: %w", err)

@@ -2,6 +2,7 @@ package bootsvc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"slipway/bootsvc/api"
+	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/assign"
 	"slipway/bootsvc/dhcp"
 	"slipway/bootsvc/enroll"
@@ -20,9 +22,11 @@ import (
 	"slipway/bootsvc/lease"
 	"slipway/bootsvc/radv"
 	"slipway/bootsvc/refusal"
+	"slipway/bootsvc/source"
 	"slipway/bootsvc/store"
 	"slipway/bootsvc/tftp"
 	"slipway/bootsvc/timeline"
+	"slipway/configs/machine"
 	"slipway/controlplane/pki"
 )
 
@@ -48,12 +52,12 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 	refusals := refusal.New(s.Log, metrics, s.Now)
 	machines := inventory.New(p.state, s.Log, metrics)
 	routers := radv.New(p.link.name, metrics, s.Log, s.Now)
-	ask, err := s.dhcp(ctx, p, both(machines.Observe, routers.Observe), refusals, metrics)
+	ask, err := s.dhcp(ctx, p, both(machines.Observe, routers.Observe), machines.SourceOf, refusals, metrics)
 	if err != nil {
 		return parts{}, err
 	}
 	web, err := httpd.New(netip.AddrPortFrom(p.address(), httpPort), p.image.web, httpd.Seams{
-		Script: p.script, MAC: ask.MAC,
+		Script: p.script(machines), MAC: ask.MAC,
 		Observe: machines.Observe, Refusals: refusals, Metrics: metrics, Log: s.Log, Now: s.Now,
 	})
 	if err != nil {
@@ -95,7 +99,7 @@ func background(run func(context.Context) error) func(context.Context, func()) e
 	}
 }
 
-func (s Service) dhcp(ctx context.Context, p plan, observe timeline.Observer, refusals *refusal.Recorder, metrics *prometheus.Registry) (*dhcp.Server, error) {
+func (s Service) dhcp(ctx context.Context, p plan, observe timeline.Observer, from func(context.Context, net.HardwareAddr) source.Source, refusals *refusal.Recorder, metrics *prometheus.Registry) (*dhcp.Server, error) {
 	kept := newLeases(p.state)
 	known, err := kept.Load(ctx)
 	if err != nil {
@@ -105,16 +109,19 @@ func (s Service) dhcp(ctx context.Context, p plan, observe timeline.Observer, re
 		Interface: p.link.name, Address: p.address(), Subnet: p.link.prefix.Masked(), HTTP: p.httpURL(),
 	}, dhcp.Seams{
 		Table: lease.NewTable(p.pool, known), Store: kept,
-		Observe: observe, Refusals: refusals, Metrics: metrics, Log: s.Log, Now: s.Now,
+		Observe: observe, Source: from, Refusals: refusals, Metrics: metrics, Log: s.Log, Now: s.Now,
 	})
 }
 
 func (s Service) api(p plan, machines *inventory.Inventory, refusals *refusal.Recorder, metrics *prometheus.Registry) *api.Server {
+	office := assign.New(p.state, machines, p.who.ca.CertPEM, s.Now)
+	office.Image = machine.Image{Version: p.image.Version, SHA256: p.image.digest}
 	return &api.Server{
 		Listen:      netip.AddrPortFrom(netip.IPv4Unspecified(), apiPort),
 		Inventory:   machines,
 		Desk:        &enroll.Desk{Inventory: machines, CA: p.who.ca, Rules: s.Rules, Now: s.Now},
-		Office:      assign.New(p.state, machines, p.who.ca.CertPEM, s.Now),
+		Office:      office,
+		Image:       &bootv1.GetImageResponse{Version: p.image.Version, Sha256: p.image.digest, Kubernetes: p.image.Kubernetes, RootHash: p.image.Root.Hash},
 		Certificate: p.who.certificate,
 		ClientCAs:   p.who.pool(),
 		Metrics:     promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
@@ -125,11 +132,20 @@ func (s Service) api(p plan, machines *inventory.Inventory, refusals *refusal.Re
 }
 
 // script is what one machine's iPXE runs.
-func (p plan) script(_ context.Context, mac net.HardwareAddr) ([]byte, error) {
-	return ipxe.Script{
-		HTTP: p.httpURL(), API: p.apiURL(), CA: pki.CertHash(p.who.root),
-		Machine: strings.ReplaceAll(mac.String(), ":", "-"), Args: p.image.Arguments,
-	}.Render()
+func (p plan) script(machines *inventory.Inventory) func(context.Context, net.HardwareAddr) ([]byte, error) {
+	return func(ctx context.Context, mac net.HardwareAddr) ([]byte, error) {
+		s := ipxe.Script{
+			HTTP: p.httpURL(), API: p.apiURL(), CA: pki.CertHash(p.who.root),
+			Machine: strings.ReplaceAll(mac.String(), ":", "-"), Args: p.image.Arguments,
+		}
+		m, err := machines.Get(ctx, s.Machine)
+		if err == nil {
+			s.From, s.Why = m.Source(), m.Held()
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return nil, err // a machine that is installed must not be taken for a new one
+		}
+		return s.Render()
+	}
 }
 
 func (p plan) where() Started {

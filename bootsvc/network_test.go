@@ -2,10 +2,12 @@ package bootsvc
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -92,18 +94,22 @@ func TestListeners(t *testing.T) {
 func TestLoadImage(t *testing.T) {
 	const complete = `{"version":"v1","kernelArguments":["console=ttyS0"],"artifacts":[
 		{"name":"kernel","size":6},{"name":"initramfs","size":9},{"name":"bin/multicall","size":13},
-		{"name":"loaders/undionly.kpxe","size":21},{"name":"loaders/snponly.efi","size":19}]}`
+		{"name":"loaders/undionly.kpxe","size":21},{"name":"loaders/snponly.efi","size":19},
+		{"name":"root.img","size":8},{"name":"loaders/grub/core.img","size":21},{"name":"slipway.iso","size":11}]}`
+	paths := []string{"/image/initramfs", "/image/kernel", "/image/loaders/grub/core.img", "/image/loaders/snponly.efi", "/image/loaders/undionly.kpxe",
+		"/image/manifest.json", "/image/root.img", "/loaders/snponly.efi", "/loaders/undionly.kpxe"}
 	for name, test := range map[string]struct{ manifest, want string }{
 		"complete":  {complete, ""},
 		"not JSON":  {"{", "manifest.json"},
 		"no kernel": {strings.Replace(complete, `{"name":"kernel","size":6},`, "", 1), "does not list kernel"},
 		"no loader": {strings.Replace(complete, `,
 		{"name":"loaders/undionly.kpxe","size":21}`, "", 1), "does not list loaders/undionly.kpxe"},
-		"a missing file": {strings.Replace(complete, `"kernel"`, `"kernel2"`, 1), "no such file"},
-		"another size":   {strings.Replace(complete, `"size":6`, `"size":7`, 1), "6 bytes and not the manifest's 7"},
+		"a file elsewhere": {strings.Replace(complete, `"kernel"`, `"../kernel"`, 1), "not a file below it"},
+		"a missing file":   {strings.Replace(complete, `"kernel"`, `"kernel2"`, 1), "no such file"},
+		"another size":     {strings.Replace(complete, `"size":6`, `"size":7`, 1), "6 bytes and not the manifest's 7"},
 	} {
 		dir := t.TempDir()
-		for _, file := range []string{"kernel", "initramfs", "bin/multicall", "loaders/undionly.kpxe", "loaders/snponly.efi"} {
+		for _, file := range []string{"kernel", "initramfs", "bin/multicall", "loaders/undionly.kpxe", "loaders/snponly.efi", "root.img", "loaders/grub/core.img", "slipway.iso"} {
 			if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755), os.WriteFile(filepath.Join(dir, file), []byte(file), 0o644)); err != nil {
 				t.Fatal(err)
 			}
@@ -114,7 +120,7 @@ func TestLoadImage(t *testing.T) {
 		image, err := loadImage(dir)
 		switch {
 		case test.want == "":
-			if err != nil || len(image.web) != 4 || string(image.loaders["undionly.kpxe"]) != "loaders/undionly.kpxe" {
+			if err != nil || !slices.Equal(slices.Sorted(maps.Keys(image.web)), paths) || len(image.loaders) != 2 || string(image.loaders["undionly.kpxe"]) != "loaders/undionly.kpxe" {
 				t.Errorf("%s: %+v, %v", name, image, err)
 			}
 		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):

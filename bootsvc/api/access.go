@@ -42,11 +42,15 @@ func Access() map[string][]Role {
 		bootv1connect.MachineServiceReportProcedure:           {Machine},
 		bootv1connect.MachineServiceRedeemBootstrapProcedure:  {Machine},
 		bootv1connect.MachineServiceFetchSnapshotProcedure:    {Machine},
+		bootv1connect.MachineServiceReportWipeProcedure:       {Machine},
 		bootv1connect.MachineServiceRenewCertificateProcedure: {Machine},
 
 		bootv1connect.InventoryServiceListMachinesProcedure:     {Reader, Operator, Admin},
 		bootv1connect.InventoryServiceGetMachineProcedure:       {Reader, Operator, Admin},
 		bootv1connect.InventoryServiceApproveProcedure:          {Operator, Admin},
+		bootv1connect.InventoryServiceGetImageProcedure:         {Reader, Operator, Admin},
+		bootv1connect.InventoryServiceAgreeWipeProcedure:        {Operator, Admin},
+		bootv1connect.InventoryServiceBootFromProcedure:         {Operator, Admin},
 		bootv1connect.InventoryServiceRenewCredentialsProcedure: {Reader, Backup, Operator, Admin},
 
 		bootv1connect.ClusterServiceGetClusterProcedure:     {Reader, Backup, Operator, Admin},

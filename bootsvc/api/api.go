@@ -24,6 +24,7 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
+	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/bootv1/bootv1connect"
 	"slipway/bootsvc/assign"
 	"slipway/bootsvc/enroll"
@@ -60,11 +61,13 @@ type Server struct {
 	// so that it can be renewed. Its chain must end with the CA certificate:
 	// machines know that by its hash only.
 	Certificate func() (*tls.Certificate, error)
-	ClientCAs   *x509.CertPool
-	Metrics     http.Handler // what /metrics answers to readers
-	Refusals    *refusal.Recorder
-	Log         *slog.Logger
-	Now         func() time.Time
+	// Image is what the boot service serves.
+	Image     *bootv1.GetImageResponse
+	ClientCAs *x509.CertPool
+	Metrics   http.Handler // what /metrics answers to readers
+	Refusals  *refusal.Recorder
+	Log       *slog.Logger
+	Now       func() time.Time
 }
 
 // Run listens, calls ready, and serves until ctx ends; requests under way then

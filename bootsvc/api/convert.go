@@ -33,6 +33,7 @@ var codes = []struct {
 	code connect.Code
 }{
 	{store.ErrNotFound, connect.CodeNotFound},
+	{errInstall, connect.CodeInvalidArgument},
 	{store.ErrContended, connect.CodeAborted},
 	{inventory.ErrFull, connect.CodeResourceExhausted},
 	{enroll.ErrRequest, connect.CodeInvalidArgument},
@@ -105,7 +106,8 @@ func factsFrom(f *bootv1.Facts) (configs.Facts, error) {
 	}
 	for _, d := range f.GetDisks() {
 		facts.Disks = append(facts.Disks, configs.Disk{
-			Name: clean(d.GetName()), Size: d.GetSize(), Model: clean(d.GetModel()), Serial: clean(d.GetSerial()), Rotational: d.GetRotational(),
+			Name: clean(d.GetName()), Size: d.GetSize(), Model: clean(d.GetModel()), Serial: clean(d.GetSerial()),
+			WWN: clean(d.GetWwn()), Type: clean(d.GetType()), Removable: d.GetRemovable(), Rotational: d.GetRotational(),
 		})
 	}
 	return facts, nil
@@ -120,7 +122,7 @@ func factsTo(f configs.Facts) *bootv1.Facts {
 		facts.Nics = append(facts.Nics, &bootv1.NIC{Name: n.Name, Mac: n.MAC, Driver: n.Driver, Up: n.Up})
 	}
 	for _, d := range f.Disks {
-		facts.Disks = append(facts.Disks, &bootv1.Disk{Name: d.Name, Size: d.Size, Model: d.Model, Serial: d.Serial, Rotational: d.Rotational})
+		facts.Disks = append(facts.Disks, &bootv1.Disk{Name: d.Name, Size: d.Size, Model: d.Model, Serial: d.Serial, Wwn: d.WWN, Type: d.Type, Removable: d.Removable, Rotational: d.Rotational})
 	}
 	return facts
 }
@@ -128,7 +130,7 @@ func factsTo(f configs.Facts) *bootv1.Facts {
 func machineTo(m inventory.Machine, now time.Time) *bootv1.Machine {
 	machine := &bootv1.Machine{
 		Id: m.ID, Phase: string(m.Phase), WaitingFor: m.Waits(now), Words: m.Words(), Facts: factsTo(m.Facts),
-		Cluster: m.Cluster, Hostname: m.Hostname, Role: string(m.Role),
+		Cluster: m.Cluster, Hostname: m.Hostname, Role: string(m.Role), Installation: installationTo(m),
 	}
 	if m.Address.IsValid() {
 		machine.Address = m.Address.String()

@@ -112,14 +112,18 @@ func (h *machineHandler) Report(ctx context.Context, request *connect.Request[bo
 	}
 	phase := enroll.Phase(report.GetPhase())
 	switch phase {
-	case "", enroll.Joining, enroll.Ready, enroll.Failed:
+	case "", enroll.Installing, enroll.Joining, enroll.Ready, enroll.Failed:
 	default:
-		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("a machine cannot report the phase %q: joining, ready, failed", clean(string(phase))))
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("a machine cannot report the phase %q: installing, joining, ready, failed", clean(string(phase))))
+	}
+	disk, err := diskFrom(report.GetSystemDisk())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	c := callerOf(ctx)
 	err = h.Office.Report(ctx, c.name, c.keyHash, assign.Report{
 		Events: events, Phase: phase, WaitingFor: clean(report.GetWaitingFor()),
-		Applied: applied, Etcd: etcdFrom(report.GetEtcd()),
+		Applied: applied, Etcd: etcdFrom(report.GetEtcd()), Disk: disk, Wiped: report.GetWiped(),
 	})
 	if err != nil {
 		return nil, h.failed(ctx, "report refused", err)

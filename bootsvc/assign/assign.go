@@ -44,6 +44,9 @@ type Office struct {
 	keys      store.Table[Keys]
 	machineCA string // the boot service's CA certificate, PEM
 	now       func() time.Time
+
+	// Image is what machines that have a disk are told to install. Set it before use.
+	Image machine.Image
 }
 
 // record is a cluster as it is kept. It is encrypted at rest: its document may

@@ -104,7 +104,7 @@ func (c Cluster) configFor(m inventory.Machine, keys Keys, machineCA string) *ma
 		Kind:       machine.Kind,
 		Hostname:   place.Hostname,
 		Role:       place.Role,
-		Install:    machine.Install{Disk: "none"},
+		Install:    installOf(c.Document.InstallOf(place), m),
 		Kubelet:    machine.Kubelet{Labels: place.Labels, Taints: slices.Clone(place.Taints)},
 		Cluster: machine.Cluster{
 			Name:                c.Document.Name,

@@ -131,6 +131,7 @@ func (o *Office) answer(tx *store.Tx, a *asker, c Cluster, keys Keys, m inventor
 	if first := c.before(m, o.now()); first != "" && a.have == "" {
 		return Config{Machine: m, WaitingFor: first}, nil
 	}
+	m = o.imaged(c, m)
 	wanted, err := c.render(m, keys, o.machineCA)
 	switch {
 	case err != nil:

@@ -2,6 +2,7 @@ package assign
 
 import (
 	"context"
+	"strings"
 
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/store"
@@ -16,6 +17,8 @@ type Report struct {
 	WaitingFor string
 	Applied    string // hex SHA-256 of the config that its units run with
 	Etcd       *inventory.EtcdState
+	Disk       *enroll.SystemDisk // where it lives, if it does on a disk
+	Wiped      bool               // it does no more: what was ours is wiped
 }
 
 // Report takes a machine's report. That it is a voter of etcd, or a control
@@ -48,6 +51,12 @@ func (o *Office) note(tx *store.Tx, m inventory.Machine) error {
 
 // on is the machine after the report.
 func (r Report) on(m inventory.Machine) inventory.Machine {
+	switch {
+	case r.Wiped:
+		m.Installation = inventory.Installation{}
+	case r.Disk != nil:
+		m = m.OnDisk(*r.Disk)
+	}
 	if m.Enrolment.Released {
 		return m // it has yet to hear that no cluster has it any more
 	}
@@ -56,6 +65,10 @@ func (r Report) on(m inventory.Machine) inventory.Machine {
 	}
 	if r.WaitingFor != "" {
 		m.WaitingFor = r.WaitingFor
+	}
+	// The machine knows what it waits for, and not by which words a person gives it.
+	if wipe := m.Installation.Wipe; m.Phase == enroll.Installing && wipe.Hash != "" && strings.Contains(r.WaitingFor, wipe.Hash[:12]) {
+		m = m.Asks(wipe)
 	}
 	if r.Applied != "" {
 		m.Applied = r.Applied

@@ -48,7 +48,7 @@ func (c Config) answer(r request, d decision) (*dhcpv4.DHCPv4, destination, erro
 	if r.kind != dhcpv4.MessageTypeDiscover {
 		p.ClientIPAddr = r.packet.ClientIPAddr
 	}
-	boot, _ := firmware.Choose(r.firmware, firmware.Server{TFTP: c.Address, HTTP: c.HTTP})
+	boot, _ := firmware.Choose(r.firmware, firmware.Server{TFTP: c.Address, HTTP: c.HTTP}, r.from)
 	load(p, boot)
 	return p, c.route(r, d), nil
 }

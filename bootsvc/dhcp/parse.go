@@ -10,6 +10,7 @@ import (
 
 	"slipway/bootsvc/firmware"
 	"slipway/bootsvc/lease"
+	"slipway/bootsvc/source"
 )
 
 // maxPacket is the longest packet that is read: what fits an Ethernet frame.
@@ -31,6 +32,8 @@ type request struct {
 	client   lease.Client
 	hostname string
 	firmware firmware.Client
+	// from is what the machine is to boot from, if it boots.
+	from source.Source
 	// server is option 54, ciaddr and requested (option 50) as they are;
 	// the zero value when the client left them out.
 	server, ciaddr, requested, relay netip.Addr

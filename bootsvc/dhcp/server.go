@@ -18,14 +18,17 @@ import (
 	"slipway/bootsvc/firmware"
 	"slipway/bootsvc/lease"
 	"slipway/bootsvc/refusal"
+	"slipway/bootsvc/source"
 	"slipway/bootsvc/timeline"
 )
 
 // Seams are the server's ways to the rest of the boot service. All must be set.
 type Seams struct {
-	Table    *lease.Table
-	Store    lease.Store
-	Observe  timeline.Observer
+	Table   *lease.Table
+	Store   lease.Store
+	Observe timeline.Observer
+	// Source says what a machine whose firmware asks is to boot from.
+	Source   func(context.Context, net.HardwareAddr) source.Source
 	Refusals *refusal.Recorder
 	Metrics  prometheus.Registerer
 	Log      *slog.Logger
@@ -170,6 +173,9 @@ func (s *Server) serve(ctx context.Context, sock *socket, b []byte) {
 		return
 	}
 	s.metrics.packet("in", r.kind.String())
+	if r.firmware.Kind != firmware.System {
+		r.from = s.Source(ctx, r.packet.ClientHWAddr)
+	}
 	d := s.record(r)
 	if d.reason != "" {
 		s.Refusals.Refuse(service, r.client.MAC, d.reason, "packet", r.kind, "wants", r.client.Wants)
@@ -252,7 +258,7 @@ func (s *Server) reply(sock *socket, r request, d decision) {
 
 // observe tells the timeline, and the log of machines that cannot boot from us.
 func (s *Server) observe(ctx context.Context, r request, d decision) {
-	boot, ok := firmware.Choose(r.firmware, firmware.Server{TFTP: s.config.Address, HTTP: s.config.HTTP})
+	boot, ok := firmware.Choose(r.firmware, firmware.Server{TFTP: s.config.Address, HTTP: s.config.HTTP}, r.from)
 	if !ok && d.reply == dhcpv4.MessageTypeOffer {
 		s.Refusals.Refuse(service, r.client.MAC, "no loader for its architecture", "firmware", r.firmware)
 	}
@@ -282,15 +288,19 @@ func asker(k firmware.Kind) timeline.Asker {
 }
 
 func outcome(d decision, b firmware.Boot) string {
+	why := ""
+	if b.Why != "" {
+		why = ", " + b.Why
+	}
 	switch {
 	case d.reply == dhcpv4.MessageTypeNak:
 		return "NAK, " + d.reason
 	case d.reason != "":
 		return "no answer, " + d.reason
 	case d.change == grant && b.File != "":
-		return fmt.Sprintf("%s %s, %s", d.reply, d.lease.Address, b.File)
+		return fmt.Sprintf("%s %s, %s%s", d.reply, d.lease.Address, b.File, why)
 	case d.change == grant:
-		return fmt.Sprintf("%s %s", d.reply, d.lease.Address)
+		return fmt.Sprintf("%s %s%s", d.reply, d.lease.Address, why)
 	case d.reply != dhcpv4.MessageTypeNone:
 		return d.reply.String()
 	}

@@ -16,6 +16,7 @@ import (
 
 	"slipway/bootsvc/lease"
 	"slipway/bootsvc/refusal"
+	"slipway/bootsvc/source"
 	"slipway/bootsvc/timeline"
 )
 
@@ -41,13 +42,15 @@ func testServer(t *testing.T, table *lease.Table) (*Server, *diary) {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	now := func() time.Time { return noon }
 	s, err := New(testConfig, Seams{
-		Table: table, Store: store, Observe: timeline.Discard, Refusals: refusal.New(log, registry, now), Metrics: registry, Log: log, Now: now,
+		Table: table, Store: store, Observe: timeline.Discard, Source: fromInstaller, Refusals: refusal.New(log, registry, now), Metrics: registry, Log: log, Now: now,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s, store
 }
+
+func fromInstaller(context.Context, net.HardwareAddr) source.Source { return source.Installer }
 
 // TestPersist: what the store is told of each decision, and when.
 func TestPersist(t *testing.T) {

@@ -151,7 +151,7 @@ func (d *Desk) event(name, detail string) []inventory.Event {
 // started again since.
 func settled(m inventory.Machine) bool {
 	switch m.Phase {
-	case enroll.Assigned, enroll.Joining, enroll.Ready, enroll.Failed:
+	case enroll.Assigned, enroll.Installing, enroll.Joining, enroll.Ready, enroll.Failed:
 		return true
 	}
 	return false

@@ -13,6 +13,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"slipway/bootsvc/source"
 )
 
 // Kind is what sort of client asks.
@@ -154,11 +156,33 @@ type Boot struct {
 	// NoProxy tells an iPXE not to wait for a proxyDHCP server's word after
 	// ours, which would cost it three seconds.
 	NoProxy bool
+	// Why says to people what the file does not: that the machine is installed, or held.
+	Why string
 }
 
 // Choose decides what the client loads next. False means that it is a machine
 // that boots from the network and that there is no loader for it.
-func Choose(c Client, s Server) (Boot, bool) {
+//
+// A machine that is to boot from its disk is offered no boot file: its firmware
+// then goes on with the next boot option. Only an iPXE with HTTP is sent a
+// script, for left alone it may go on to the next network card instead. A
+// machine that is held gets iPXE like any other, and waits in its script.
+func Choose(c Client, s Server, from source.Source) (Boot, bool) {
+	boot, ok := c.loads(s)
+	switch {
+	case c.Kind == System:
+	case from == source.Disk && !boot.NoProxy:
+		return Boot{Why: "no boot file: it is installed and boots from its disk"}, true
+	case from == source.Disk:
+		boot.Why = "it is installed and boots from its disk"
+	case from == source.Hold:
+		boot.Why = "it is held"
+	}
+	return boot, ok
+}
+
+// loads is the way to the script: by a loader of ours, or at once.
+func (c Client) loads(s Server) (Boot, bool) {
 	bios, uefi := c.runs(iana.INTEL_X86PC), c.runs(x64...)
 	switch {
 	case c.Kind == System:

@@ -6,6 +6,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"slipway/bootsvc/source"
 )
 
 var testServer = Server{TFTP: netip.MustParseAddr("10.0.0.1"), HTTP: "http://10.0.0.1"}
@@ -71,18 +73,49 @@ func TestIdentifyAndChoose(t *testing.T) {
 			if got := client.String(); got != c.text {
 				t.Errorf("it is %q, want %q", got, c.text)
 			}
-			if boot, ok := Choose(client, testServer); boot != c.boot || ok != c.ok {
+			if boot, ok := Choose(client, testServer, source.Installer); boot != c.boot || ok != c.ok {
 				t.Errorf("it loads %+v, %t; want %+v, %t", boot, ok, c.boot, c.ok)
 			}
 		})
 	}
 }
 
+// TestInstalled: what each firmware gets when its machine boots from its disk,
+// and when it is held.
+func TestInstalled(t *testing.T) {
+	const disk, none, held = "it is installed and boots from its disk", "no boot file: it is installed and boots from its disk", "it is held"
+	script := Boot{File: "http://10.0.0.1/boot.ipxe", NoProxy: true}
+	for name, c := range map[string]struct {
+		client     Client
+		disk, hold Boot
+	}{
+		"operating system":    {Client{}, Boot{}, Boot{}},
+		"BIOS PXE":            {Client{Kind: PXE, Archs: []iana.Arch{0}}, Boot{Why: none}, Boot{File: "undionly.kpxe", TFTP: testServer.TFTP, Why: held}},
+		"UEFI PXE":            {Client{Kind: PXE, Archs: []iana.Arch{7}}, Boot{Why: none}, Boot{File: "snponly.efi", TFTP: testServer.TFTP, Why: held}},
+		"UEFI HTTP boot":      {Client{Kind: HTTPBoot, Archs: []iana.Arch{16}}, Boot{Why: none}, Boot{File: "http://10.0.0.1/loaders/snponly.efi", VendorClass: "HTTPClient", Why: held}},
+		"BIOS iPXE":           {Client{Kind: IPXE, HTTP: true, Archs: []iana.Arch{0}}, with(script, disk), with(script, held)},
+		"UEFI iPXE":           {Client{Kind: IPXE, HTTP: true, Archs: []iana.Arch{7}}, with(script, disk), with(script, held)},
+		"iPXE without HTTP":   {Client{Kind: IPXE, Archs: []iana.Arch{0}}, Boot{Why: none}, Boot{File: "undionly.kpxe", TFTP: testServer.TFTP, Why: held}},
+		"firmware not served": {Client{Kind: PXE, Archs: []iana.Arch{11}}, Boot{Why: none}, Boot{Why: held}},
+	} {
+		for from, want := range map[source.Source]Boot{source.Disk: c.disk, source.Hold: c.hold} {
+			if got, _ := Choose(c.client, testServer, from); got != want {
+				t.Errorf("%s, %s: it loads %+v, want %+v", name, from, got, want)
+			}
+		}
+	}
+}
+
+func with(b Boot, why string) Boot {
+	b.Why = why
+	return b
+}
+
 // TestNoLoop: our own loaders, which have HTTP, are never given a loader again.
 func TestNoLoop(t *testing.T) {
 	for a := range iana.Arch(40) {
 		client := Identify(options(t, dhcpv4.OptClientArch(a), dhcpv4.OptUserClass("iPXE"), dhcpv4.OptGeneric(optionIPXE, withHTTP)))
-		if boot, ok := Choose(client, testServer); ok && boot.File != "http://10.0.0.1/boot.ipxe" {
+		if boot, ok := Choose(client, testServer, source.Installer); ok && boot.File != "http://10.0.0.1/boot.ipxe" {
 			t.Errorf("iPXE on %s gets %s", a, boot.File)
 		}
 	}
@@ -112,8 +145,8 @@ func FuzzFirmware(f *testing.F) {
 			dhcpv4.OptGeneric(dhcpv4.OptionUserClassInformation, user),
 			dhcpv4.OptGeneric(optionIPXE, own),
 			dhcpv4.OptGeneric(dhcpv4.OptionClientMachineIdentifier, uuid)))
-		boot, ok := Choose(c, testServer)
-		if c.String() == "" || !ok && boot != (Boot{}) {
+		boot, ok := Choose(c, testServer, source.Installer)
+		if c.String() == "" || !ok && boot.File != "" {
 			t.Errorf("%q loads %+v, %t", c, boot, ok)
 		}
 		if c.Kind == IPXE && c.HTTP && boot.TFTP.IsValid() {

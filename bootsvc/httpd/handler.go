@@ -119,8 +119,17 @@ func (s *Server) refuse(w *reply, r request, status int, reason string, attrs ..
 	http.Error(w, reason, status)
 }
 
+// event names a fetch: a hop of a boot, or one of a running system, which
+// installs or upgrades itself. The node's own client is the one of Go.
+func (r request) event() string {
+	if strings.HasPrefix(r.UserAgent(), "Go-http-client/") {
+		return "download"
+	}
+	return service
+}
+
 func (s *Server) tell(r request, at time.Time, detail string) {
-	s.Observe(r.Context(), timeline.Event{MAC: r.machine, Name: service, Detail: detail, At: at, Address: r.client})
+	s.Observe(r.Context(), timeline.Event{MAC: r.machine, Name: r.event(), Detail: detail, At: at, Address: r.client})
 }
 
 // sent describes a finished answer, or one that ended before its last byte.

@@ -70,7 +70,7 @@ func newStand(t *testing.T) *stand {
 func (s *stand) observe(_ context.Context, e timeline.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.told = append(s.told, strings.TrimSpace(e.MAC.String()+" "+e.Detail))
+	s.told = append(s.told, strings.TrimSpace(strings.TrimPrefix(e.Name+" ", "http ")+e.MAC.String()+" "+e.Detail))
 }
 
 func (s *stand) ask(method, path string, headers ...string) *httptest.ResponseRecorder {
@@ -94,6 +94,8 @@ func TestTimeline(t *testing.T) {
 			"02:00:00:00:00:01 /image/kernel asked for", "02:00:00:00:00:01 /image/kernel sent, 21 bytes in 2s"}},
 		{"part", "GET", "/image/kernel", []string{"Range", "bytes=4-9"}, []string{
 			"02:00:00:00:00:01 /image/kernel asked for", "02:00:00:00:00:01 /image/kernel bytes=4-9 sent, 6 bytes in 2s"}},
+		{"part, for a running system", "GET", "/image/kernel", []string{"Range", "bytes=4-9", "User-Agent", "Go-http-client/1.1"}, []string{
+			"download 02:00:00:00:00:01 /image/kernel asked for", "download 02:00:00:00:00:01 /image/kernel bytes=4-9 sent, 6 bytes in 2s"}},
 		{"script", "GET", "/boot.ipxe", nil, []string{"02:00:00:00:00:01 /boot.ipxe sent, 28 bytes in 1s"}},
 		// Whose timeline it is, the lease says, and not the one who asks.
 		{"another's script", "GET", "/boot.ipxe?mac=02-00-00-00-00-09", nil, []string{"02:00:00:00:00:01 /boot.ipxe sent, 28 bytes in 1s"}},

@@ -30,6 +30,8 @@ type Machine struct {
 	// Etcd is what the machine said last of its member of etcd.
 	Etcd EtcdState `json:"etcd,omitzero"`
 
+	Installation Installation `json:"installation,omitzero"`
+
 	// Cluster, Hostname and Role are empty until a cluster claims the machine.
 	Cluster  string       `json:"cluster,omitempty"`
 	Hostname string       `json:"hostname,omitempty"`
@@ -98,7 +100,7 @@ func (e Enrolment) Approve(key Key) Enrolment {
 // What had the key before is gone: the machine was started again, or reset.
 func (m Machine) Approve(key Key) Machine {
 	m.Enrolment = m.Enrolment.Approve(key)
-	m.Given, m.Applied, m.Etcd = Given{}, "", EtcdState{}
+	m.Given, m.Applied, m.Etcd, m.Installation = Given{}, "", EtcdState{}, Installation{}
 	return m
 }
 
@@ -131,6 +133,7 @@ func (m Machine) Next(e Event, newBoot bool) Machine {
 	}
 	if newBoot { // what runs on it now, nobody knows
 		m.Applied, m.Etcd = "", EtcdState{}
+		m = m.returned(e)
 	}
 	if m.Phase == enroll.Discovered && loading(e) {
 		m = m.Enter(enroll.Booting)
@@ -152,6 +155,7 @@ func (m Machine) Enter(phase enroll.Phase) Machine {
 		enroll.Enrolling:  "approval: compare the words with its console, then slipway machines approve " + m.ID,
 		enroll.Approved:   "a cluster to claim it: slipway cluster create",
 		enroll.Assigned:   "the machine to fetch its config",
+		enroll.Installing: "its disk to be written",
 		enroll.Joining:    "its services to start",
 	}[phase]
 	return m
@@ -169,7 +173,7 @@ func (m Machine) Silent(now time.Time) bool { return now.Sub(m.LastSeen) > silen
 // from any more cannot say so itself.
 func (m Machine) Waits(now time.Time) string {
 	switch m.Phase {
-	case enroll.Joining, enroll.Ready, enroll.Failed:
+	case enroll.Installing, enroll.Joining, enroll.Ready, enroll.Failed:
 		if m.Silent(now) {
 			return fmt.Sprintf("a sign of life: nothing was heard for %v; look at its console", now.Sub(m.LastSeen).Round(time.Second))
 		}

@@ -1,14 +1,16 @@
 // Package ipxe writes the script that iPXE runs: fetch the kernel and the
-// initramfs, say where the boot service is, start. It is a template and
-// nothing more; package httpd serves what it returns.
+// initramfs, say where the boot service is, start; or go on to the disk; or wait
+// for a person. It is templates and nothing more; package httpd serves what it returns.
 package ipxe
 
 import (
 	"bytes"
-	_ "embed"
+	"embed"
 	"fmt"
 	"strings"
 	"text/template"
+
+	"slipway/bootsvc/source"
 )
 
 // Script is what one machine's script says.
@@ -24,16 +26,31 @@ type Script struct {
 	Machine string
 	// Args are the image's own kernel arguments.
 	Args []string
+	// From is what the machine boots from; if it is held, Why says the reason.
+	From source.Source
+	Why  string
 }
 
 // How often, and at what interval, a script tries before it restarts the machine.
 const (
 	tries    = 10
 	interval = 5 // seconds
+	pause    = 30
 )
 
-//go:embed boot.ipxe.tmpl
-var source string
+//go:embed *.tmpl
+var texts embed.FS
+
+// text is the template of what the machine boots from.
+func (s Script) text() string {
+	switch s.From {
+	case source.Disk:
+		return "disk.ipxe.tmpl"
+	case source.Hold:
+		return "hold.ipxe.tmpl"
+	}
+	return "boot.ipxe.tmpl"
+}
 
 // Render writes the script. An argument that could end the line or the word
 // is an error.
@@ -46,18 +63,30 @@ func (s Script) Render() ([]byte, error) {
 	if s.Machine == "" {
 		s.Machine = "${netX/mac:hexhyp}"
 	}
-	t, err := template.New("boot.ipxe").Parse(source)
+	t, err := template.ParseFS(texts, s.text())
 	if err != nil {
 		return nil, fmt.Errorf("parse boot script: %w", err)
 	}
 	var out bytes.Buffer
 	err = t.Execute(&out, map[string]any{
 		"HTTP": s.HTTP, "CommandLine": s.CommandLine(), "Machine": s.Machine, "Tries": tries, "Interval": interval,
+		"Why": plain(s.Why), "Pause": pause,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("write boot script: %w", err)
 	}
 	return out.Bytes(), nil
+}
+
+// plain is a text that echo prints as it is: on one line, and without what
+// iPXE would expand or take for a command's end.
+func plain(text string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' || strings.ContainsRune("$|&\"'\\#", c) {
+			return ' '
+		}
+		return c
+	}, text)
 }
 
 // CommandLine is the kernel's: the image's own arguments, then Slipway's.

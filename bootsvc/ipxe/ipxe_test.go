@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"slipway/bootsvc/source"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -19,7 +21,10 @@ func TestScript(t *testing.T) {
 	}
 	known := base
 	known.Machine = "52-54-00-12-34-56"
-	for name, script := range map[string]Script{"unknown": base, "known": known} {
+	installed, held := known, known
+	installed.From, held.From = source.Disk, source.Hold
+	held.Why = "it came back; do this:\n|| reboot ${net0/mac}"
+	for name, script := range map[string]Script{"unknown": base, "known": known, "installed": installed, "held": held} {
 		t.Run(name, func(t *testing.T) {
 			got, err := script.Render()
 			if err != nil {

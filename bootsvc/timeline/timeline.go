@@ -16,7 +16,7 @@ type Event struct {
 	// MAC is the machine's address on the wire. It is nil when the server
 	// saw only an IP address and no lease tells whose it is.
 	MAC net.HardwareAddr
-	// Name is the hop: "dhcp", "tftp" or "http".
+	// Name is the hop: "dhcp", "tftp" or "http"; "download" is no hop, but a running system's fetch.
 	Name string
 	// Asker is who sent a "dhcp" event's packet. It tells the first hop of a
 	// boot from a running system that renews its lease.

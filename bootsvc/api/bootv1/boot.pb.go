@@ -152,6 +152,9 @@ type Disk struct {
 	Model         string                 `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
 	Serial        string                 `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
 	Rotational    bool                   `protobuf:"varint,5,opt,name=rotational,proto3" json:"rotational,omitempty"`
+	Wwn           string                 `protobuf:"bytes,6,opt,name=wwn,proto3" json:"wwn,omitempty"`
+	Type          string                 `protobuf:"bytes,7,opt,name=type,proto3" json:"type,omitempty"`            // nvme, ssd, hdd, virtual
+	Removable     bool                   `protobuf:"varint,8,opt,name=removable,proto3" json:"removable,omitempty"` // or on USB: taken only by a rule that names it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,6 +220,27 @@ func (x *Disk) GetSerial() string {
 func (x *Disk) GetRotational() bool {
 	if x != nil {
 		return x.Rotational
+	}
+	return false
+}
+
+func (x *Disk) GetWwn() string {
+	if x != nil {
+		return x.Wwn
+	}
+	return ""
+}
+
+func (x *Disk) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Disk) GetRemovable() bool {
+	if x != nil {
+		return x.Removable
 	}
 	return false
 }
@@ -1015,12 +1039,16 @@ func (x *Event) GetAgeMs() int64 {
 }
 
 type ReportRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	Phase         string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`                             // empty: unchanged
-	WaitingFor    string                 `protobuf:"bytes,3,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // what the machine waits for now
-	Applied       []byte                 `protobuf:"bytes,4,opt,name=applied,proto3" json:"applied,omitempty"`                         // SHA-256 of the config that the machine's units run with
-	Etcd          *EtcdState             `protobuf:"bytes,5,opt,name=etcd,proto3" json:"etcd,omitempty"`                               // of machines that run a member
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Events     []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	Phase      string                 `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`                             // empty: unchanged
+	WaitingFor string                 `protobuf:"bytes,3,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // what the machine waits for now
+	Applied    []byte                 `protobuf:"bytes,4,opt,name=applied,proto3" json:"applied,omitempty"`                         // SHA-256 of the config that the machine's units run with
+	Etcd       *EtcdState             `protobuf:"bytes,5,opt,name=etcd,proto3" json:"etcd,omitempty"`                               // of machines that run a member
+	SystemDisk *SystemDisk            `protobuf:"bytes,6,opt,name=system_disk,json=systemDisk,proto3" json:"system_disk,omitempty"` // of machines that live on a disk, or now do
+	// What Slipway wrote to the disk is wiped: the machine comes back over the
+	// network, and gets the installer.
+	Wiped         bool `protobuf:"varint,7,opt,name=wiped,proto3" json:"wiped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1090,6 +1118,20 @@ func (x *ReportRequest) GetEtcd() *EtcdState {
 	return nil
 }
 
+func (x *ReportRequest) GetSystemDisk() *SystemDisk {
+	if x != nil {
+		return x.SystemDisk
+	}
+	return nil
+}
+
+func (x *ReportRequest) GetWiped() bool {
+	if x != nil {
+		return x.Wiped
+	}
+	return false
+}
+
 type ReportResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1126,6 +1168,461 @@ func (*ReportResponse) Descriptor() ([]byte, []int) {
 	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{17}
 }
 
+// SystemDisk is where an installed machine lives.
+type SystemDisk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // /dev/nvme0n1
+	Serial        string                 `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	Booted        string                 `protobuf:"bytes,3,opt,name=booted,proto3" json:"booted,omitempty"` // the slot it runs from, a or b; empty while it still runs from RAM
+	Good          string                 `protobuf:"bytes,4,opt,name=good,proto3" json:"good,omitempty"`     // the slot that is known to work
+	Trying        string                 `protobuf:"bytes,5,opt,name=trying,proto3" json:"trying,omitempty"` // the slot that is booted next, or that runs and is not good yet
+	Tries         int32                  `protobuf:"varint,6,opt,name=tries,proto3" json:"tries,omitempty"`  // how often `trying` may still be booted
+	Slots         []*Slot                `protobuf:"bytes,7,rep,name=slots,proto3" json:"slots,omitempty"`
+	Failure       string                 `protobuf:"bytes,8,opt,name=failure,proto3" json:"failure,omitempty"` // why the last upgrade went back to the slot before; empty: it did not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SystemDisk) Reset() {
+	*x = SystemDisk{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SystemDisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SystemDisk) ProtoMessage() {}
+
+func (x *SystemDisk) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SystemDisk.ProtoReflect.Descriptor instead.
+func (*SystemDisk) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SystemDisk) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetBooted() string {
+	if x != nil {
+		return x.Booted
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetGood() string {
+	if x != nil {
+		return x.Good
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetTrying() string {
+	if x != nil {
+		return x.Trying
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetTries() int32 {
+	if x != nil {
+		return x.Tries
+	}
+	return 0
+}
+
+func (x *SystemDisk) GetSlots() []*Slot {
+	if x != nil {
+		return x.Slots
+	}
+	return nil
+}
+
+func (x *SystemDisk) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+type Slot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                         // a or b
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`                   // of its image; empty: nothing is in it
+	RootHash      string                 `protobuf:"bytes,3,opt,name=root_hash,json=rootHash,proto3" json:"root_hash,omitempty"` // hex
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Slot) Reset() {
+	*x = Slot{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Slot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Slot) ProtoMessage() {}
+
+func (x *Slot) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Slot.ProtoReflect.Descriptor instead.
+func (*Slot) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Slot) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Slot) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Slot) GetRootHash() string {
+	if x != nil {
+		return x.RootHash
+	}
+	return ""
+}
+
+type ReportWipeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Manifest      *WipeManifest          `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportWipeRequest) Reset() {
+	*x = ReportWipeRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportWipeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportWipeRequest) ProtoMessage() {}
+
+func (x *ReportWipeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportWipeRequest.ProtoReflect.Descriptor instead.
+func (*ReportWipeRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ReportWipeRequest) GetManifest() *WipeManifest {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+type ReportWipeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportWipeResponse) Reset() {
+	*x = ReportWipeResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportWipeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportWipeResponse) ProtoMessage() {}
+
+func (x *ReportWipeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportWipeResponse.ProtoReflect.Descriptor instead.
+func (*ReportWipeResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{21}
+}
+
+// WipeManifest lists all that would be written to and what was found there.
+type WipeManifest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disks         []*WipeDisk            `protobuf:"bytes,1,rep,name=disks,proto3" json:"disks,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // SHA-256 of text
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"` // the manifest as a person reads it, lines; at most 64 KiB of printable text
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WipeManifest) Reset() {
+	*x = WipeManifest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WipeManifest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WipeManifest) ProtoMessage() {}
+
+func (x *WipeManifest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WipeManifest.ProtoReflect.Descriptor instead.
+func (*WipeManifest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *WipeManifest) GetDisks() []*WipeDisk {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+func (x *WipeManifest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *WipeManifest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type WipeDisk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`  // /dev/sda
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"` // bytes
+	Model         string                 `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
+	Serial        string                 `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
+	Wwn           string                 `protobuf:"bytes,5,opt,name=wwn,proto3" json:"wwn,omitempty"`
+	Signatures    []*Signature           `protobuf:"bytes,6,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WipeDisk) Reset() {
+	*x = WipeDisk{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WipeDisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WipeDisk) ProtoMessage() {}
+
+func (x *WipeDisk) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WipeDisk.ProtoReflect.Descriptor instead.
+func (*WipeDisk) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *WipeDisk) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *WipeDisk) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *WipeDisk) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *WipeDisk) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *WipeDisk) GetWwn() string {
+	if x != nil {
+		return x.Wwn
+	}
+	return ""
+}
+
+func (x *WipeDisk) GetSignatures() []*Signature {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+// Signature is a trace of what is on a disk.
+type Signature struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Device        string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"` // the disk, or a partition of it
+	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`     // gpt, ext4, LVM2_member, zfs_member, crypto_LUKS, ceph_bluestore, slipway, ...
+	Label         string                 `protobuf:"bytes,3,opt,name=label,proto3" json:"label,omitempty"`
+	Uuid          string                 `protobuf:"bytes,4,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Signature) Reset() {
+	*x = Signature{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Signature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Signature) ProtoMessage() {}
+
+func (x *Signature) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Signature.ProtoReflect.Descriptor instead.
+func (*Signature) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Signature) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Signature) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Signature) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *Signature) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
 // EtcdState is what a machine says of its etcd member.
 type EtcdState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1141,7 +1638,7 @@ type EtcdState struct {
 
 func (x *EtcdState) Reset() {
 	*x = EtcdState{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[18]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1650,7 @@ func (x *EtcdState) String() string {
 func (*EtcdState) ProtoMessage() {}
 
 func (x *EtcdState) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[18]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1663,7 @@ func (x *EtcdState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdState.ProtoReflect.Descriptor instead.
 func (*EtcdState) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{18}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EtcdState) GetMemberId() string {
@@ -1226,13 +1723,14 @@ type Machine struct {
 	Timeline      []*Event               `protobuf:"bytes,11,rep,name=timeline,proto3" json:"timeline,omitempty"` // GetMachine only
 	Etcd          *EtcdState             `protobuf:"bytes,12,opt,name=etcd,proto3" json:"etcd,omitempty"`
 	Current       bool                   `protobuf:"varint,13,opt,name=current,proto3" json:"current,omitempty"` // its units run with the config that it should have
+	Installation  *Installation          `protobuf:"bytes,14,opt,name=installation,proto3" json:"installation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Machine) Reset() {
 	*x = Machine{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[19]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1742,7 @@ func (x *Machine) String() string {
 func (*Machine) ProtoMessage() {}
 
 func (x *Machine) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[19]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1755,7 @@ func (x *Machine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Machine.ProtoReflect.Descriptor instead.
 func (*Machine) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{19}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Machine) GetId() string {
@@ -1351,6 +1849,98 @@ func (x *Machine) GetCurrent() bool {
 	return false
 }
 
+func (x *Machine) GetInstallation() *Installation {
+	if x != nil {
+		return x.Installation
+	}
+	return nil
+}
+
+// Installation is what is known of a machine's life on a disk.
+type Installation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Wipe          *WipeManifest          `protobuf:"bytes,1,opt,name=wipe,proto3" json:"wipe,omitempty"`     // what it asked leave for, if it did
+	Agreed        []byte                 `protobuf:"bytes,2,opt,name=agreed,proto3" json:"agreed,omitempty"` // the hash that a person agreed to
+	AgreedBy      string                 `protobuf:"bytes,3,opt,name=agreed_by,json=agreedBy,proto3" json:"agreed_by,omitempty"`
+	Disk          *SystemDisk            `protobuf:"bytes,4,opt,name=disk,proto3" json:"disk,omitempty"` // unset: it is not installed
+	Next          string                 `protobuf:"bytes,5,opt,name=next,proto3" json:"next,omitempty"` // what its firmware gets next: disk or installer
+	Held          string                 `protobuf:"bytes,6,opt,name=held,proto3" json:"held,omitempty"` // why it is held, and what to do; empty: it is not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Installation) Reset() {
+	*x = Installation{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Installation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Installation) ProtoMessage() {}
+
+func (x *Installation) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Installation.ProtoReflect.Descriptor instead.
+func (*Installation) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Installation) GetWipe() *WipeManifest {
+	if x != nil {
+		return x.Wipe
+	}
+	return nil
+}
+
+func (x *Installation) GetAgreed() []byte {
+	if x != nil {
+		return x.Agreed
+	}
+	return nil
+}
+
+func (x *Installation) GetAgreedBy() string {
+	if x != nil {
+		return x.AgreedBy
+	}
+	return ""
+}
+
+func (x *Installation) GetDisk() *SystemDisk {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+func (x *Installation) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *Installation) GetHeld() string {
+	if x != nil {
+		return x.Held
+	}
+	return ""
+}
+
 type ListMachinesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1359,7 +1949,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[20]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1961,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[20]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1974,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{20}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{28}
 }
 
 type ListMachinesResponse struct {
@@ -1396,7 +1986,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[21]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1998,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[21]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +2011,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{21}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -1440,7 +2030,7 @@ type GetMachineRequest struct {
 
 func (x *GetMachineRequest) Reset() {
 	*x = GetMachineRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[22]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +2042,7 @@ func (x *GetMachineRequest) String() string {
 func (*GetMachineRequest) ProtoMessage() {}
 
 func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[22]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +2055,7 @@ func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineRequest.ProtoReflect.Descriptor instead.
 func (*GetMachineRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{22}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetMachineRequest) GetId() string {
@@ -1484,7 +2074,7 @@ type GetMachineResponse struct {
 
 func (x *GetMachineResponse) Reset() {
 	*x = GetMachineResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[23]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +2086,7 @@ func (x *GetMachineResponse) String() string {
 func (*GetMachineResponse) ProtoMessage() {}
 
 func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[23]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +2099,7 @@ func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineResponse.ProtoReflect.Descriptor instead.
 func (*GetMachineResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{23}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetMachineResponse) GetMachine() *Machine {
@@ -1529,7 +2119,7 @@ type ApproveRequest struct {
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[24]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +2131,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[24]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +2144,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{24}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ApproveRequest) GetId() string {
@@ -1580,7 +2170,7 @@ type ApproveResponse struct {
 
 func (x *ApproveResponse) Reset() {
 	*x = ApproveResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[25]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +2182,7 @@ func (x *ApproveResponse) String() string {
 func (*ApproveResponse) ProtoMessage() {}
 
 func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[25]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +2195,7 @@ func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
 func (*ApproveResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{25}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ApproveResponse) GetMachine() *Machine {
@@ -1613,6 +2203,302 @@ func (x *ApproveResponse) GetMachine() *Machine {
 		return x.Machine
 	}
 	return nil
+}
+
+type AgreeWipeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // of the manifest that was shown
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgreeWipeRequest) Reset() {
+	*x = AgreeWipeRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgreeWipeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgreeWipeRequest) ProtoMessage() {}
+
+func (x *AgreeWipeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgreeWipeRequest.ProtoReflect.Descriptor instead.
+func (*AgreeWipeRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *AgreeWipeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AgreeWipeRequest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+type AgreeWipeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Machine       *Machine               `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgreeWipeResponse) Reset() {
+	*x = AgreeWipeResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgreeWipeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgreeWipeResponse) ProtoMessage() {}
+
+func (x *AgreeWipeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgreeWipeResponse.ProtoReflect.Descriptor instead.
+func (*AgreeWipeResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AgreeWipeResponse) GetMachine() *Machine {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
+}
+
+type BootFromRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // disk or installer
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootFromRequest) Reset() {
+	*x = BootFromRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootFromRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootFromRequest) ProtoMessage() {}
+
+func (x *BootFromRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootFromRequest.ProtoReflect.Descriptor instead.
+func (*BootFromRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *BootFromRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *BootFromRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+type BootFromResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Machine       *Machine               `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootFromResponse) Reset() {
+	*x = BootFromResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootFromResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootFromResponse) ProtoMessage() {}
+
+func (x *BootFromResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootFromResponse.ProtoReflect.Descriptor instead.
+func (*BootFromResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *BootFromResponse) GetMachine() *Machine {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
+}
+
+type GetImageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetImageRequest) Reset() {
+	*x = GetImageRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetImageRequest) ProtoMessage() {}
+
+func (x *GetImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetImageRequest.ProtoReflect.Descriptor instead.
+func (*GetImageRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{38}
+}
+
+type GetImageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`                   // Slipway's
+	Sha256        string                 `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`                     // of its manifest.json, hex
+	Kubernetes    string                 `protobuf:"bytes,3,opt,name=kubernetes,proto3" json:"kubernetes,omitempty"`             // v1.37.1
+	RootHash      string                 `protobuf:"bytes,4,opt,name=root_hash,json=rootHash,proto3" json:"root_hash,omitempty"` // hex, of its root image; empty: it can only run from RAM
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetImageResponse) Reset() {
+	*x = GetImageResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetImageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetImageResponse) ProtoMessage() {}
+
+func (x *GetImageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetImageResponse.ProtoReflect.Descriptor instead.
+func (*GetImageResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *GetImageResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *GetImageResponse) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *GetImageResponse) GetKubernetes() string {
+	if x != nil {
+		return x.Kubernetes
+	}
+	return ""
+}
+
+func (x *GetImageResponse) GetRootHash() string {
+	if x != nil {
+		return x.RootHash
+	}
+	return ""
 }
 
 type RenewCredentialsRequest struct {
@@ -1623,7 +2509,7 @@ type RenewCredentialsRequest struct {
 
 func (x *RenewCredentialsRequest) Reset() {
 	*x = RenewCredentialsRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[26]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +2521,7 @@ func (x *RenewCredentialsRequest) String() string {
 func (*RenewCredentialsRequest) ProtoMessage() {}
 
 func (x *RenewCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[26]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +2534,7 @@ func (x *RenewCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*RenewCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{26}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{40}
 }
 
 type RenewCredentialsResponse struct {
@@ -1660,7 +2546,7 @@ type RenewCredentialsResponse struct {
 
 func (x *RenewCredentialsResponse) Reset() {
 	*x = RenewCredentialsResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[27]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +2558,7 @@ func (x *RenewCredentialsResponse) String() string {
 func (*RenewCredentialsResponse) ProtoMessage() {}
 
 func (x *RenewCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[27]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +2571,7 @@ func (x *RenewCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*RenewCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{27}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RenewCredentialsResponse) GetCertificate() []byte {
@@ -1704,7 +2590,7 @@ type CreateClusterRequest struct {
 
 func (x *CreateClusterRequest) Reset() {
 	*x = CreateClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[28]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +2602,7 @@ func (x *CreateClusterRequest) String() string {
 func (*CreateClusterRequest) ProtoMessage() {}
 
 func (x *CreateClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[28]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +2615,7 @@ func (x *CreateClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClusterRequest.ProtoReflect.Descriptor instead.
 func (*CreateClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{28}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CreateClusterRequest) GetCluster() []byte {
@@ -1748,7 +2634,7 @@ type CreateClusterResponse struct {
 
 func (x *CreateClusterResponse) Reset() {
 	*x = CreateClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[29]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +2646,7 @@ func (x *CreateClusterResponse) String() string {
 func (*CreateClusterResponse) ProtoMessage() {}
 
 func (x *CreateClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[29]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +2659,7 @@ func (x *CreateClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClusterResponse.ProtoReflect.Descriptor instead.
 func (*CreateClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{29}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CreateClusterResponse) GetCluster() *Cluster {
@@ -1792,7 +2678,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[30]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +2690,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[30]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +2703,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{30}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetClusterRequest) GetName() string {
@@ -1836,7 +2722,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[31]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2734,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[31]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2747,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{31}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetClusterResponse) GetCluster() *Cluster {
@@ -1884,7 +2770,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[32]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +2782,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[32]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +2795,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{32}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Cluster) GetName() string {
@@ -1959,7 +2845,7 @@ type Rotation struct {
 
 func (x *Rotation) Reset() {
 	*x = Rotation{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[33]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2857,7 @@ func (x *Rotation) String() string {
 func (*Rotation) ProtoMessage() {}
 
 func (x *Rotation) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[33]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2870,7 @@ func (x *Rotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rotation.ProtoReflect.Descriptor instead.
 func (*Rotation) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{33}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Rotation) GetWhat() string {
@@ -2025,7 +2911,7 @@ type UpdateClusterRequest struct {
 
 func (x *UpdateClusterRequest) Reset() {
 	*x = UpdateClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +2923,7 @@ func (x *UpdateClusterRequest) String() string {
 func (*UpdateClusterRequest) ProtoMessage() {}
 
 func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[34]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +2936,7 @@ func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClusterRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{34}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *UpdateClusterRequest) GetCluster() []byte {
@@ -2076,7 +2962,7 @@ type UpdateClusterResponse struct {
 
 func (x *UpdateClusterResponse) Reset() {
 	*x = UpdateClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2974,7 @@ func (x *UpdateClusterResponse) String() string {
 func (*UpdateClusterResponse) ProtoMessage() {}
 
 func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[35]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +2987,7 @@ func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClusterResponse.ProtoReflect.Descriptor instead.
 func (*UpdateClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{35}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UpdateClusterResponse) GetCluster() *Cluster {
@@ -2120,7 +3006,7 @@ type DeleteClusterRequest struct {
 
 func (x *DeleteClusterRequest) Reset() {
 	*x = DeleteClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +3018,7 @@ func (x *DeleteClusterRequest) String() string {
 func (*DeleteClusterRequest) ProtoMessage() {}
 
 func (x *DeleteClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +3031,7 @@ func (x *DeleteClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClusterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{36}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DeleteClusterRequest) GetName() string {
@@ -2163,7 +3049,7 @@ type DeleteClusterResponse struct {
 
 func (x *DeleteClusterResponse) Reset() {
 	*x = DeleteClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +3061,7 @@ func (x *DeleteClusterResponse) String() string {
 func (*DeleteClusterResponse) ProtoMessage() {}
 
 func (x *DeleteClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +3074,7 @@ func (x *DeleteClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClusterResponse.ProtoReflect.Descriptor instead.
 func (*DeleteClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{37}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{51}
 }
 
 type Snapshot struct {
@@ -2206,7 +3092,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +3104,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +3117,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{38}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Snapshot) GetId() string {
@@ -2292,7 +3178,7 @@ type TakeSnapshotRequest struct {
 
 func (x *TakeSnapshotRequest) Reset() {
 	*x = TakeSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +3190,7 @@ func (x *TakeSnapshotRequest) String() string {
 func (*TakeSnapshotRequest) ProtoMessage() {}
 
 func (x *TakeSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +3203,7 @@ func (x *TakeSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*TakeSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{39}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *TakeSnapshotRequest) GetCluster() string {
@@ -2336,7 +3222,7 @@ type TakeSnapshotResponse struct {
 
 func (x *TakeSnapshotResponse) Reset() {
 	*x = TakeSnapshotResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +3234,7 @@ func (x *TakeSnapshotResponse) String() string {
 func (*TakeSnapshotResponse) ProtoMessage() {}
 
 func (x *TakeSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +3247,7 @@ func (x *TakeSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*TakeSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{40}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TakeSnapshotResponse) GetSnapshot() *Snapshot {
@@ -2380,7 +3266,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +3278,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +3291,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{41}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListSnapshotsRequest) GetCluster() string {
@@ -2424,7 +3310,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +3322,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +3335,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{42}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
@@ -2468,7 +3354,7 @@ type ReadSnapshotRequest struct {
 
 func (x *ReadSnapshotRequest) Reset() {
 	*x = ReadSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +3366,7 @@ func (x *ReadSnapshotRequest) String() string {
 func (*ReadSnapshotRequest) ProtoMessage() {}
 
 func (x *ReadSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +3379,7 @@ func (x *ReadSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*ReadSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{43}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ReadSnapshotRequest) GetId() string {
@@ -2513,7 +3399,7 @@ type UploadSnapshotRequest struct {
 
 func (x *UploadSnapshotRequest) Reset() {
 	*x = UploadSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +3411,7 @@ func (x *UploadSnapshotRequest) String() string {
 func (*UploadSnapshotRequest) ProtoMessage() {}
 
 func (x *UploadSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +3424,7 @@ func (x *UploadSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*UploadSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{44}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *UploadSnapshotRequest) GetCluster() string {
@@ -2564,7 +3450,7 @@ type UploadSnapshotResponse struct {
 
 func (x *UploadSnapshotResponse) Reset() {
 	*x = UploadSnapshotResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +3462,7 @@ func (x *UploadSnapshotResponse) String() string {
 func (*UploadSnapshotResponse) ProtoMessage() {}
 
 func (x *UploadSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +3475,7 @@ func (x *UploadSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*UploadSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{45}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *UploadSnapshotResponse) GetSnapshot() *Snapshot {
@@ -2611,7 +3497,7 @@ type RestoreClusterRequest struct {
 
 func (x *RestoreClusterRequest) Reset() {
 	*x = RestoreClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +3509,7 @@ func (x *RestoreClusterRequest) String() string {
 func (*RestoreClusterRequest) ProtoMessage() {}
 
 func (x *RestoreClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +3522,7 @@ func (x *RestoreClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreClusterRequest.ProtoReflect.Descriptor instead.
 func (*RestoreClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{46}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RestoreClusterRequest) GetCluster() string {
@@ -2676,7 +3562,7 @@ type RestoreClusterResponse struct {
 
 func (x *RestoreClusterResponse) Reset() {
 	*x = RestoreClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +3574,7 @@ func (x *RestoreClusterResponse) String() string {
 func (*RestoreClusterResponse) ProtoMessage() {}
 
 func (x *RestoreClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,7 +3587,7 @@ func (x *RestoreClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreClusterResponse.ProtoReflect.Descriptor instead.
 func (*RestoreClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{47}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RestoreClusterResponse) GetCluster() *Cluster {
@@ -2720,7 +3606,7 @@ type PlanRecoveryRequest struct {
 
 func (x *PlanRecoveryRequest) Reset() {
 	*x = PlanRecoveryRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +3618,7 @@ func (x *PlanRecoveryRequest) String() string {
 func (*PlanRecoveryRequest) ProtoMessage() {}
 
 func (x *PlanRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +3631,7 @@ func (x *PlanRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*PlanRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{48}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PlanRecoveryRequest) GetCluster() string {
@@ -2767,7 +3653,7 @@ type PlanRecoveryResponse struct {
 
 func (x *PlanRecoveryResponse) Reset() {
 	*x = PlanRecoveryResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +3665,7 @@ func (x *PlanRecoveryResponse) String() string {
 func (*PlanRecoveryResponse) ProtoMessage() {}
 
 func (x *PlanRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +3678,7 @@ func (x *PlanRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*PlanRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{49}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PlanRecoveryResponse) GetSurvivors() []*Survivor {
@@ -2837,7 +3723,7 @@ type Survivor struct {
 
 func (x *Survivor) Reset() {
 	*x = Survivor{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3735,7 @@ func (x *Survivor) String() string {
 func (*Survivor) ProtoMessage() {}
 
 func (x *Survivor) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3748,7 @@ func (x *Survivor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Survivor.ProtoReflect.Descriptor instead.
 func (*Survivor) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{50}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Survivor) GetMachine() string {
@@ -2917,7 +3803,7 @@ type RecoverClusterRequest struct {
 
 func (x *RecoverClusterRequest) Reset() {
 	*x = RecoverClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +3815,7 @@ func (x *RecoverClusterRequest) String() string {
 func (*RecoverClusterRequest) ProtoMessage() {}
 
 func (x *RecoverClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2942,7 +3828,7 @@ func (x *RecoverClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverClusterRequest.ProtoReflect.Descriptor instead.
 func (*RecoverClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{51}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RecoverClusterRequest) GetCluster() string {
@@ -2968,7 +3854,7 @@ type RecoverClusterResponse struct {
 
 func (x *RecoverClusterResponse) Reset() {
 	*x = RecoverClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2980,7 +3866,7 @@ func (x *RecoverClusterResponse) String() string {
 func (*RecoverClusterResponse) ProtoMessage() {}
 
 func (x *RecoverClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2993,7 +3879,7 @@ func (x *RecoverClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverClusterResponse.ProtoReflect.Descriptor instead.
 func (*RecoverClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{52}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RecoverClusterResponse) GetCluster() *Cluster {
@@ -3013,7 +3899,7 @@ type RotateRequest struct {
 
 func (x *RotateRequest) Reset() {
 	*x = RotateRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3911,7 @@ func (x *RotateRequest) String() string {
 func (*RotateRequest) ProtoMessage() {}
 
 func (x *RotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3924,7 @@ func (x *RotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
 func (*RotateRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{53}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RotateRequest) GetCluster() string {
@@ -3064,7 +3950,7 @@ type RotateResponse struct {
 
 func (x *RotateResponse) Reset() {
 	*x = RotateResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3962,7 @@ func (x *RotateResponse) String() string {
 func (*RotateResponse) ProtoMessage() {}
 
 func (x *RotateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3975,7 @@ func (x *RotateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
 func (*RotateResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{54}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RotateResponse) GetCluster() *Cluster {
@@ -3108,7 +3994,7 @@ type KubeconfigRequest struct {
 
 func (x *KubeconfigRequest) Reset() {
 	*x = KubeconfigRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[55]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3120,7 +4006,7 @@ func (x *KubeconfigRequest) String() string {
 func (*KubeconfigRequest) ProtoMessage() {}
 
 func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[55]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3133,7 +4019,7 @@ func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigRequest.ProtoReflect.Descriptor instead.
 func (*KubeconfigRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{55}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *KubeconfigRequest) GetName() string {
@@ -3152,7 +4038,7 @@ type KubeconfigResponse struct {
 
 func (x *KubeconfigResponse) Reset() {
 	*x = KubeconfigResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[56]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3164,7 +4050,7 @@ func (x *KubeconfigResponse) String() string {
 func (*KubeconfigResponse) ProtoMessage() {}
 
 func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[56]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3177,7 +4063,7 @@ func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigResponse.ProtoReflect.Descriptor instead.
 func (*KubeconfigResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{56}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *KubeconfigResponse) GetKubeconfig() []byte {
@@ -3196,7 +4082,7 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x16\n" +
 	"\x06driver\x18\x03 \x01(\tR\x06driver\x12\x0e\n" +
-	"\x02up\x18\x04 \x01(\bR\x02up\"|\n" +
+	"\x02up\x18\x04 \x01(\bR\x02up\"\xc0\x01\n" +
 	"\x04Disk\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x14\n" +
@@ -3204,7 +4090,10 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x06serial\x18\x04 \x01(\tR\x06serial\x12\x1e\n" +
 	"\n" +
 	"rotational\x18\x05 \x01(\bR\n" +
-	"rotational\"\x98\x02\n" +
+	"rotational\x12\x10\n" +
+	"\x03wwn\x18\x06 \x01(\tR\x03wwn\x12\x12\n" +
+	"\x04type\x18\a \x01(\tR\x04type\x12\x1c\n" +
+	"\tremovable\x18\b \x01(\bR\tremovable\"\x98\x02\n" +
 	"\x05Facts\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x16\n" +
 	"\x06vendor\x18\x02 \x01(\tR\x06vendor\x12\x18\n" +
@@ -3263,15 +4152,53 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
-	"\x06age_ms\x18\x04 \x01(\x03R\x05ageMs\"\xc0\x01\n" +
+	"\x06age_ms\x18\x04 \x01(\x03R\x05ageMs\"\x94\x02\n" +
 	"\rReportRequest\x12.\n" +
 	"\x06events\x18\x01 \x03(\v2\x16.slipway.boot.v1.EventR\x06events\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1f\n" +
 	"\vwaiting_for\x18\x03 \x01(\tR\n" +
 	"waitingFor\x12\x18\n" +
 	"\aapplied\x18\x04 \x01(\fR\aapplied\x12.\n" +
-	"\x04etcd\x18\x05 \x01(\v2\x1a.slipway.boot.v1.EtcdStateR\x04etcd\"\x10\n" +
-	"\x0eReportResponse\"\xac\x01\n" +
+	"\x04etcd\x18\x05 \x01(\v2\x1a.slipway.boot.v1.EtcdStateR\x04etcd\x12<\n" +
+	"\vsystem_disk\x18\x06 \x01(\v2\x1b.slipway.boot.v1.SystemDiskR\n" +
+	"systemDisk\x12\x14\n" +
+	"\x05wiped\x18\a \x01(\bR\x05wiped\"\x10\n" +
+	"\x0eReportResponse\"\xd9\x01\n" +
+	"\n" +
+	"SystemDisk\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\x16\n" +
+	"\x06booted\x18\x03 \x01(\tR\x06booted\x12\x12\n" +
+	"\x04good\x18\x04 \x01(\tR\x04good\x12\x16\n" +
+	"\x06trying\x18\x05 \x01(\tR\x06trying\x12\x14\n" +
+	"\x05tries\x18\x06 \x01(\x05R\x05tries\x12+\n" +
+	"\x05slots\x18\a \x03(\v2\x15.slipway.boot.v1.SlotR\x05slots\x12\x18\n" +
+	"\afailure\x18\b \x01(\tR\afailure\"Q\n" +
+	"\x04Slot\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1b\n" +
+	"\troot_hash\x18\x03 \x01(\tR\brootHash\"N\n" +
+	"\x11ReportWipeRequest\x129\n" +
+	"\bmanifest\x18\x01 \x01(\v2\x1d.slipway.boot.v1.WipeManifestR\bmanifest\"\x14\n" +
+	"\x12ReportWipeResponse\"g\n" +
+	"\fWipeManifest\x12/\n" +
+	"\x05disks\x18\x01 \x03(\v2\x19.slipway.boot.v1.WipeDiskR\x05disks\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\xae\x01\n" +
+	"\bWipeDisk\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x14\n" +
+	"\x05model\x18\x03 \x01(\tR\x05model\x12\x16\n" +
+	"\x06serial\x18\x04 \x01(\tR\x06serial\x12\x10\n" +
+	"\x03wwn\x18\x05 \x01(\tR\x03wwn\x12:\n" +
+	"\n" +
+	"signatures\x18\x06 \x03(\v2\x1a.slipway.boot.v1.SignatureR\n" +
+	"signatures\"a\n" +
+	"\tSignature\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
+	"\x05label\x18\x03 \x01(\tR\x05label\x12\x12\n" +
+	"\x04uuid\x18\x04 \x01(\tR\x04uuid\"\xac\x01\n" +
 	"\tEtcdState\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x1e\n" +
 	"\n" +
@@ -3280,7 +4207,7 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x18\n" +
 	"\ahealthy\x18\x04 \x01(\bR\ahealthy\x12\x16\n" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x03R\brevision\"\xaf\x03\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\"\xf2\x03\n" +
 	"\aMachine\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1f\n" +
@@ -3296,7 +4223,15 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x122\n" +
 	"\btimeline\x18\v \x03(\v2\x16.slipway.boot.v1.EventR\btimeline\x12.\n" +
 	"\x04etcd\x18\f \x01(\v2\x1a.slipway.boot.v1.EtcdStateR\x04etcd\x12\x18\n" +
-	"\acurrent\x18\r \x01(\bR\acurrent\"\x15\n" +
+	"\acurrent\x18\r \x01(\bR\acurrent\x12A\n" +
+	"\finstallation\x18\x0e \x01(\v2\x1d.slipway.boot.v1.InstallationR\finstallation\"\xcf\x01\n" +
+	"\fInstallation\x121\n" +
+	"\x04wipe\x18\x01 \x01(\v2\x1d.slipway.boot.v1.WipeManifestR\x04wipe\x12\x16\n" +
+	"\x06agreed\x18\x02 \x01(\fR\x06agreed\x12\x1b\n" +
+	"\tagreed_by\x18\x03 \x01(\tR\bagreedBy\x12/\n" +
+	"\x04disk\x18\x04 \x01(\v2\x1b.slipway.boot.v1.SystemDiskR\x04disk\x12\x12\n" +
+	"\x04next\x18\x05 \x01(\tR\x04next\x12\x12\n" +
+	"\x04held\x18\x06 \x01(\tR\x04held\"\x15\n" +
 	"\x13ListMachinesRequest\"L\n" +
 	"\x14ListMachinesResponse\x124\n" +
 	"\bmachines\x18\x01 \x03(\v2\x18.slipway.boot.v1.MachineR\bmachines\"#\n" +
@@ -3308,7 +4243,25 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05words\x18\x02 \x01(\tR\x05words\"E\n" +
 	"\x0fApproveResponse\x122\n" +
-	"\amachine\x18\x01 \x01(\v2\x18.slipway.boot.v1.MachineR\amachine\"\x19\n" +
+	"\amachine\x18\x01 \x01(\v2\x18.slipway.boot.v1.MachineR\amachine\"6\n" +
+	"\x10AgreeWipeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"G\n" +
+	"\x11AgreeWipeResponse\x122\n" +
+	"\amachine\x18\x01 \x01(\v2\x18.slipway.boot.v1.MachineR\amachine\"5\n" +
+	"\x0fBootFromRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\"F\n" +
+	"\x10BootFromResponse\x122\n" +
+	"\amachine\x18\x01 \x01(\v2\x18.slipway.boot.v1.MachineR\amachine\"\x11\n" +
+	"\x0fGetImageRequest\"\x81\x01\n" +
+	"\x10GetImageResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x1e\n" +
+	"\n" +
+	"kubernetes\x18\x03 \x01(\tR\n" +
+	"kubernetes\x12\x1b\n" +
+	"\troot_hash\x18\x04 \x01(\tR\brootHash\"\x19\n" +
 	"\x17RenewCredentialsRequest\"<\n" +
 	"\x18RenewCredentialsResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"0\n" +
@@ -3403,19 +4356,24 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"kubeconfig\x18\x01 \x01(\fR\n" +
 	"kubeconfig2Z\n" +
 	"\rEnrollService\x12I\n" +
-	"\x06Enroll\x12\x1e.slipway.boot.v1.EnrollRequest\x1a\x1f.slipway.boot.v1.EnrollResponse2\xb2\x04\n" +
+	"\x06Enroll\x12\x1e.slipway.boot.v1.EnrollRequest\x1a\x1f.slipway.boot.v1.EnrollResponse2\x89\x05\n" +
 	"\x0eMachineService\x12X\n" +
 	"\vFetchConfig\x12#.slipway.boot.v1.FetchConfigRequest\x1a$.slipway.boot.v1.FetchConfigResponse\x12R\n" +
 	"\tAckConfig\x12!.slipway.boot.v1.AckConfigRequest\x1a\".slipway.boot.v1.AckConfigResponse\x12d\n" +
 	"\x0fRedeemBootstrap\x12'.slipway.boot.v1.RedeemBootstrapRequest\x1a(.slipway.boot.v1.RedeemBootstrapResponse\x12X\n" +
 	"\rFetchSnapshot\x12%.slipway.boot.v1.FetchSnapshotRequest\x1a\x1e.slipway.boot.v1.SnapshotChunk0\x01\x12g\n" +
 	"\x10RenewCertificate\x12(.slipway.boot.v1.RenewCertificateRequest\x1a).slipway.boot.v1.RenewCertificateResponse\x12I\n" +
-	"\x06Report\x12\x1e.slipway.boot.v1.ReportRequest\x1a\x1f.slipway.boot.v1.ReportResponse2\xfd\x02\n" +
+	"\x06Report\x12\x1e.slipway.boot.v1.ReportRequest\x1a\x1f.slipway.boot.v1.ReportResponse\x12U\n" +
+	"\n" +
+	"ReportWipe\x12\".slipway.boot.v1.ReportWipeRequest\x1a#.slipway.boot.v1.ReportWipeResponse2\xf3\x04\n" +
 	"\x10InventoryService\x12[\n" +
 	"\fListMachines\x12$.slipway.boot.v1.ListMachinesRequest\x1a%.slipway.boot.v1.ListMachinesResponse\x12U\n" +
 	"\n" +
 	"GetMachine\x12\".slipway.boot.v1.GetMachineRequest\x1a#.slipway.boot.v1.GetMachineResponse\x12L\n" +
-	"\aApprove\x12\x1f.slipway.boot.v1.ApproveRequest\x1a .slipway.boot.v1.ApproveResponse\x12g\n" +
+	"\aApprove\x12\x1f.slipway.boot.v1.ApproveRequest\x1a .slipway.boot.v1.ApproveResponse\x12R\n" +
+	"\tAgreeWipe\x12!.slipway.boot.v1.AgreeWipeRequest\x1a\".slipway.boot.v1.AgreeWipeResponse\x12O\n" +
+	"\bBootFrom\x12 .slipway.boot.v1.BootFromRequest\x1a!.slipway.boot.v1.BootFromResponse\x12O\n" +
+	"\bGetImage\x12 .slipway.boot.v1.GetImageRequest\x1a!.slipway.boot.v1.GetImageResponse\x12g\n" +
 	"\x10RenewCredentials\x12(.slipway.boot.v1.RenewCredentialsRequest\x1a).slipway.boot.v1.RenewCredentialsResponse2\xc6\t\n" +
 	"\x0eClusterService\x12^\n" +
 	"\rCreateCluster\x12%.slipway.boot.v1.CreateClusterRequest\x1a&.slipway.boot.v1.CreateClusterResponse\x12U\n" +
@@ -3447,7 +4405,7 @@ func file_bootsvc_api_bootv1_boot_proto_rawDescGZIP() []byte {
 }
 
 var file_bootsvc_api_bootv1_boot_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(EnrollResponse_State)(0),        // 0: slipway.boot.v1.EnrollResponse.State
 	(*NIC)(nil),                      // 1: slipway.boot.v1.NIC
@@ -3468,131 +4426,163 @@ var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(*Event)(nil),                    // 16: slipway.boot.v1.Event
 	(*ReportRequest)(nil),            // 17: slipway.boot.v1.ReportRequest
 	(*ReportResponse)(nil),           // 18: slipway.boot.v1.ReportResponse
-	(*EtcdState)(nil),                // 19: slipway.boot.v1.EtcdState
-	(*Machine)(nil),                  // 20: slipway.boot.v1.Machine
-	(*ListMachinesRequest)(nil),      // 21: slipway.boot.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),     // 22: slipway.boot.v1.ListMachinesResponse
-	(*GetMachineRequest)(nil),        // 23: slipway.boot.v1.GetMachineRequest
-	(*GetMachineResponse)(nil),       // 24: slipway.boot.v1.GetMachineResponse
-	(*ApproveRequest)(nil),           // 25: slipway.boot.v1.ApproveRequest
-	(*ApproveResponse)(nil),          // 26: slipway.boot.v1.ApproveResponse
-	(*RenewCredentialsRequest)(nil),  // 27: slipway.boot.v1.RenewCredentialsRequest
-	(*RenewCredentialsResponse)(nil), // 28: slipway.boot.v1.RenewCredentialsResponse
-	(*CreateClusterRequest)(nil),     // 29: slipway.boot.v1.CreateClusterRequest
-	(*CreateClusterResponse)(nil),    // 30: slipway.boot.v1.CreateClusterResponse
-	(*GetClusterRequest)(nil),        // 31: slipway.boot.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),       // 32: slipway.boot.v1.GetClusterResponse
-	(*Cluster)(nil),                  // 33: slipway.boot.v1.Cluster
-	(*Rotation)(nil),                 // 34: slipway.boot.v1.Rotation
-	(*UpdateClusterRequest)(nil),     // 35: slipway.boot.v1.UpdateClusterRequest
-	(*UpdateClusterResponse)(nil),    // 36: slipway.boot.v1.UpdateClusterResponse
-	(*DeleteClusterRequest)(nil),     // 37: slipway.boot.v1.DeleteClusterRequest
-	(*DeleteClusterResponse)(nil),    // 38: slipway.boot.v1.DeleteClusterResponse
-	(*Snapshot)(nil),                 // 39: slipway.boot.v1.Snapshot
-	(*TakeSnapshotRequest)(nil),      // 40: slipway.boot.v1.TakeSnapshotRequest
-	(*TakeSnapshotResponse)(nil),     // 41: slipway.boot.v1.TakeSnapshotResponse
-	(*ListSnapshotsRequest)(nil),     // 42: slipway.boot.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil),    // 43: slipway.boot.v1.ListSnapshotsResponse
-	(*ReadSnapshotRequest)(nil),      // 44: slipway.boot.v1.ReadSnapshotRequest
-	(*UploadSnapshotRequest)(nil),    // 45: slipway.boot.v1.UploadSnapshotRequest
-	(*UploadSnapshotResponse)(nil),   // 46: slipway.boot.v1.UploadSnapshotResponse
-	(*RestoreClusterRequest)(nil),    // 47: slipway.boot.v1.RestoreClusterRequest
-	(*RestoreClusterResponse)(nil),   // 48: slipway.boot.v1.RestoreClusterResponse
-	(*PlanRecoveryRequest)(nil),      // 49: slipway.boot.v1.PlanRecoveryRequest
-	(*PlanRecoveryResponse)(nil),     // 50: slipway.boot.v1.PlanRecoveryResponse
-	(*Survivor)(nil),                 // 51: slipway.boot.v1.Survivor
-	(*RecoverClusterRequest)(nil),    // 52: slipway.boot.v1.RecoverClusterRequest
-	(*RecoverClusterResponse)(nil),   // 53: slipway.boot.v1.RecoverClusterResponse
-	(*RotateRequest)(nil),            // 54: slipway.boot.v1.RotateRequest
-	(*RotateResponse)(nil),           // 55: slipway.boot.v1.RotateResponse
-	(*KubeconfigRequest)(nil),        // 56: slipway.boot.v1.KubeconfigRequest
-	(*KubeconfigResponse)(nil),       // 57: slipway.boot.v1.KubeconfigResponse
-	(*timestamppb.Timestamp)(nil),    // 58: google.protobuf.Timestamp
+	(*SystemDisk)(nil),               // 19: slipway.boot.v1.SystemDisk
+	(*Slot)(nil),                     // 20: slipway.boot.v1.Slot
+	(*ReportWipeRequest)(nil),        // 21: slipway.boot.v1.ReportWipeRequest
+	(*ReportWipeResponse)(nil),       // 22: slipway.boot.v1.ReportWipeResponse
+	(*WipeManifest)(nil),             // 23: slipway.boot.v1.WipeManifest
+	(*WipeDisk)(nil),                 // 24: slipway.boot.v1.WipeDisk
+	(*Signature)(nil),                // 25: slipway.boot.v1.Signature
+	(*EtcdState)(nil),                // 26: slipway.boot.v1.EtcdState
+	(*Machine)(nil),                  // 27: slipway.boot.v1.Machine
+	(*Installation)(nil),             // 28: slipway.boot.v1.Installation
+	(*ListMachinesRequest)(nil),      // 29: slipway.boot.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),     // 30: slipway.boot.v1.ListMachinesResponse
+	(*GetMachineRequest)(nil),        // 31: slipway.boot.v1.GetMachineRequest
+	(*GetMachineResponse)(nil),       // 32: slipway.boot.v1.GetMachineResponse
+	(*ApproveRequest)(nil),           // 33: slipway.boot.v1.ApproveRequest
+	(*ApproveResponse)(nil),          // 34: slipway.boot.v1.ApproveResponse
+	(*AgreeWipeRequest)(nil),         // 35: slipway.boot.v1.AgreeWipeRequest
+	(*AgreeWipeResponse)(nil),        // 36: slipway.boot.v1.AgreeWipeResponse
+	(*BootFromRequest)(nil),          // 37: slipway.boot.v1.BootFromRequest
+	(*BootFromResponse)(nil),         // 38: slipway.boot.v1.BootFromResponse
+	(*GetImageRequest)(nil),          // 39: slipway.boot.v1.GetImageRequest
+	(*GetImageResponse)(nil),         // 40: slipway.boot.v1.GetImageResponse
+	(*RenewCredentialsRequest)(nil),  // 41: slipway.boot.v1.RenewCredentialsRequest
+	(*RenewCredentialsResponse)(nil), // 42: slipway.boot.v1.RenewCredentialsResponse
+	(*CreateClusterRequest)(nil),     // 43: slipway.boot.v1.CreateClusterRequest
+	(*CreateClusterResponse)(nil),    // 44: slipway.boot.v1.CreateClusterResponse
+	(*GetClusterRequest)(nil),        // 45: slipway.boot.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),       // 46: slipway.boot.v1.GetClusterResponse
+	(*Cluster)(nil),                  // 47: slipway.boot.v1.Cluster
+	(*Rotation)(nil),                 // 48: slipway.boot.v1.Rotation
+	(*UpdateClusterRequest)(nil),     // 49: slipway.boot.v1.UpdateClusterRequest
+	(*UpdateClusterResponse)(nil),    // 50: slipway.boot.v1.UpdateClusterResponse
+	(*DeleteClusterRequest)(nil),     // 51: slipway.boot.v1.DeleteClusterRequest
+	(*DeleteClusterResponse)(nil),    // 52: slipway.boot.v1.DeleteClusterResponse
+	(*Snapshot)(nil),                 // 53: slipway.boot.v1.Snapshot
+	(*TakeSnapshotRequest)(nil),      // 54: slipway.boot.v1.TakeSnapshotRequest
+	(*TakeSnapshotResponse)(nil),     // 55: slipway.boot.v1.TakeSnapshotResponse
+	(*ListSnapshotsRequest)(nil),     // 56: slipway.boot.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),    // 57: slipway.boot.v1.ListSnapshotsResponse
+	(*ReadSnapshotRequest)(nil),      // 58: slipway.boot.v1.ReadSnapshotRequest
+	(*UploadSnapshotRequest)(nil),    // 59: slipway.boot.v1.UploadSnapshotRequest
+	(*UploadSnapshotResponse)(nil),   // 60: slipway.boot.v1.UploadSnapshotResponse
+	(*RestoreClusterRequest)(nil),    // 61: slipway.boot.v1.RestoreClusterRequest
+	(*RestoreClusterResponse)(nil),   // 62: slipway.boot.v1.RestoreClusterResponse
+	(*PlanRecoveryRequest)(nil),      // 63: slipway.boot.v1.PlanRecoveryRequest
+	(*PlanRecoveryResponse)(nil),     // 64: slipway.boot.v1.PlanRecoveryResponse
+	(*Survivor)(nil),                 // 65: slipway.boot.v1.Survivor
+	(*RecoverClusterRequest)(nil),    // 66: slipway.boot.v1.RecoverClusterRequest
+	(*RecoverClusterResponse)(nil),   // 67: slipway.boot.v1.RecoverClusterResponse
+	(*RotateRequest)(nil),            // 68: slipway.boot.v1.RotateRequest
+	(*RotateResponse)(nil),           // 69: slipway.boot.v1.RotateResponse
+	(*KubeconfigRequest)(nil),        // 70: slipway.boot.v1.KubeconfigRequest
+	(*KubeconfigResponse)(nil),       // 71: slipway.boot.v1.KubeconfigResponse
+	(*timestamppb.Timestamp)(nil),    // 72: google.protobuf.Timestamp
 }
 var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	1,  // 0: slipway.boot.v1.Facts.nics:type_name -> slipway.boot.v1.NIC
 	2,  // 1: slipway.boot.v1.Facts.disks:type_name -> slipway.boot.v1.Disk
 	3,  // 2: slipway.boot.v1.EnrollRequest.facts:type_name -> slipway.boot.v1.Facts
 	0,  // 3: slipway.boot.v1.EnrollResponse.state:type_name -> slipway.boot.v1.EnrollResponse.State
-	58, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
-	58, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
+	72, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
+	72, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
 	16, // 6: slipway.boot.v1.ReportRequest.events:type_name -> slipway.boot.v1.Event
-	19, // 7: slipway.boot.v1.ReportRequest.etcd:type_name -> slipway.boot.v1.EtcdState
-	3,  // 8: slipway.boot.v1.Machine.facts:type_name -> slipway.boot.v1.Facts
-	58, // 9: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
-	16, // 10: slipway.boot.v1.Machine.timeline:type_name -> slipway.boot.v1.Event
-	19, // 11: slipway.boot.v1.Machine.etcd:type_name -> slipway.boot.v1.EtcdState
-	20, // 12: slipway.boot.v1.ListMachinesResponse.machines:type_name -> slipway.boot.v1.Machine
-	20, // 13: slipway.boot.v1.GetMachineResponse.machine:type_name -> slipway.boot.v1.Machine
-	20, // 14: slipway.boot.v1.ApproveResponse.machine:type_name -> slipway.boot.v1.Machine
-	33, // 15: slipway.boot.v1.CreateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	33, // 16: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	20, // 17: slipway.boot.v1.Cluster.machines:type_name -> slipway.boot.v1.Machine
-	34, // 18: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
-	58, // 19: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
-	33, // 20: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	58, // 21: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
-	39, // 22: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
-	39, // 23: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
-	39, // 24: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
-	33, // 25: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	51, // 26: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
-	58, // 27: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
-	33, // 28: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	33, // 29: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	4,  // 30: slipway.boot.v1.EnrollService.Enroll:input_type -> slipway.boot.v1.EnrollRequest
-	6,  // 31: slipway.boot.v1.MachineService.FetchConfig:input_type -> slipway.boot.v1.FetchConfigRequest
-	8,  // 32: slipway.boot.v1.MachineService.AckConfig:input_type -> slipway.boot.v1.AckConfigRequest
-	10, // 33: slipway.boot.v1.MachineService.RedeemBootstrap:input_type -> slipway.boot.v1.RedeemBootstrapRequest
-	12, // 34: slipway.boot.v1.MachineService.FetchSnapshot:input_type -> slipway.boot.v1.FetchSnapshotRequest
-	14, // 35: slipway.boot.v1.MachineService.RenewCertificate:input_type -> slipway.boot.v1.RenewCertificateRequest
-	17, // 36: slipway.boot.v1.MachineService.Report:input_type -> slipway.boot.v1.ReportRequest
-	21, // 37: slipway.boot.v1.InventoryService.ListMachines:input_type -> slipway.boot.v1.ListMachinesRequest
-	23, // 38: slipway.boot.v1.InventoryService.GetMachine:input_type -> slipway.boot.v1.GetMachineRequest
-	25, // 39: slipway.boot.v1.InventoryService.Approve:input_type -> slipway.boot.v1.ApproveRequest
-	27, // 40: slipway.boot.v1.InventoryService.RenewCredentials:input_type -> slipway.boot.v1.RenewCredentialsRequest
-	29, // 41: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
-	31, // 42: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
-	56, // 43: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
-	35, // 44: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
-	37, // 45: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
-	40, // 46: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
-	42, // 47: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
-	44, // 48: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
-	45, // 49: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
-	47, // 50: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
-	49, // 51: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
-	52, // 52: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
-	54, // 53: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
-	5,  // 54: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
-	7,  // 55: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
-	9,  // 56: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
-	11, // 57: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
-	13, // 58: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	15, // 59: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
-	18, // 60: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
-	22, // 61: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
-	24, // 62: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
-	26, // 63: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
-	28, // 64: slipway.boot.v1.InventoryService.RenewCredentials:output_type -> slipway.boot.v1.RenewCredentialsResponse
-	30, // 65: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
-	32, // 66: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
-	57, // 67: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
-	36, // 68: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
-	38, // 69: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
-	41, // 70: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
-	43, // 71: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
-	13, // 72: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	46, // 73: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
-	48, // 74: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
-	50, // 75: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
-	53, // 76: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
-	55, // 77: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
-	54, // [54:78] is the sub-list for method output_type
-	30, // [30:54] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	26, // 7: slipway.boot.v1.ReportRequest.etcd:type_name -> slipway.boot.v1.EtcdState
+	19, // 8: slipway.boot.v1.ReportRequest.system_disk:type_name -> slipway.boot.v1.SystemDisk
+	20, // 9: slipway.boot.v1.SystemDisk.slots:type_name -> slipway.boot.v1.Slot
+	23, // 10: slipway.boot.v1.ReportWipeRequest.manifest:type_name -> slipway.boot.v1.WipeManifest
+	24, // 11: slipway.boot.v1.WipeManifest.disks:type_name -> slipway.boot.v1.WipeDisk
+	25, // 12: slipway.boot.v1.WipeDisk.signatures:type_name -> slipway.boot.v1.Signature
+	3,  // 13: slipway.boot.v1.Machine.facts:type_name -> slipway.boot.v1.Facts
+	72, // 14: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
+	16, // 15: slipway.boot.v1.Machine.timeline:type_name -> slipway.boot.v1.Event
+	26, // 16: slipway.boot.v1.Machine.etcd:type_name -> slipway.boot.v1.EtcdState
+	28, // 17: slipway.boot.v1.Machine.installation:type_name -> slipway.boot.v1.Installation
+	23, // 18: slipway.boot.v1.Installation.wipe:type_name -> slipway.boot.v1.WipeManifest
+	19, // 19: slipway.boot.v1.Installation.disk:type_name -> slipway.boot.v1.SystemDisk
+	27, // 20: slipway.boot.v1.ListMachinesResponse.machines:type_name -> slipway.boot.v1.Machine
+	27, // 21: slipway.boot.v1.GetMachineResponse.machine:type_name -> slipway.boot.v1.Machine
+	27, // 22: slipway.boot.v1.ApproveResponse.machine:type_name -> slipway.boot.v1.Machine
+	27, // 23: slipway.boot.v1.AgreeWipeResponse.machine:type_name -> slipway.boot.v1.Machine
+	27, // 24: slipway.boot.v1.BootFromResponse.machine:type_name -> slipway.boot.v1.Machine
+	47, // 25: slipway.boot.v1.CreateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	47, // 26: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	27, // 27: slipway.boot.v1.Cluster.machines:type_name -> slipway.boot.v1.Machine
+	48, // 28: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
+	72, // 29: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
+	47, // 30: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	72, // 31: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
+	53, // 32: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	53, // 33: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
+	53, // 34: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	47, // 35: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	65, // 36: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
+	72, // 37: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
+	47, // 38: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	47, // 39: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	4,  // 40: slipway.boot.v1.EnrollService.Enroll:input_type -> slipway.boot.v1.EnrollRequest
+	6,  // 41: slipway.boot.v1.MachineService.FetchConfig:input_type -> slipway.boot.v1.FetchConfigRequest
+	8,  // 42: slipway.boot.v1.MachineService.AckConfig:input_type -> slipway.boot.v1.AckConfigRequest
+	10, // 43: slipway.boot.v1.MachineService.RedeemBootstrap:input_type -> slipway.boot.v1.RedeemBootstrapRequest
+	12, // 44: slipway.boot.v1.MachineService.FetchSnapshot:input_type -> slipway.boot.v1.FetchSnapshotRequest
+	14, // 45: slipway.boot.v1.MachineService.RenewCertificate:input_type -> slipway.boot.v1.RenewCertificateRequest
+	17, // 46: slipway.boot.v1.MachineService.Report:input_type -> slipway.boot.v1.ReportRequest
+	21, // 47: slipway.boot.v1.MachineService.ReportWipe:input_type -> slipway.boot.v1.ReportWipeRequest
+	29, // 48: slipway.boot.v1.InventoryService.ListMachines:input_type -> slipway.boot.v1.ListMachinesRequest
+	31, // 49: slipway.boot.v1.InventoryService.GetMachine:input_type -> slipway.boot.v1.GetMachineRequest
+	33, // 50: slipway.boot.v1.InventoryService.Approve:input_type -> slipway.boot.v1.ApproveRequest
+	35, // 51: slipway.boot.v1.InventoryService.AgreeWipe:input_type -> slipway.boot.v1.AgreeWipeRequest
+	37, // 52: slipway.boot.v1.InventoryService.BootFrom:input_type -> slipway.boot.v1.BootFromRequest
+	39, // 53: slipway.boot.v1.InventoryService.GetImage:input_type -> slipway.boot.v1.GetImageRequest
+	41, // 54: slipway.boot.v1.InventoryService.RenewCredentials:input_type -> slipway.boot.v1.RenewCredentialsRequest
+	43, // 55: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
+	45, // 56: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
+	70, // 57: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
+	49, // 58: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
+	51, // 59: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
+	54, // 60: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
+	56, // 61: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
+	58, // 62: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
+	59, // 63: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
+	61, // 64: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
+	63, // 65: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
+	66, // 66: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
+	68, // 67: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
+	5,  // 68: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
+	7,  // 69: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
+	9,  // 70: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
+	11, // 71: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
+	13, // 72: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	15, // 73: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
+	18, // 74: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
+	22, // 75: slipway.boot.v1.MachineService.ReportWipe:output_type -> slipway.boot.v1.ReportWipeResponse
+	30, // 76: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
+	32, // 77: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
+	34, // 78: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
+	36, // 79: slipway.boot.v1.InventoryService.AgreeWipe:output_type -> slipway.boot.v1.AgreeWipeResponse
+	38, // 80: slipway.boot.v1.InventoryService.BootFrom:output_type -> slipway.boot.v1.BootFromResponse
+	40, // 81: slipway.boot.v1.InventoryService.GetImage:output_type -> slipway.boot.v1.GetImageResponse
+	42, // 82: slipway.boot.v1.InventoryService.RenewCredentials:output_type -> slipway.boot.v1.RenewCredentialsResponse
+	44, // 83: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
+	46, // 84: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
+	71, // 85: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
+	50, // 86: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
+	52, // 87: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
+	55, // 88: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
+	57, // 89: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
+	13, // 90: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	60, // 91: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
+	62, // 92: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
+	64, // 93: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
+	67, // 94: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
+	69, // 95: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
+	68, // [68:96] is the sub-list for method output_type
+	40, // [40:68] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_bootsvc_api_bootv1_boot_proto_init() }
@@ -3606,7 +4596,7 @@ func file_bootsvc_api_bootv1_boot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bootsvc_api_bootv1_boot_proto_rawDesc), len(file_bootsvc_api_bootv1_boot_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   57,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

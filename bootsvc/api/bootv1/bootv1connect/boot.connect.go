@@ -63,6 +63,9 @@ const (
 	MachineServiceRenewCertificateProcedure = "/slipway.boot.v1.MachineService/RenewCertificate"
 	// MachineServiceReportProcedure is the fully-qualified name of the MachineService's Report RPC.
 	MachineServiceReportProcedure = "/slipway.boot.v1.MachineService/Report"
+	// MachineServiceReportWipeProcedure is the fully-qualified name of the MachineService's ReportWipe
+	// RPC.
+	MachineServiceReportWipeProcedure = "/slipway.boot.v1.MachineService/ReportWipe"
 	// InventoryServiceListMachinesProcedure is the fully-qualified name of the InventoryService's
 	// ListMachines RPC.
 	InventoryServiceListMachinesProcedure = "/slipway.boot.v1.InventoryService/ListMachines"
@@ -72,6 +75,15 @@ const (
 	// InventoryServiceApproveProcedure is the fully-qualified name of the InventoryService's Approve
 	// RPC.
 	InventoryServiceApproveProcedure = "/slipway.boot.v1.InventoryService/Approve"
+	// InventoryServiceAgreeWipeProcedure is the fully-qualified name of the InventoryService's
+	// AgreeWipe RPC.
+	InventoryServiceAgreeWipeProcedure = "/slipway.boot.v1.InventoryService/AgreeWipe"
+	// InventoryServiceBootFromProcedure is the fully-qualified name of the InventoryService's BootFrom
+	// RPC.
+	InventoryServiceBootFromProcedure = "/slipway.boot.v1.InventoryService/BootFrom"
+	// InventoryServiceGetImageProcedure is the fully-qualified name of the InventoryService's GetImage
+	// RPC.
+	InventoryServiceGetImageProcedure = "/slipway.boot.v1.InventoryService/GetImage"
 	// InventoryServiceRenewCredentialsProcedure is the fully-qualified name of the InventoryService's
 	// RenewCredentials RPC.
 	InventoryServiceRenewCredentialsProcedure = "/slipway.boot.v1.InventoryService/RenewCredentials"
@@ -211,6 +223,11 @@ type MachineServiceClient interface {
 	RenewCertificate(context.Context, *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error)
 	// Report adds events to the machine's timeline and sets its phase.
 	Report(context.Context, *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error)
+	// ReportWipe says what an installation would destroy, before anything is
+	// written. The machine then waits for a config whose install.wipe is the hash. It may be
+	// repeated; another hash takes the place of the one before, and of what was
+	// agreed to.
+	ReportWipe(context.Context, *connect.Request[bootv1.ReportWipeRequest]) (*connect.Response[bootv1.ReportWipeResponse], error)
 }
 
 // NewMachineServiceClient constructs a client for the slipway.boot.v1.MachineService service. By
@@ -260,6 +277,12 @@ func NewMachineServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(machineServiceMethods.ByName("Report")),
 			connect.WithClientOptions(opts...),
 		),
+		reportWipe: connect.NewClient[bootv1.ReportWipeRequest, bootv1.ReportWipeResponse](
+			httpClient,
+			baseURL+MachineServiceReportWipeProcedure,
+			connect.WithSchema(machineServiceMethods.ByName("ReportWipe")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -271,6 +294,7 @@ type machineServiceClient struct {
 	fetchSnapshot    *connect.Client[bootv1.FetchSnapshotRequest, bootv1.SnapshotChunk]
 	renewCertificate *connect.Client[bootv1.RenewCertificateRequest, bootv1.RenewCertificateResponse]
 	report           *connect.Client[bootv1.ReportRequest, bootv1.ReportResponse]
+	reportWipe       *connect.Client[bootv1.ReportWipeRequest, bootv1.ReportWipeResponse]
 }
 
 // FetchConfig calls slipway.boot.v1.MachineService.FetchConfig.
@@ -303,6 +327,11 @@ func (c *machineServiceClient) Report(ctx context.Context, req *connect.Request[
 	return c.report.CallUnary(ctx, req)
 }
 
+// ReportWipe calls slipway.boot.v1.MachineService.ReportWipe.
+func (c *machineServiceClient) ReportWipe(ctx context.Context, req *connect.Request[bootv1.ReportWipeRequest]) (*connect.Response[bootv1.ReportWipeResponse], error) {
+	return c.reportWipe.CallUnary(ctx, req)
+}
+
 // MachineServiceHandler is an implementation of the slipway.boot.v1.MachineService service.
 type MachineServiceHandler interface {
 	// FetchConfig blocks up to 30 s for a config other than the one the machine
@@ -323,6 +352,11 @@ type MachineServiceHandler interface {
 	RenewCertificate(context.Context, *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error)
 	// Report adds events to the machine's timeline and sets its phase.
 	Report(context.Context, *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error)
+	// ReportWipe says what an installation would destroy, before anything is
+	// written. The machine then waits for a config whose install.wipe is the hash. It may be
+	// repeated; another hash takes the place of the one before, and of what was
+	// agreed to.
+	ReportWipe(context.Context, *connect.Request[bootv1.ReportWipeRequest]) (*connect.Response[bootv1.ReportWipeResponse], error)
 }
 
 // NewMachineServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -368,6 +402,12 @@ func NewMachineServiceHandler(svc MachineServiceHandler, opts ...connect.Handler
 		connect.WithSchema(machineServiceMethods.ByName("Report")),
 		connect.WithHandlerOptions(opts...),
 	)
+	machineServiceReportWipeHandler := connect.NewUnaryHandler(
+		MachineServiceReportWipeProcedure,
+		svc.ReportWipe,
+		connect.WithSchema(machineServiceMethods.ByName("ReportWipe")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/slipway.boot.v1.MachineService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case MachineServiceFetchConfigProcedure:
@@ -382,6 +422,8 @@ func NewMachineServiceHandler(svc MachineServiceHandler, opts ...connect.Handler
 			machineServiceRenewCertificateHandler.ServeHTTP(w, r)
 		case MachineServiceReportProcedure:
 			machineServiceReportHandler.ServeHTTP(w, r)
+		case MachineServiceReportWipeProcedure:
+			machineServiceReportWipeHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -415,6 +457,10 @@ func (UnimplementedMachineServiceHandler) Report(context.Context, *connect.Reque
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.MachineService.Report is not implemented"))
 }
 
+func (UnimplementedMachineServiceHandler) ReportWipe(context.Context, *connect.Request[bootv1.ReportWipeRequest]) (*connect.Response[bootv1.ReportWipeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.MachineService.ReportWipe is not implemented"))
+}
+
 // InventoryServiceClient is a client for the slipway.boot.v1.InventoryService service.
 type InventoryServiceClient interface {
 	ListMachines(context.Context, *connect.Request[bootv1.ListMachinesRequest]) (*connect.Response[bootv1.ListMachinesResponse], error)
@@ -422,6 +468,15 @@ type InventoryServiceClient interface {
 	// Approve approves the key whose words are given. Other words than the
 	// machine's are FAILED_PRECONDITION. It may be repeated.
 	Approve(context.Context, *connect.Request[bootv1.ApproveRequest]) (*connect.Response[bootv1.ApproveResponse], error)
+	// AgreeWipe lets the machine destroy what its wipe manifest lists. A hash
+	// other than that manifest's is FAILED_PRECONDITION. It may be repeated.
+	AgreeWipe(context.Context, *connect.Request[bootv1.AgreeWipeRequest]) (*connect.Response[bootv1.AgreeWipeResponse], error)
+	// BootFrom says what the machine gets when its firmware asks the network next.
+	// It also frees a machine that is held because it keeps coming back.
+	BootFrom(context.Context, *connect.Request[bootv1.BootFromRequest]) (*connect.Response[bootv1.BootFromResponse], error)
+	// GetImage says which image the boot service serves: what machines run from
+	// RAM, install, and are upgraded to.
+	GetImage(context.Context, *connect.Request[bootv1.GetImageRequest]) (*connect.Response[bootv1.GetImageResponse], error)
 	// RenewCredentials signs the caller's own key again, with the name and the
 	// roles that its certificate has. Every person may, whatever the role.
 	RenewCredentials(context.Context, *connect.Request[bootv1.RenewCredentialsRequest]) (*connect.Response[bootv1.RenewCredentialsResponse], error)
@@ -456,6 +511,24 @@ func NewInventoryServiceClient(httpClient connect.HTTPClient, baseURL string, op
 			connect.WithSchema(inventoryServiceMethods.ByName("Approve")),
 			connect.WithClientOptions(opts...),
 		),
+		agreeWipe: connect.NewClient[bootv1.AgreeWipeRequest, bootv1.AgreeWipeResponse](
+			httpClient,
+			baseURL+InventoryServiceAgreeWipeProcedure,
+			connect.WithSchema(inventoryServiceMethods.ByName("AgreeWipe")),
+			connect.WithClientOptions(opts...),
+		),
+		bootFrom: connect.NewClient[bootv1.BootFromRequest, bootv1.BootFromResponse](
+			httpClient,
+			baseURL+InventoryServiceBootFromProcedure,
+			connect.WithSchema(inventoryServiceMethods.ByName("BootFrom")),
+			connect.WithClientOptions(opts...),
+		),
+		getImage: connect.NewClient[bootv1.GetImageRequest, bootv1.GetImageResponse](
+			httpClient,
+			baseURL+InventoryServiceGetImageProcedure,
+			connect.WithSchema(inventoryServiceMethods.ByName("GetImage")),
+			connect.WithClientOptions(opts...),
+		),
 		renewCredentials: connect.NewClient[bootv1.RenewCredentialsRequest, bootv1.RenewCredentialsResponse](
 			httpClient,
 			baseURL+InventoryServiceRenewCredentialsProcedure,
@@ -470,6 +543,9 @@ type inventoryServiceClient struct {
 	listMachines     *connect.Client[bootv1.ListMachinesRequest, bootv1.ListMachinesResponse]
 	getMachine       *connect.Client[bootv1.GetMachineRequest, bootv1.GetMachineResponse]
 	approve          *connect.Client[bootv1.ApproveRequest, bootv1.ApproveResponse]
+	agreeWipe        *connect.Client[bootv1.AgreeWipeRequest, bootv1.AgreeWipeResponse]
+	bootFrom         *connect.Client[bootv1.BootFromRequest, bootv1.BootFromResponse]
+	getImage         *connect.Client[bootv1.GetImageRequest, bootv1.GetImageResponse]
 	renewCredentials *connect.Client[bootv1.RenewCredentialsRequest, bootv1.RenewCredentialsResponse]
 }
 
@@ -488,6 +564,21 @@ func (c *inventoryServiceClient) Approve(ctx context.Context, req *connect.Reque
 	return c.approve.CallUnary(ctx, req)
 }
 
+// AgreeWipe calls slipway.boot.v1.InventoryService.AgreeWipe.
+func (c *inventoryServiceClient) AgreeWipe(ctx context.Context, req *connect.Request[bootv1.AgreeWipeRequest]) (*connect.Response[bootv1.AgreeWipeResponse], error) {
+	return c.agreeWipe.CallUnary(ctx, req)
+}
+
+// BootFrom calls slipway.boot.v1.InventoryService.BootFrom.
+func (c *inventoryServiceClient) BootFrom(ctx context.Context, req *connect.Request[bootv1.BootFromRequest]) (*connect.Response[bootv1.BootFromResponse], error) {
+	return c.bootFrom.CallUnary(ctx, req)
+}
+
+// GetImage calls slipway.boot.v1.InventoryService.GetImage.
+func (c *inventoryServiceClient) GetImage(ctx context.Context, req *connect.Request[bootv1.GetImageRequest]) (*connect.Response[bootv1.GetImageResponse], error) {
+	return c.getImage.CallUnary(ctx, req)
+}
+
 // RenewCredentials calls slipway.boot.v1.InventoryService.RenewCredentials.
 func (c *inventoryServiceClient) RenewCredentials(ctx context.Context, req *connect.Request[bootv1.RenewCredentialsRequest]) (*connect.Response[bootv1.RenewCredentialsResponse], error) {
 	return c.renewCredentials.CallUnary(ctx, req)
@@ -500,6 +591,15 @@ type InventoryServiceHandler interface {
 	// Approve approves the key whose words are given. Other words than the
 	// machine's are FAILED_PRECONDITION. It may be repeated.
 	Approve(context.Context, *connect.Request[bootv1.ApproveRequest]) (*connect.Response[bootv1.ApproveResponse], error)
+	// AgreeWipe lets the machine destroy what its wipe manifest lists. A hash
+	// other than that manifest's is FAILED_PRECONDITION. It may be repeated.
+	AgreeWipe(context.Context, *connect.Request[bootv1.AgreeWipeRequest]) (*connect.Response[bootv1.AgreeWipeResponse], error)
+	// BootFrom says what the machine gets when its firmware asks the network next.
+	// It also frees a machine that is held because it keeps coming back.
+	BootFrom(context.Context, *connect.Request[bootv1.BootFromRequest]) (*connect.Response[bootv1.BootFromResponse], error)
+	// GetImage says which image the boot service serves: what machines run from
+	// RAM, install, and are upgraded to.
+	GetImage(context.Context, *connect.Request[bootv1.GetImageRequest]) (*connect.Response[bootv1.GetImageResponse], error)
 	// RenewCredentials signs the caller's own key again, with the name and the
 	// roles that its certificate has. Every person may, whatever the role.
 	RenewCredentials(context.Context, *connect.Request[bootv1.RenewCredentialsRequest]) (*connect.Response[bootv1.RenewCredentialsResponse], error)
@@ -530,6 +630,24 @@ func NewInventoryServiceHandler(svc InventoryServiceHandler, opts ...connect.Han
 		connect.WithSchema(inventoryServiceMethods.ByName("Approve")),
 		connect.WithHandlerOptions(opts...),
 	)
+	inventoryServiceAgreeWipeHandler := connect.NewUnaryHandler(
+		InventoryServiceAgreeWipeProcedure,
+		svc.AgreeWipe,
+		connect.WithSchema(inventoryServiceMethods.ByName("AgreeWipe")),
+		connect.WithHandlerOptions(opts...),
+	)
+	inventoryServiceBootFromHandler := connect.NewUnaryHandler(
+		InventoryServiceBootFromProcedure,
+		svc.BootFrom,
+		connect.WithSchema(inventoryServiceMethods.ByName("BootFrom")),
+		connect.WithHandlerOptions(opts...),
+	)
+	inventoryServiceGetImageHandler := connect.NewUnaryHandler(
+		InventoryServiceGetImageProcedure,
+		svc.GetImage,
+		connect.WithSchema(inventoryServiceMethods.ByName("GetImage")),
+		connect.WithHandlerOptions(opts...),
+	)
 	inventoryServiceRenewCredentialsHandler := connect.NewUnaryHandler(
 		InventoryServiceRenewCredentialsProcedure,
 		svc.RenewCredentials,
@@ -544,6 +662,12 @@ func NewInventoryServiceHandler(svc InventoryServiceHandler, opts ...connect.Han
 			inventoryServiceGetMachineHandler.ServeHTTP(w, r)
 		case InventoryServiceApproveProcedure:
 			inventoryServiceApproveHandler.ServeHTTP(w, r)
+		case InventoryServiceAgreeWipeProcedure:
+			inventoryServiceAgreeWipeHandler.ServeHTTP(w, r)
+		case InventoryServiceBootFromProcedure:
+			inventoryServiceBootFromHandler.ServeHTTP(w, r)
+		case InventoryServiceGetImageProcedure:
+			inventoryServiceGetImageHandler.ServeHTTP(w, r)
 		case InventoryServiceRenewCredentialsProcedure:
 			inventoryServiceRenewCredentialsHandler.ServeHTTP(w, r)
 		default:
@@ -565,6 +689,18 @@ func (UnimplementedInventoryServiceHandler) GetMachine(context.Context, *connect
 
 func (UnimplementedInventoryServiceHandler) Approve(context.Context, *connect.Request[bootv1.ApproveRequest]) (*connect.Response[bootv1.ApproveResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.InventoryService.Approve is not implemented"))
+}
+
+func (UnimplementedInventoryServiceHandler) AgreeWipe(context.Context, *connect.Request[bootv1.AgreeWipeRequest]) (*connect.Response[bootv1.AgreeWipeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.InventoryService.AgreeWipe is not implemented"))
+}
+
+func (UnimplementedInventoryServiceHandler) BootFrom(context.Context, *connect.Request[bootv1.BootFromRequest]) (*connect.Response[bootv1.BootFromResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.InventoryService.BootFrom is not implemented"))
+}
+
+func (UnimplementedInventoryServiceHandler) GetImage(context.Context, *connect.Request[bootv1.GetImageRequest]) (*connect.Response[bootv1.GetImageResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.InventoryService.GetImage is not implemented"))
 }
 
 func (UnimplementedInventoryServiceHandler) RenewCredentials(context.Context, *connect.Request[bootv1.RenewCredentialsRequest]) (*connect.Response[bootv1.RenewCredentialsResponse], error) {
