@@ -16,7 +16,7 @@ func clusterCommand() *cobra.Command {
 	r := &remote{}
 	cmd := &cobra.Command{Use: "cluster", Short: "Make clusters of approved machines, and reach them"}
 	r.register(cmd)
-	cmd.AddCommand(clusterCreateCommand(r), clusterDocumentCommand(r), clusterUpdateCommand(r), clusterDeleteCommand(r), clusterStatusCommand(r))
+	cmd.AddCommand(clusterCreateCommand(r), clusterDocumentCommand(r), clusterUpdateCommand(r), clusterDeleteCommand(r), clusterStatusCommand(r), clusterUpgradeCommand(r))
 	cmd.AddCommand(clusterKubeconfigCommand(r), clusterCredentialCommand(r))
 	cmd.AddCommand(clusterRotateCACommand(r), clusterRotateKeyCommand(r), clusterRotateAccountKeyCommand(r))
 	cmd.AddCommand(clusterSnapshotCommand(r), clusterSnapshotsCommand(r), clusterRestoreCommand(r), clusterRecoverCommand(r))

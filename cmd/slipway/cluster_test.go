@@ -18,9 +18,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"slipway/bootsvc/api/bootv1"
+	"slipway/configs/cluster"
 )
-
-var noVIP netip.Addr
 
 // rack is machines in phases, in the order of their discovery.
 func rack(phases ...string) (machines []*bootv1.Machine) {
@@ -33,7 +32,7 @@ func rack(phases ...string) (machines []*bootv1.Machine) {
 }
 
 func TestAPlanTakesApprovedMachinesInOrder(t *testing.T) {
-	doc, err := planFrom("prod", rack("discovered", "approved", "ready@test", "approved", "enrolling", "approved", "approved", "approved"), counts{controlPlanes: 1, etcd: 1, workers: 2}, noVIP)
+	doc, err := planFrom(cluster.Cluster{Name: "prod"}, rack("discovered", "approved", "ready@test", "approved", "enrolling", "approved", "approved", "approved"), counts{controlPlanes: 1, etcd: 1, workers: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +65,7 @@ func TestPlansThatCannotBe(t *testing.T) {
 		"an address of the pods": {"prod", counts{controlPlanes: 1}, "10.244.0.9", "virtualIP"},
 	} {
 		vip, _ := netip.ParseAddr(test.vip)
-		if _, err := planFrom(test.name, rack("approved", "approved"), test.wanted, vip); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := planFrom(cluster.Cluster{Name: test.name, VirtualIP: vip}, rack("approved", "approved"), test.wanted); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 	}

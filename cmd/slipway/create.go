@@ -24,6 +24,8 @@ type createFlags struct {
 	file      string
 	counts    counts
 	virtualIP string
+	disk      string
+	dataSize  string
 	waitFlags
 }
 
@@ -46,7 +48,12 @@ again changes nothing and waits on.
 
 Etcd runs on the control planes, or with --etcd on machines of its own. Either
 way it is an odd number of them that survives the most failures: 1, 3, 5 or 7.
-With --virtual-ip, one healthy control plane holds that address for people.`,
+With --virtual-ip, one healthy control plane holds that address for people.
+
+With --disk any, the machines install themselves: each on the smallest disk that
+is suitable. Rules for disks, and other ones for single machines, are written in
+a document. What is on such a disk and is not a machine's own is not wiped before
+a person agrees: slipway machines wipe.`,
 		Example: "  slipway cluster create prod --control-planes 3 --workers 2 --virtual-ip 10.0.0.5 --wait\n  slipway cluster create -f prod.yaml",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
@@ -59,6 +66,8 @@ With --virtual-ip, one healthy control plane holds that address for people.`,
 	flags.IntVar(&f.counts.workers, "workers", 0, "how many machines become workers")
 	flags.IntVar(&f.counts.etcd, "etcd", 0, "how many machines run etcd and nothing else: 1, 3, 5 or 7; none: the control planes run it")
 	flags.StringVar(&f.virtualIP, "virtual-ip", "", "unused address of the machines' network, to be held by one healthy control plane")
+	flags.StringVar(&f.disk, "disk", machine.NoDisk, "where machines live: none, in RAM; any, on the smallest suitable disk")
+	flags.StringVar(&f.dataSize, "data-size", "", "how much of the disk is for /var, such as 100GiB; left out, all that is left")
 	f.register(cmd, "wait until every node is Ready", 15*time.Minute)
 	return cmd
 }
@@ -94,7 +103,7 @@ func (f *createFlags) document(ctx context.Context, w *waiting, name string) (*c
 	if name == "" {
 		return nil, false, fmt.Errorf("%w: a cluster needs a name, or a document with -f", errUsage)
 	}
-	address, err := f.address()
+	blank, err := f.blank(name)
 	if err != nil {
 		return nil, false, err
 	}
@@ -108,7 +117,7 @@ func (f *createFlags) document(ctx context.Context, w *waiting, name string) (*c
 	}
 	if f.wait {
 		doc, err := w.forMachines(ctx, func(machines []*bootv1.Machine) (*cluster.Cluster, error) {
-			return planFrom(name, machines, f.counts, address)
+			return planFrom(blank, machines, f.counts)
 		})
 		return doc, false, err
 	}
@@ -116,20 +125,24 @@ func (f *createFlags) document(ctx context.Context, w *waiting, name string) (*c
 	if err != nil {
 		return nil, false, err
 	}
-	doc, err := planFrom(name, answer.Msg.GetMachines(), f.counts, address)
+	doc, err := planFrom(blank, answer.Msg.GetMachines(), f.counts)
 	return doc, false, err
 }
 
-// address reads --virtual-ip.
-func (f *createFlags) address() (netip.Addr, error) {
-	if f.virtualIP == "" {
-		return netip.Addr{}, nil
+// blank is the cluster as the flags say, without its machines.
+func (f *createFlags) blank(name string) (doc cluster.Cluster, err error) {
+	doc.Name, doc.Install.Disk.Word = name, f.disk
+	if f.virtualIP != "" {
+		if doc.VirtualIP, err = netip.ParseAddr(f.virtualIP); err != nil {
+			return doc, fmt.Errorf("%w: --virtual-ip %s is not an address", errUsage, f.virtualIP)
+		}
 	}
-	address, err := netip.ParseAddr(f.virtualIP)
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("%w: --virtual-ip %s is not an address", errUsage, f.virtualIP)
+	if f.dataSize != "" {
+		if err = doc.Install.DataSize.UnmarshalText([]byte(f.dataSize)); err != nil {
+			return doc, fmt.Errorf("%w: --data-size %s is not a size such as 100GiB", errUsage, f.dataSize)
+		}
 	}
-	return address, nil
+	return doc, nil
 }
 
 func (f *createFlags) read(name string) (*cluster.Cluster, error) {
@@ -160,8 +173,8 @@ func odd(doc *cluster.Cluster) error {
 var errTooFew = errors.New("too few machines")
 
 // planFrom gives free approved machines their places, in the order they came.
-func planFrom(name string, machines []*bootv1.Machine, wanted counts, virtualIP netip.Addr) (*cluster.Cluster, error) {
-	doc := &cluster.Cluster{Name: name, VirtualIP: virtualIP}
+func planFrom(blank cluster.Cluster, machines []*bootv1.Machine, wanted counts) (*cluster.Cluster, error) {
+	doc := &blank
 	for _, m := range machines {
 		if m.GetPhase() != string(enroll.Approved) || m.GetCluster() != "" || len(doc.Machines) == wanted.all() {
 			continue
@@ -194,10 +207,16 @@ func (c counts) role(n int) machine.Role {
 
 // create shows the plan, asks, and does it.
 func (f *createFlags) create(cmd *cobra.Command, c *client.Client, doc *cluster.Cluster) error {
+	// Without facts the plan shows rules: what is wrong with the boot service is
+	// said once the plan is agreed to.
+	var known []*bootv1.Machine
+	if answer, err := c.Inventory.ListMachines(cmd.Context(), connect.NewRequest(&bootv1.ListMachinesRequest{})); err == nil {
+		known = answer.Msg.GetMachines()
+	}
 	table := tabwriter.NewWriter(cmd.ErrOrStderr(), 0, 4, 2, ' ', 0)
-	row(table, "MACHINE", "ROLE", "HOSTNAME")
+	row(table, "MACHINE", "ROLE", "HOSTNAME", "DISK THAT IS WRITTEN")
 	for _, m := range doc.Machines {
-		row(table, m.ID, m.Role, m.Hostname)
+		row(table, m.ID, m.Role, m.Hostname, diskOf(doc.InstallOf(m).Disk, known, m.ID))
 	}
 	if doc.VirtualIP.IsValid() {
 		row(table, "", "virtual IP", doc.VirtualIP)

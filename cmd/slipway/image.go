@@ -21,7 +21,7 @@ import (
 // imageFlags are what the image commands have in common.
 type imageFlags struct {
 	source, recipe, out, cache, profile, keyring, aptDir string
-	mirrors                                              []string
+	mirrors, formats, arguments                          []string
 	updateLock                                           bool
 }
 
@@ -48,6 +48,10 @@ func imageBuildCommand() *cobra.Command {
 		Short: "Build kernel, initramfs, loaders and manifest from a recipe",
 		Long: `Build kernel, initramfs, loaders and manifest from a recipe.
 
+What machines boot over a network and what they install is always built. A raw
+disk or an ISO boots a machine without a network's help; to find its boot
+service it needs the arguments slipway.server and slipway.ca.
+
 Needs neither root nor a container engine. Debian packages are downloaded once,
 checked against the lock file, and kept in the cache; with a full cache the
 build needs no network.`,
@@ -57,6 +61,10 @@ build needs no network.`,
 	f.register(cmd)
 	cmd.Flags().StringVar(&f.out, "out", "", "output directory (default: .build/image of the source tree)")
 	cmd.Flags().StringVar(&f.profile, "profile", string(image.Dev), "dev (quick to build) or release (small)")
+	cmd.Flags().StringArrayVar(&f.formats, "format", []string{string(image.PXE)},
+		"pxe (always built), raw (slipway.raw, an installed disk) or iso (slipway.iso, for a CD or a stick); may be repeated")
+	cmd.Flags().StringArrayVar(&f.arguments, "argument", nil,
+		"kernel argument of raw and iso, such as slipway.server=https://10.0.0.1:8443; may be repeated")
 	cmd.Flags().BoolVar(&f.updateLock, "update-lock", false, "first pin the newest packages of the archive")
 	return cmd
 }
@@ -71,11 +79,29 @@ func buildImage(cmd *cobra.Command, f *imageFlags) error {
 			return err
 		}
 	}
+	if err := f.addMedia(builder); err != nil {
+		return err
+	}
 	manifest, err := builder.Build(cmd.Context())
 	if err != nil {
 		return err
 	}
 	return printArtifacts(cmd.OutOrStdout(), manifest)
+}
+
+// addMedia checks and adds the formats and their arguments.
+func (f *imageFlags) addMedia(b *image.Builder) error {
+	var errs []error
+	for _, name := range f.formats {
+		format, err := image.ParseFormat(name)
+		b.Formats = append(b.Formats, format)
+		errs = append(errs, err)
+	}
+	for _, word := range f.arguments {
+		errs = append(errs, image.CheckArgument(word))
+	}
+	b.Arguments = f.arguments
+	return errors.Join(errs...)
 }
 
 func imageLockCommand() *cobra.Command {

@@ -14,7 +14,7 @@ import (
 
 func threePlanes(t *testing.T) *cluster.Cluster {
 	t.Helper()
-	doc, err := planFrom("prod", rack("approved", "approved", "approved", "approved"), counts{controlPlanes: 3, workers: 1}, noVIP)
+	doc, err := planFrom(cluster.Cluster{Name: "prod"}, rack("approved", "approved", "approved", "approved"), counts{controlPlanes: 3, workers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,9 +17,9 @@ import (
 
 func machinesCommand() *cobra.Command {
 	r := &remote{}
-	cmd := &cobra.Command{Use: "machines", Aliases: []string{"machine"}, Short: "Show and approve the machines that have booted"}
+	cmd := &cobra.Command{Use: "machines", Aliases: []string{"machine"}, Short: "Show, approve and install the machines that have booted"}
 	r.register(cmd)
-	cmd.AddCommand(machinesListCommand(r), machinesShowCommand(r), machinesApproveCommand(r), machinesTimelineCommand(r))
+	cmd.AddCommand(machinesListCommand(r), machinesShowCommand(r), machinesApproveCommand(r), machinesTimelineCommand(r), machinesWipeCommand(r), machinesBootCommand(r))
 	return cmd
 }
 
@@ -86,6 +86,7 @@ func machineTable(w io.Writer, m *bootv1.Machine) {
 	for _, d := range f.GetDisks() {
 		row(w, "Disk", strings.Join([]string{d.GetName(), size(d.GetSize()), d.GetModel()}, " "))
 	}
+	installationTable(w, m)
 }
 
 func machinesApproveCommand(r *remote) *cobra.Command {

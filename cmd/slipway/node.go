@@ -26,8 +26,8 @@ const nodePort = "8444"
 func nodeCommand() *cobra.Command {
 	r := &remote{}
 	cmd := &cobra.Command{
-		Use: "node", Aliases: []string{"nodes"}, Short: "Look into a node, restart it, take it out of its cluster",
-		Long: `Look into a node, restart it, take it out of its cluster.
+		Use: "node", Aliases: []string{"nodes"}, Short: "Look into a node, restart it, upgrade it, take it out of its cluster",
+		Long: `Look into a node, restart it, upgrade it, take it out of its cluster.
 
 NODE is an address, or a machine's ID or host name, which is then looked up at
 the boot service. The node itself answers; the boot service need not.`,
@@ -35,7 +35,7 @@ the boot service. The node itself answers; the boot service need not.`,
 	r.register(cmd)
 	cmd.AddCommand(
 		nodeStatusCommand(r), nodeServicesCommand(r), nodeLogsCommand(r), nodeDmesgCommand(r),
-		nodeRebootCommand(r), nodeJoinCommand(r), nodeResetCommand(r),
+		nodeRebootCommand(r), nodeUpgradeCommand(r), nodeRollbackCommand(r), nodeJoinCommand(r), nodeResetCommand(r),
 	)
 	return cmd
 }
@@ -88,6 +88,7 @@ func statusTable(w io.Writer, s *nodev1.StatusResponse) {
 	row(w, "Kernel", s.GetKernel())
 	row(w, "Up for", (time.Duration(s.GetUptimeMs()) * time.Millisecond).Round(time.Second))
 	row(w, "Memory", fmt.Sprintf("%s, %s of it available", size(s.GetMemoryTotal()), size(s.GetMemoryAvailable())))
+	diskRows(w, s.GetSystemDisk())
 	var well int
 	var rest []*nodev1.Unit
 	for _, u := range s.GetUnits() {
@@ -100,6 +101,26 @@ func statusTable(w io.Writer, s *nodev1.StatusResponse) {
 	row(w, "Units", fmt.Sprintf("%d of %d ready", well, len(s.GetUnits())))
 	for _, u := range rest {
 		row(w, "  "+u.GetName(), strings.TrimSpace(u.GetState()+" "+reason(u)))
+	}
+}
+
+// diskRows are the slots of an installed node.
+func diskRows(w io.Writer, d *nodev1.SystemDisk) {
+	if d == nil {
+		row(w, "Runs from", "RAM")
+		return
+	}
+	row(w, "Runs from", fmt.Sprintf("slot %s of %s", d.GetBooted(), d.GetPath()))
+	for _, s := range d.GetSlots() {
+		row(w, "  Slot "+s.GetName(), slotState(&bootv1.Slot{Name: s.GetName(), Version: s.GetVersion()},
+			&bootv1.SystemDisk{Booted: d.GetBooted(), Good: d.GetGood(), Trying: d.GetTrying(), Tries: d.GetTries()}))
+	}
+	for _, said := range []struct{ what, text string }{
+		{"  Good when", d.GetWaitingFor()}, {"  Last upgrade went back", d.GetFailure()}, {"  Not known", d.GetProblem()},
+	} {
+		if said.text != "" {
+			row(w, said.what, said.text)
+		}
 	}
 }
 

@@ -132,6 +132,7 @@ Slipway           v0.1.0
 Kernel            6.12.117
 Up for            2m5s
 Memory            2.0 GiB, 900 MiB of it available
+Runs from         RAM
 Units             1 of 2 ready
   kube-apiserver  backoff restart in 2s; exit status 1
 `},

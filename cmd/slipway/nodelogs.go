@@ -125,6 +125,7 @@ joins anew.`,
 		},
 	}
 	cmd.Flags().BoolVar(&request.PowerOff, "power-off", false, "leave the machine off")
+	cmd.Flags().BoolVar(&request.Kexec, "kexec", false, "restart without the firmware; of installed machines")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
 }

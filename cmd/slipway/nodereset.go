@@ -27,6 +27,7 @@ const resetting = 6 * time.Minute
 
 func nodeResetCommand(r *remote) *cobra.Command {
 	var force, yes bool
+	var wipe string
 	cmd := &cobra.Command{
 		Use: "reset NODE", Short: "Take a node out of its cluster",
 		Long: `Take a node out of its cluster.
@@ -35,10 +36,18 @@ The machine is taken out of the cluster's document at the boot service. The node
 then leaves etcd, leadership moved first, has its Node deleted and restarts, free
 for another cluster. It is refused if etcd would lose its quorum, unless forced.
 
+What Slipway wrote to the disk of an installed machine is wiped at the end:
+--wipe metadata, the default, has every program see an empty disk; discard tells
+an SSD to forget it; zero overwrites all of it. Other disks, and the space that
+was left free on this one, are not touched. The machine then boots by the network.
+
 A node that is dead is taken out all the same: out of the document, of etcd's
 members and of the Nodes. Should it come back, it resets itself.`,
 		Args: cobra.ExactArgs(1),
 		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			if !slices.Contains([]string{"metadata", "discard", "zero"}, wipe) {
+				return fmt.Errorf("%w: --wipe is metadata, discard or zero, and not %q", errUsage, wipe)
+			}
 			m, err := getMachine(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
@@ -46,11 +55,12 @@ members and of the Nodes. Should it come back, it resets itself.`,
 			if err := agree(cmd, yes, resetQuestion(m)); err != nil {
 				return err
 			}
-			reset := &nodeReset{remote: r, boot: c, machine: m, force: force, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr()}
+			reset := &nodeReset{remote: r, boot: c, machine: m, force: force, wipe: wipe, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr()}
 			return reset.run(cmd.Context())
 		}),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "though etcd loses its quorum, or a step fails")
+	cmd.Flags().StringVar(&wipe, "wipe", "metadata", "how an installed machine's disk is wiped: metadata, discard or zero")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
 }
@@ -69,6 +79,7 @@ type nodeReset struct {
 	boot     *client.Client
 	machine  *bootv1.Machine
 	force    bool
+	wipe     string    // how what Slipway wrote to the disk is wiped
 	out      io.Writer // the steps
 	progress io.Writer // what else is to be said
 }
@@ -130,7 +141,7 @@ func (r *nodeReset) stream(ctx context.Context) (steps int, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, resetting)
 	defer cancel()
-	stream, err := node.Reset(ctx, connect.NewRequest(&nodev1.ResetRequest{Force: r.force}))
+	stream, err := node.Reset(ctx, connect.NewRequest(&nodev1.ResetRequest{Force: r.force, Wipe: r.wipe}))
 	if err != nil {
 		return 0, nodeError(name, err)
 	}

@@ -57,15 +57,25 @@ func Open(a Access) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read CA: %w", err)
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("read CA: no certificate in %s", a.CAFile)
-	}
 	cert, err := tls.LoadX509KeyPair(a.CertFile, a.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("read client certificate: %w", err)
 	}
-	return &Client{server: a.Server, http: http.Client{
+	c, err := New(a.Server, ca, cert)
+	if err != nil {
+		return nil, fmt.Errorf("%w in %s", err, a.CAFile)
+	}
+	return c, nil
+}
+
+// New is a client of a server, with the CA (PEM) that it is checked against. It
+// does not connect yet.
+func New(server string, ca []byte, cert tls.Certificate) (*Client, error) {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		return nil, errors.New("read CA: no certificate")
+	}
+	return &Client{server: server, http: http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{
 			MinVersion:   tls.VersionTLS13,
@@ -86,6 +96,12 @@ func (c *Client) Get(ctx context.Context, path string, value any) error {
 // Patch sends body to path. What the server answers is dropped.
 func (c *Client) Patch(ctx context.Context, path, contentType string, body []byte) error {
 	return c.do(ctx, http.MethodPatch, path, contentType, body, nil)
+}
+
+// Post creates body, JSON, at path. What the server answers is dropped. ErrBusy
+// is within the error when it asks to try again later.
+func (c *Client) Post(ctx context.Context, path string, body []byte) error {
+	return c.do(ctx, http.MethodPost, path, asJSON, body, nil)
 }
 
 // Put replaces what is at path by body, JSON. What the server answers is
@@ -180,6 +196,9 @@ var (
 	ErrConflict = errors.New("changed meanwhile")
 	// ErrGone is within it when a list can no longer be continued.
 	ErrGone = errors.New("gone")
+	// ErrBusy is within it when the same request may succeed later: an eviction
+	// that a disruption budget does not allow now.
+	ErrBusy = errors.New("not now")
 )
 
 // refusal is what the server gave as its reason: a Status object, as a rule.
@@ -193,6 +212,8 @@ func refusal(code int, answer []byte) error {
 		return fmt.Errorf("%w: %s", ErrNotFound, status.Message)
 	case http.StatusConflict:
 		return fmt.Errorf("%w: %s", ErrConflict, status.Message)
+	case http.StatusTooManyRequests:
+		return fmt.Errorf("%w: %s", ErrBusy, status.Message)
 	case http.StatusGone:
 		return fmt.Errorf("%w: %s", ErrGone, status.Message)
 	}
