@@ -35,7 +35,7 @@ var walls = []wall{
 	{from: "controlplane", to: "nodeinit", doors: []string{"nodeinit/supervise", "nodeinit/proc", "nodeinit/api/nodev1"}, reason: "the control plane is units and files, and answers for etcd in the node's API; how a node runs them is not its business"},
 	{from: "controlplane", to: "bootsvc", doors: []string{"bootsvc/api/bootv1"}, reason: "a control plane runs without its boot service, which only lets it begin"},
 	{from: "image", to: "bootsvc", reason: "the image is built from import paths, not linked"},
-	{from: "image", to: "nodeinit", reason: "the image is built from import paths, not linked"},
+	{from: "image", to: "nodeinit", doors: []string{"nodeinit/slot"}, reason: "the image is built from import paths, not linked; but one code writes a boot partition, in a raw image as on a node"},
 	{from: "image", to: "controlplane", reason: "the image is built from import paths, not linked"},
 	{from: "image", to: "qemu", reason: "the image is built from import paths, not linked"},
 	{from: "qemu", to: "bootsvc", reason: "the lab is machines and wires; cmd/slipway tells it what to run"},
@@ -60,6 +60,8 @@ var libraryDoors = []door{
 	{"github.com/containerd/containerd", []string{"nodeinit/worker"}, "one place speaks to the container runtime"},
 	{"go.etcd.io/etcd/server", []string{"bootsvc/store", "controlplane/etcd"}, "the store's server is nobody else's business"},
 	{"go.etcd.io/bbolt", []string{"bootsvc/snapshot"}, "one place looks into files that are etcd's own"},
+	{"github.com/containerd/go-dmverity", []string{"nodeinit/early", "image"}, "one place speaks to the device mapper, and one makes hash trees"},
+	{"github.com/diskfs/go-diskfs", []string{"nodeinit/disk", "image/media"}, "one place writes to a machine's disks, and one makes media; both by configs/disklayout"},
 	{"k8s.io/client-go", []string{"controlplane", "cmd/slipway"}, "init must stay small"},
 }
 

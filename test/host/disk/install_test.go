@@ -1,0 +1,296 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"slipway/configs/disklayout"
+	"slipway/nodeinit/disk"
+)
+
+const gib = int64(1) << 30
+
+// format gives an installed disk its file systems.
+func format(t *testing.T, d disk.Disk, owner disk.Owner) {
+	t.Helper()
+	for _, label := range []string{disklayout.StateLabel, disklayout.DataLabel} {
+		if err := (disk.Tools{}).MakeExt4(t.Context(), part(t, d, label), owner); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := disk.MakeFAT(part(t, d, disklayout.BootLabel)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func part(t *testing.T, d disk.Disk, label string) disk.Partition {
+	t.Helper()
+	p, ok := d.Partition(label)
+	if !ok {
+		t.Fatalf("there is no %s in %v", label, d.Partitions)
+	}
+	return p
+}
+
+// TestInstall: programs that we did not write agree that the table and the file
+// systems are right, on disks of both sector sizes; a second run loses nothing.
+func TestInstall(t *testing.T) {
+	require(t, "wipefs", "mke2fs", "e2fsck", "fsck.vfat", "sfdisk", "blkid")
+	for _, sector := range []string{"512", "4096"} {
+		t.Run(sector, func(t *testing.T) {
+			d := loop(t, sector)
+			dirty(t, d)
+			d = partition(t, d, us, survey(t, us, d).Hash(), 0)
+			format(t, d, us)
+			if out := run(t, "sfdisk", "--verify", d.Path); !strings.Contains(out, "No errors detected") {
+				t.Errorf("sfdisk: %s", out)
+			}
+			wantSystems(t, d)
+
+			again := partition(t, d, us, "", 0)
+			if diff := cmp.Diff(d, again); diff != "" {
+				t.Errorf("the second time it is another disk:\n%s", diff)
+			}
+			wantSystems(t, again)
+			if m := survey(t, us, d); len(m.Foreign()) > 0 {
+				t.Errorf("our own disk is foreign:\n%s", m.Text())
+			}
+		})
+	}
+}
+
+// dirty fills the places of our file systems with what must not shine through.
+func dirty(t *testing.T, d disk.Disk) {
+	t.Helper()
+	noise := []byte(strings.Repeat("old content! ", 1<<20))
+	for _, p := range disklayout.System() {
+		write(t, d.Path, p.Start, noise)
+	}
+}
+
+func wantSystems(t *testing.T, d disk.Disk) {
+	t.Helper()
+	for label, want := range map[string]string{
+		disklayout.BootLabel: "vfat SLIPWAY", disklayout.StateLabel: "ext4 slipway-state", disklayout.DataLabel: "ext4 slipway-data",
+	} {
+		path := part(t, d, label).Path
+		check := []string{"e2fsck", "-f", "-n"}
+		if label == disklayout.BootLabel {
+			check = []string{"fsck.vfat", "-n"}
+		}
+		run(t, check[0], append(check[1:], path)...)
+		got := run(t, "blkid", "--probe", "--output", "value", "--match-tag", "TYPE", path) +
+			run(t, "blkid", "--probe", "--output", "value", "--match-tag", "LABEL", path)
+		if got = strings.Join(strings.Fields(got), " "); got != want {
+			t.Errorf("%s is %s, want %s", label, got, want)
+		}
+	}
+}
+
+// TestStrangersDisk: what is in partitions is found there; a hash from before a
+// change agrees to nothing; another disk is not touched.
+func TestStrangersDisk(t *testing.T) {
+	require(t, "wipefs", "mke2fs", "mkfs.xfs", "sfdisk", "partx", "mkswap")
+	d, other := loop(t, "512"), attach(t, sized(t, 64<<20), "512")
+	before := digest(t, other)
+	runWith(t, "label: gpt\n,1G,,,\nname=root,size=2G\n,\n", "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", d.Path)
+	run(t, "partx", "--update", d.Path)
+	for i := range 3 {
+		d.Partitions = append(d.Partitions, disk.Partition{Path: fmt.Sprintf("%sp%d", d.Path, i+1), Number: i + 1})
+	}
+	run(t, "mkswap", d.Path+"p1")
+	run(t, "mke2fs", "-q", "-t", "ext4", "-L", "root", d.Path+"p2")
+	m := survey(t, us, d)
+	var got []string
+	for _, s := range m.Foreign() {
+		s.UUID = ""
+		got = append(got, s.String())
+	}
+	want := []string{"whole disk: GPT", "partition 1: swap", `partition 2 named "root": ext4 label "root"`}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+
+	run(t, "mkfs.xfs", "-q", d.Path+"p3")
+	if _, err := (disk.Tools{}).Take(t.Context(), d, us, m.Hash()); !isNotAgreed(err) {
+		t.Errorf("the disk changed since the hash, and Take says %v", err)
+	}
+	partition(t, d, us, survey(t, us, d).Hash(), 0)
+	if digest(t, other) != before {
+		t.Error("another disk was written")
+	}
+}
+
+// TestOtherCluster: an installation of another cluster is foreign and named.
+func TestOtherCluster(t *testing.T) {
+	require(t, "wipefs", "mke2fs", "partx")
+	d := partition(t, loop(t, "512"), others, "", 0)
+	format(t, d, others)
+	m := survey(t, us, d)
+	if found := m.Foreign(); len(found) == 0 || found[0].Kind != "Slipway" || found[0].Label != "lab" {
+		t.Errorf("found %v, want Slipway of the cluster lab", found)
+	}
+	if len(survey(t, others, d).Foreign()) > 0 {
+		t.Error("it is foreign to its owner")
+	}
+}
+
+// TestInUse: a disk with something mounted on it is not taken, and neither its
+// file systems nor a partition is written.
+func TestInUse(t *testing.T) {
+	require(t, "wipefs", "mke2fs", "partx", "mount")
+	d := partition(t, loop(t, "512"), us, "", 0)
+	format(t, d, us)
+	dir := t.TempDir()
+	state := part(t, d, disklayout.StateLabel)
+	run(t, "mount", state.Path, dir)
+	t.Cleanup(func() { run(t, "umount", dir) })
+	owner, err := os.ReadFile(filepath.Join(dir, "owner"))
+	if want := "machine 52-54-00-12-34-56\ncluster prod\n"; err != nil || string(owner) != want {
+		t.Errorf("the state partition is of %q, %v; want %q", owner, err, want)
+	}
+	_, err = disk.Tools{}.Take(t.Context(), d, us, "")
+	for what, err := range map[string]error{
+		"Take":           err,
+		"MakeExt4":       disk.Tools{}.MakeExt4(t.Context(), state, us),
+		"MakeFAT":        disk.MakeFAT(state),
+		"ErasePartition": disk.ErasePartition(t.Context(), state, disk.Zero),
+	} {
+		if !errors.Is(err, disk.ErrInUse) {
+			t.Errorf("%s of a disk in use: %v", what, err)
+		}
+	}
+}
+
+// TestReplaced: a path that has become another disk's is refused.
+func TestReplaced(t *testing.T) {
+	require(t, "wipefs")
+	d := loop(t, "512")
+	d.Serial = "of the disk that was here"
+	if _, err := (disk.Tools{}).Take(t.Context(), d, us, ""); !errors.Is(err, disk.ErrReplaced) {
+		t.Errorf("another disk was taken: %v", err)
+	}
+}
+
+// TestRelease: a reset takes what is Slipway's and leaves the user's volumes
+// where they are; without any, the disk is blank.
+func TestRelease(t *testing.T) {
+	require(t, "wipefs", "mke2fs", "sfdisk", "partx", "mkfs.xfs")
+	for _, how := range []disk.Erase{disk.Metadata, disk.Discard, disk.Zero} {
+		t.Run(string(how), func(t *testing.T) {
+			d := partition(t, loop(t, "512"), us, "", 4*gib)
+			format(t, d, us)
+			release(t, d, how)
+			if m := survey(t, others, disk.Disk{Name: d.Name, Path: d.Path, Size: d.Size, SectorSize: 512}); len(m.Foreign()) > 0 {
+				t.Errorf("left on the disk:\n%s", m.Text())
+			}
+			if list, _ := filepath.Glob(d.Path + "p*"); len(list) > 0 {
+				t.Errorf("the kernel still has %v", list)
+			}
+		})
+	}
+	t.Run("volumes", func(t *testing.T) {
+		d := partition(t, loop(t, "512"), us, "", 4*gib)
+		format(t, d, us)
+		volume := addVolume(t, d)
+		d = partition(t, d, us, "", 4*gib) // an installation again
+		release(t, d, disk.Metadata)
+		run(t, "xfs_repair", "-n", volume)
+		m := survey(t, others, disk.Disk{Name: d.Name, Path: d.Path, Size: d.Size, SectorSize: 512, Partitions: []disk.Partition{{Path: volume, Number: 7}}})
+		if text := m.Text(); !strings.Contains(text, `partition 7 named "volume": xfs label "mine"`) || strings.Contains(text, "Slipway") {
+			t.Errorf("left on the disk:\n%s", text)
+		}
+		if list, _ := filepath.Glob(d.Path + "p*"); !slices.Equal(list, []string{volume}) {
+			t.Errorf("the kernel has %v", list)
+		}
+	})
+}
+
+func release(t *testing.T, d disk.Disk, how disk.Erase) {
+	t.Helper()
+	h := take(t, d, us, "")
+	defer h.Close()
+	if err := h.Release(t.Context(), how); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Release(t.Context(), how); err != nil { // nothing to do
+		t.Fatal(err)
+	}
+}
+
+// addVolume makes a user's partition behind ours.
+func addVolume(t *testing.T, d disk.Disk) string {
+	t.Helper()
+	runWith(t, "size=400M,name=volume\n", "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--append", d.Path)
+	run(t, "partx", "--update", d.Path)
+	path := d.Path + "p7"
+	run(t, "mkfs.xfs", "-q", "-L", "mine", path)
+	return path
+}
+
+// TestErase: an installation that wipes more than metadata first; nothing of
+// what was there is left, and the disk is not foreign in between.
+func TestErase(t *testing.T) {
+	require(t, "wipefs", "mke2fs")
+	for _, how := range []disk.Erase{disk.Metadata, disk.Discard, disk.Zero} {
+		t.Run(string(how), func(t *testing.T) {
+			d := loop(t, "512")
+			run(t, "mke2fs", "-q", "-F", d.Path)
+			write(t, d.Path, 3*gib, []byte("a secret"))
+			h := take(t, d, us, survey(t, us, d).Hash())
+			if err := h.Erase(t.Context(), how); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if m := survey(t, us, d); len(m.Foreign()) > 0 || !m.Disks[0].Own {
+				t.Errorf("between:\n%s", m.Text())
+			}
+			partition(t, d, us, "", 0)
+			if left := read(t, d.Path, 3*gib, 8) == "a secret"; left != (how == disk.Metadata) {
+				t.Errorf("content is left: %v", left)
+			}
+		})
+	}
+}
+
+func read(t *testing.T, path string, at, size int64) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestOtherLife: a disk that was made to look blank has the same partitions
+// again, and not the file systems that were in them.
+func TestOtherLife(t *testing.T) {
+	require(t, "wipefs", "mke2fs", "partx")
+	d := loop(t, "512")
+	format(t, partition(t, d, others, "", 0), others)
+	run(t, "partx", "--delete", d.Path)
+	run(t, "wipefs", "--quiet", "--all", d.Path)
+	if m := survey(t, us, d); len(m.Foreign()) > 0 {
+		t.Fatalf("the disk does not look blank:\n%s", m.Text())
+	}
+	d = partition(t, d, us, "", 0)
+	for _, p := range d.Partitions {
+		if left := run(t, "wipefs", "--no-act", p.Path); left != "" {
+			t.Errorf("in %s is\n%s", p.Label, left)
+		}
+	}
+}
