@@ -23,6 +23,7 @@ import (
 	"slipway/bootsvc/ipxe"
 	"slipway/bootsvc/lease"
 	"slipway/bootsvc/refusal"
+	"slipway/bootsvc/source"
 	"slipway/bootsvc/tftp"
 	"slipway/bootsvc/timeline"
 	"slipway/test/netns"
@@ -86,6 +87,7 @@ func start(t testing.TB, configure func(*dhcp.Config, *lease.Pool), loaders, fil
 	refusals := refusal.New(log, s.registry, time.Now)
 	d, err := dhcp.New(config, dhcp.Seams{
 		Table: s.table, Store: store, Observe: s.observe, Refusals: refusals, Metrics: s.registry, Log: log, Now: time.Now,
+		Source: func(context.Context, net.HardwareAddr) source.Source { return source.Installer },
 	})
 	if err != nil {
 		t.Fatal(err)
