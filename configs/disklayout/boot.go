@@ -50,3 +50,14 @@ func (s Slot) Initramfs() string { return "/slipway/" + string(s) + "/initramfs"
 
 // Arguments is the path of the slot's kernel command line.
 func (s Slot) Arguments() string { return "/slipway/" + string(s) + "/arguments" }
+
+// StagedLoader, StagedGRUBBoot and StagedGRUBCore are the paths of a slot's own
+// loader: not what firmware starts, but what is put in the place of that once
+// the slot has shown that it works.
+func (s Slot) StagedLoader() string { return "/EFI/slipway/systemd-boot-" + string(s) + ".efi" }
+
+// StagedGRUBBoot is the path of the slot's boot.img.
+func (s Slot) StagedGRUBBoot() string { return "/slipway/" + string(s) + "/boot.img" }
+
+// StagedGRUBCore is the path of the slot's core.img.
+func (s Slot) StagedGRUBCore() string { return "/slipway/" + string(s) + "/core.img" }

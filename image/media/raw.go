@@ -66,5 +66,5 @@ func fill(l slot.Loader, from Artifacts) error {
 	if err := l.Write(slots); err != nil {
 		return err
 	}
-	return l.Install(from)
+	return l.Install(disklayout.SlotA)
 }

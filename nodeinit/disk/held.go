@@ -164,18 +164,33 @@ func (h *Held) wipeNew(ctx context.Context, found finding, ours bool, plan []dis
 	return nil
 }
 
-// clear claims the disk and wipes what it was.
+// clear claims the disk and wipes what it was: its first sector first, so that
+// no BIOS starts a loader of which the rest is gone.
 func (h *Held) clear(ctx context.Context, found finding) error {
 	if found.claim != h.owner.guid() {
 		if err := writeClaim(h.s, h.disk, h.owner.guid()); err != nil {
 			return err
 		}
 	}
+	if err := h.writeFirst(zeros[:h.disk.SectorSize]); err != nil {
+		return err
+	}
 	return h.wipeSignatures(ctx)
 }
 
-// writeTable writes a table and reads it back.
+func (h *Held) writeFirst(begin []byte) error {
+	if _, err := h.s.WriteAt(begin, 0); err != nil {
+		return fmt.Errorf("write the first sector: %w", err)
+	}
+	return h.s.Sync()
+}
+
+// writeTable writes a table and reads it back. With the table the first sector
+// gets the signature by which a BIOS takes it for a program.
 func (h *Held) writeTable(next *table, plan []disklayout.Partition) error {
+	if err := h.writeFirst(disklayout.NoBoot[:]); err != nil {
+		return err
+	}
 	if err := next.write(h.s, h.disk); err != nil {
 		return fmt.Errorf("write the partition table: %w", err)
 	}

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -142,6 +143,7 @@ func TestPowerCutPartition(t *testing.T) {
 		if err := Agreed(m, agreed); err != nil {
 			t.Errorf("a person is asked again: %v", err)
 		}
+		wantNoHalfLoader(t, d)
 		h := takeBack(t, d, agreed)
 		defer h.Close()
 		if err := partition(h); err != nil {
@@ -154,6 +156,25 @@ func TestPowerCutPartition(t *testing.T) {
 			t.Errorf("in the end there is the claim %q, %v", claim, err)
 		}
 	})
+}
+
+// wantNoHalfLoader: what a BIOS would start from a stranger's disk is the
+// stranger's, with nothing wiped yet, or goes on to the next boot device.
+func wantNoHalfLoader(t *testing.T, d Disk) {
+	t.Helper()
+	f, err := os.Open(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	begin := make([]byte, 1024)
+	if _, err := f.ReadAt(begin, 0); err != nil {
+		t.Fatal(err)
+	}
+	program, signature, rest := begin[:disklayout.BootCode], string(begin[510:512]), string(begin[512:520])
+	if signature == "\x55\xaa" && !bytes.Equal(program, disklayout.NoBoot[:]) && (!bytes.HasPrefix(program, []byte("bluestore")) || rest != "EFI PART") {
+		t.Errorf("a BIOS starts %.20q, behind it is %q", program, rest)
+	}
 }
 
 // TestPowerCutRelease: whenever the power is cut, the rest of what is ours is

@@ -66,7 +66,7 @@ func newBuild(t *testing.T, version string) *build {
 		t.Fatal(err)
 	}
 	bu.files["uki.efi"] = pe(0x8664, "kernel and initramfs "+version)
-	bu.files["loaders/systemd-bootx64.efi"] = pe(0x8664, "systemd-boot")
+	bu.files[sdboot] = pe(0x8664, "systemd-boot of "+version)
 	bu.image = Image{Version: version}
 	bu.image.Root.Hash, bu.image.Root.DataSize = root.Hash, root.DataSize
 	bu.seal(t)
@@ -134,16 +134,19 @@ func (d *device) Size() int64   { return int64(len(d.data)) }
 
 // loader keeps everything in memory.
 type loader struct {
-	slots     slot.Slots
-	files     map[disklayout.Slot]string
-	installed []byte
+	slots         slot.Slots
+	files, staged map[disklayout.Slot]string
+	installed     string
+	fails         error // of Install
 }
+
+const sdboot = "loaders/systemd-bootx64.efi"
 
 func (l *loader) Read() (slot.Slots, error) { return l.slots, nil }
 func (l *loader) Write(s slot.Slots) error  { l.slots = s; return nil }
-func (l *loader) Artifacts() []string       { return []string{"uki.efi"} }
+func (l *loader) Artifacts() []string       { return []string{sdboot, "uki.efi"} }
 
-func (l *loader) Put(n disklayout.Slot, _ string, _ int64, from io.Reader) error {
+func (l *loader) Put(n disklayout.Slot, name string, _ int64, from io.Reader) error {
 	next, err := l.slots.Filled(n)
 	if err != nil {
 		return err
@@ -152,13 +155,20 @@ func (l *loader) Put(n disklayout.Slot, _ string, _ int64, from io.Reader) error
 	if err != nil {
 		return err
 	}
-	l.slots, l.files[n] = next, string(data)
+	if l.slots = next; name == sdboot {
+		l.staged[n] = string(data)
+	} else {
+		l.files[n] = string(data)
+	}
 	return nil
 }
 
-func (l *loader) Install(fetch func(string) ([]byte, error)) (err error) {
-	l.installed, err = fetch("loaders/systemd-bootx64.efi")
-	return err
+func (l *loader) Install(n disklayout.Slot) error {
+	if l.fails != nil {
+		return l.fails
+	}
+	l.installed = l.staged[n]
+	return nil
 }
 
 // box is a machine.
@@ -172,7 +182,7 @@ type box struct {
 
 func newBox() *box {
 	return &box{
-		loader:  loader{slots: slot.Blank(), files: map[disklayout.Slot]string{}},
+		loader:  loader{slots: slot.Blank(), files: map[disklayout.Slot]string{}, staged: map[disklayout.Slot]string{}},
 		devices: map[disklayout.Slot]*device{a: {data: make([]byte, 1<<20)}, b: {data: make([]byte, 1<<20)}},
 	}
 }

@@ -70,10 +70,10 @@ func (i Install) good(n disklayout.Slot) error {
 	return change(loader, func(s slot.Slots) (slot.Slots, error) { return s.MarkedGood(n) })
 }
 
-func (i Install) loader(ctx context.Context) error {
+func (i Install) loader(context.Context) error {
 	loader, err := i.Loader()
 	if err != nil {
 		return err
 	}
-	return loader.Install(i.loaderFile(ctx))
+	return loader.Install(disklayout.SlotA)
 }

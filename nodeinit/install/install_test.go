@@ -29,7 +29,7 @@ func TestInstall(t *testing.T) {
 	if err := VerifyRoot(x.devices[a], bu.image.Root.DataSize, bu.image.Root.Hash); err != nil {
 		t.Error(err)
 	}
-	if x.loader.files[a] != string(bu.files["uki.efi"]) || string(x.loader.installed) != string(bu.files["loaders/systemd-bootx64.efi"]) {
+	if x.loader.files[a] != string(bu.files["uki.efi"]) || x.loader.installed != string(bu.files[sdboot]) {
 		t.Error("the boot files are not the image's")
 	}
 	if rec := x.journal.rec; rec.Outcome != Succeeded || rec.Version != "v1.0.0" || rec.Slot != a || len(rec.Done) != len(want) {
@@ -44,7 +44,7 @@ func TestInstallGoesOn(t *testing.T) {
 	if err := cancelAt(x.install(t, bu), "boot files"); err == nil {
 		t.Fatal("the cut did not happen")
 	}
-	if x.loader.slots.Next != "" || x.loader.installed != nil {
+	if x.loader.slots.Next != "" || x.loader.installed != "" {
 		t.Errorf("the disk boots half an installation: %+v", x.loader.slots)
 	}
 	x.said, x.journal.place = nil, false // a boot from RAM, with nothing mounted
@@ -95,8 +95,14 @@ func TestUpgradeAndBack(t *testing.T) {
 	if n := restart(); n != b || Assess(x.journal.rec, n, x.loader.slots) != OnTrial {
 		t.Errorf("slot %s boots, which is %s", n, Assess(x.journal.rec, n, x.loader.slots))
 	}
+	if x.loader.installed == string(bu.files[sdboot]) {
+		t.Error("the loader is that of a system which has not shown that it works")
+	}
 	if err := Keep(&x.journal, &x.loader, b, noon); err != nil || x.journal.rec.Outcome != Succeeded {
 		t.Errorf("keep: %+v, %v", x.journal.rec, err)
+	}
+	if x.loader.installed != string(bu.files[sdboot]) {
+		t.Error("the loader is not that of the new system")
 	}
 	if got := (slot.Slots{A: slot.Good, B: slot.Good, Next: b}); x.loader.slots != got {
 		t.Errorf("slots are %+v", x.loader.slots)
@@ -117,6 +123,35 @@ func TestUpgradeAndBack(t *testing.T) {
 	}
 	if err := Fallen(&x.journal, "", noon); err != nil || x.journal.rec.Outcome != FellBack || !strings.Contains(x.journal.rec.Reason, "kubelet") {
 		t.Errorf("the journal says %+v, %v", x.journal.rec, err)
+	}
+}
+
+// TestLoaderStays: a slot is good also when its loader cannot be put in place;
+// the journal says so, and it is not tried for ever. A rollback keeps the newer one.
+func TestLoaderStays(t *testing.T) {
+	x := installed(t)
+	if err := x.upgrade(t, newBuild(t, "v1.1.0")).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := x.loader.installed
+	x.loader.slots, _ = x.loader.slots.Booted()
+	x.loader.fails = errFake
+	if err := Keep(&x.journal, &x.loader, b, noon); !errors.Is(err, errFake) {
+		t.Errorf("keep: %v", err)
+	}
+	if rec := x.journal.rec; rec.Outcome != Succeeded || !strings.Contains(rec.Error, "slot b is good, but its loader is not in place") {
+		t.Errorf("the journal says %+v", rec)
+	}
+	if err := Keep(&x.journal, &x.loader, b, noon); err != nil || x.loader.slots.State(b) != slot.Good || x.loader.installed != before {
+		t.Errorf("once more: %v, %+v", err, x.loader.slots)
+	}
+	back := Rollback{Running: b, Loader: func() (slot.Loader, error) { return &x.loader, nil }, Journal: &x.journal, Now: now}
+	if err := back.Operation().Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	x.loader.slots, _ = x.loader.slots.Booted()
+	if err := Keep(&x.journal, &x.loader, a, noon); err != nil { // Install would fail
+		t.Errorf("keep the older system: %v", err)
 	}
 }
 

@@ -96,21 +96,6 @@ func (s System) writeBootFiles(ctx context.Context, n disklayout.Slot) error {
 	return nil
 }
 
-// loaderFile fetches a small file of the image whole.
-func (s System) loaderFile(ctx context.Context) func(string) ([]byte, error) {
-	return func(name string) (data []byte, err error) {
-		a, err := s.Image.Find(name)
-		if err != nil {
-			return nil, err
-		}
-		err = s.Source.fetch(ctx, a, func(from io.Reader) error {
-			data, err = io.ReadAll(from)
-			return err
-		})
-		return data, err
-	}
-}
-
 // change does a transition of what the loader says now. One that is done
 // already is no error.
 func change(l slot.Loader, to func(slot.Slots) (slot.Slots, error)) error {

@@ -20,6 +20,9 @@ type Upgrade struct {
 	Told    func(step string)
 }
 
+// upgradeName is the operation's in the journal.
+const upgradeName = "upgrade"
+
 // armStep is the last step: after it the next boot is of the new system.
 const armStep = "arm"
 
@@ -32,7 +35,7 @@ func (u Upgrade) Operation() Operation {
 		return arm(u.Loader, func(s slot.Slots) (slot.Slots, error) { return s.Armed(n) })
 	}})
 	return Operation{
-		Name: "upgrade", Steps: steps,
+		Name: upgradeName, Steps: steps,
 		About:   Record{Key: u.Image.SHA256, Version: u.Image.Version, Slot: n},
 		Journal: u.Journal, Now: u.Now, Told: u.Told,
 	}

@@ -1,6 +1,8 @@
 package install
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -24,7 +26,7 @@ const (
 // Assess judges, at the beginning of a boot, what the journal has as the
 // latest operation. It is pure.
 func Assess(rec Record, running disklayout.Slot, s slot.Slots) Verdict {
-	trial := rec.Operation == "upgrade" || rec.Operation == "rollback"
+	trial := rec.Operation == upgradeName || rec.Operation == "rollback"
 	armed := slices.Contains(rec.Done, armStep)
 	switch {
 	case rec.Operation == "" || rec.Outcome != "":
@@ -46,13 +48,27 @@ func Assess(rec Record, running disklayout.Slot, s slot.Slots) Verdict {
 // noReason is why a trial failed whose system could not say it.
 const noReason = "the new system ended, or was ended, before it could say why: a panic, a hang, a power cut, or damage to its slot"
 
-// Keep marks the running slot good and notes it. The mark comes first: without
-// the note the next boot finds out by itself. It may be repeated.
+// Keep marks the running slot good, and after an upgrade puts its loader in the
+// place of the old one. The mark comes first: without the note the next boot
+// finds out by itself, and does the rest. A loader that cannot be replaced is
+// an error, and noted; the slot is good all the same. It may be repeated.
 func Keep(j Journal, l slot.Loader, running disklayout.Slot, now time.Time) error {
 	if err := change(l, func(s slot.Slots) (slot.Slots, error) { return s.MarkedGood(running) }); err != nil {
 		return err
 	}
-	return settle(j, Succeeded, "", now)
+	rec, err := j.Load()
+	if err != nil || rec.Outcome != "" {
+		return err
+	}
+	if rec.Operation == upgradeName { // the older system of a rollback has an older loader
+		if err = l.Install(running); err != nil {
+			err = fmt.Errorf("slot %s is good, but its loader is not in place: %w", running, err)
+			rec.Error = err.Error()
+		}
+	}
+	rec.Step = ""
+	rec.settle(Succeeded, "", now)
+	return errors.Join(err, j.Save(rec))
 }
 
 // GiveUp notes why the running system, which is on trial, does not pass. The
@@ -70,22 +86,22 @@ func GiveUp(j Journal, reason string, now time.Time) error {
 // the new system gave, or the one that the caller knows, such as what the
 // kernel kept of a panic.
 func Fallen(j Journal, reason string, now time.Time) error {
-	return settle(j, FellBack, reason, now)
-}
-
-func settle(j Journal, outcome Outcome, reason string, now time.Time) error {
 	rec, err := j.Load()
 	if err != nil {
 		return err
 	}
-	rec.Outcome, rec.Updated = outcome, now
+	rec.settle(FellBack, reason, now)
+	return j.Save(rec)
+}
+
+func (r *Record) settle(outcome Outcome, reason string, now time.Time) {
+	r.Outcome, r.Updated = outcome, now
 	switch {
 	case outcome == Succeeded:
-		rec.Reason = ""
-	case rec.Reason == "" && reason == "":
-		rec.Reason = noReason
-	case rec.Reason == "":
-		rec.Reason = reason
+		r.Reason = ""
+	case r.Reason == "" && reason == "":
+		r.Reason = noReason
+	case r.Reason == "":
+		r.Reason = reason
 	}
-	return j.Save(rec)
 }

@@ -137,7 +137,7 @@ func (l GRUB) Write(to Slots) error {
 		if to.State(n) != Empty {
 			continue
 		}
-		for _, name := range []string{n.Kernel(), n.Initramfs(), n.Arguments()} {
+		for _, name := range []string{n.Kernel(), n.Initramfs(), n.Arguments(), n.StagedGRUBCore(), n.StagedGRUBBoot()} {
 			if err := l.Boot.Remove(name); err != nil {
 				return err
 			}
@@ -149,7 +149,7 @@ func (l GRUB) Write(to Slots) error {
 // Artifacts implements Loader. The kernel is last: grub.cfg starts nothing
 // without one.
 func (l GRUB) Artifacts() []string {
-	return []string{argumentsArtifact, initramfsArtifact, kernelArtifact}
+	return []string{grubBoot, grubCore, argumentsArtifact, initramfsArtifact, kernelArtifact}
 }
 
 // Put implements Loader.
@@ -161,6 +161,10 @@ func (l GRUB) Put(n disklayout.Slot, artifact string, size int64, from io.Reader
 		return err
 	}
 	switch artifact {
+	case grubBoot:
+		return stage(l.Boot, n.StagedGRUBBoot(), size, from)
+	case grubCore:
+		return stage(l.Boot, n.StagedGRUBCore(), size, from)
 	case kernelArtifact:
 		return l.Boot.Create(n.Kernel(), size, from)
 	case initramfsArtifact:
@@ -188,37 +192,4 @@ func (l GRUB) establish() error {
 		return err
 	}
 	return l.Write(now)
-}
-
-// bootCode is how much of the first sector is a program; the disk's signature
-// and the old partition table follow.
-const bootCode = 440
-
-// Install implements Loader. core.img lies in its own partition, where boot.img
-// was told at build time that it is; the first sector makes the disk boot, and
-// comes last.
-func (l GRUB) Install(fetch func(string) ([]byte, error)) error {
-	boot, err := fetch(grubBoot)
-	if err != nil {
-		return err
-	}
-	core, err := fetch(grubCore)
-	if err != nil {
-		return err
-	}
-	place := disklayout.System()[0]
-	if len(boot) < bootCode || int64(len(core)) > place.Size {
-		return fmt.Errorf("GRUB's images have %d and %d bytes: they are not what fits", len(boot), len(core))
-	}
-	config := disklayout.GRUBConfigText
-	if err := l.Boot.Create(disklayout.GRUBConfig, int64(len(config)), bytes.NewReader([]byte(config))); err != nil {
-		return err
-	}
-	if _, err := l.Disk.WriteAt(core, place.Start); err != nil {
-		return err
-	}
-	if err := l.Disk.Sync(); err != nil {
-		return err
-	}
-	return writeBootCode(l.Disk, boot)
 }

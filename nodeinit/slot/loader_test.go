@@ -1,6 +1,8 @@
 package slot
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -226,27 +228,120 @@ func TestPutRefusesWhatMayBoot(t *testing.T) {
 	}
 }
 
-// disk is a disk in memory.
-type disk []byte
+// disk is a disk in memory, whose power is cut together with the boot partition's.
+type disk struct {
+	data []byte
+	m    *memory
+}
 
-func (d disk) ReadAt(p []byte, at int64) (int, error)  { return copy(p, d[at:]), nil }
-func (d disk) WriteAt(p []byte, at int64) (int, error) { return copy(d[at:], p), nil }
-func (d disk) Sync() error                             { return nil }
+func (d disk) ReadAt(p []byte, at int64) (int, error) { return copy(p, d.data[at:]), nil }
+func (d disk) WriteAt(p []byte, at int64) (int, error) {
+	if err := d.m.write(); err != nil {
+		return 0, err
+	}
+	return copy(d.data[at:], p), nil
+}
+func (d disk) Sync() error { return nil }
 
-func TestLoadersInstall(t *testing.T) {
-	fetch := func(name string) ([]byte, error) {
-		return []byte(strings.Repeat(path.Base(name)+" ", 100)), nil
+// put writes a slot's loader into it.
+func put(t *testing.T, l Loader, n disklayout.Slot, content string) {
+	t.Helper()
+	for _, name := range l.Artifacts() {
+		if strings.HasPrefix(name, "loaders/") {
+			text := strings.Repeat(path.Base(name)+" "+content+" ", 100)
+			if err := l.Put(n, name, int64(len(text)), strings.NewReader(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-	m := &memory{files: map[string]string{}, left: -1}
-	if err := (SystemdBoot{m}).Install(fetch); err != nil || m.files[disklayout.RemovableLoader] == "" || m.files[disklayout.SystemdBoot] == "" {
-		t.Errorf("systemd-boot: %v", err)
+}
+
+// started is what a disk's firmware starts: GRUB's core.img, or systemd-boot.
+func started(m *memory, d disk) string {
+	if program := m.files[disklayout.RemovableLoader]; program != "" {
+		return program
 	}
-	d := make(disk, 2*disklayout.MiB)
-	copy(d[440:], "the partition table")
-	if err := (GRUB{Boot: m, Disk: d}).Install(fetch); err != nil || m.files[disklayout.GRUBConfig] != disklayout.GRUBConfigText {
-		t.Errorf("GRUB: %v", err)
+	if !strings.HasPrefix(string(d.data), "boot.img") {
+		return ""
 	}
-	if !strings.HasPrefix(string(d), "boot.img boot.img") || string(d[440:459]) != "the partition table" || string(d[disklayout.MiB:][:8]) != "core.img" {
-		t.Errorf("GRUB's images are not where they belong: %q", d[430:460])
+	at := int64(binary.LittleEndian.Uint64(d.data[coreHint:])) * oneSector
+	if rest := int64(binary.LittleEndian.Uint64(d.data[at+restHint:])) * oneSector; rest != at+oneSector {
+		return fmt.Sprintf("core.img at %d looks for its rest at %d", at, rest)
+	}
+	return strings.Split(string(d.data[:20]), " ")[1] + string(d.data[at:at+50])
+}
+
+// TestLoaderReplaced: whenever the power is cut, firmware starts the old loader
+// or the new one, and on a disk without one nothing or the new one; once done
+// there is nothing more to write.
+func TestLoaderReplaced(t *testing.T) {
+	for kind := range loaders() {
+		m := &memory{files: map[string]string{}, left: -1}
+		d := disk{make([]byte, 2*disklayout.MiB), m}
+		copy(d.data[440:], "the partition table")
+		open := func(m *memory, d disk) Loader {
+			if kind == "GRUB" {
+				return GRUB{Boot: m, Disk: d}
+			}
+			return SystemdBoot{m}
+		}
+		was := ""
+		for round, n := range []disklayout.Slot{a, b, a, b} {
+			l := open(m, d)
+			if err := move(l, Slots.Cleared, n); err != nil {
+				t.Fatal(err)
+			}
+			put(t, l, n, fmt.Sprint("v", round))
+			done := disk{bytes.Clone(d.data), &memory{maps.Clone(m.files), -1}}
+			if err := open(done.m, done).Install(n); err != nil {
+				t.Fatalf("%s: %v", kind, err)
+			}
+			will := started(done.m, done)
+			if !strings.Contains(will, fmt.Sprint("v", round)) {
+				t.Fatalf("%s: starts %.60q", kind, will)
+			}
+			for cut := 0; ; cut++ {
+				try := disk{bytes.Clone(d.data), &memory{maps.Clone(m.files), cut}}
+				err := open(try.m, try).Install(n)
+				if got := started(try.m, try); got != was && got != will {
+					t.Errorf("%s, cut after %d writes: starts %.60q", kind, cut, got)
+				}
+				if err == nil {
+					break
+				}
+				try.m.left = -1
+				if err := open(try.m, try).Install(n); err != nil || started(try.m, try) != will {
+					t.Errorf("%s, cut after %d writes and repeated: %v, starts %.60q", kind, cut, err, started(try.m, try))
+				}
+			}
+			*m = *done.m
+			d.data, was = done.data, will
+			m.left = 0
+			if err := open(m, d).Install(n); err != nil {
+				t.Errorf("%s: it writes what is there: %v", kind, err)
+			}
+			m.left = -1
+		}
+		if string(d.data[440:459]) != "the partition table" {
+			t.Errorf("%s: the partition table is %q", kind, d.data[440:459])
+		}
+	}
+}
+
+// TestDamagedLoader: one that is not as it was put does not replace another.
+func TestDamagedLoader(t *testing.T) {
+	for kind, open := range loaders() {
+		m := &memory{files: map[string]string{}, left: -1}
+		l := open(m)
+		put(t, l, a, "v1")
+		for name, text := range m.files {
+			m.files[name] = "x" + text[1:]
+		}
+		if err := l.Install(a); err == nil || !strings.Contains(err.Error(), "is damaged") {
+			t.Errorf("%s: %v", kind, err)
+		}
+		if err := l.Install(b); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: a slot without one: %v", kind, err)
+		}
 	}
 }

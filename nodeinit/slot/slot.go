@@ -168,14 +168,16 @@ type Loader interface {
 	// boot files of a slot that became empty are removed.
 	Write(Slots) error
 	// Artifacts are the image's files that a slot needs on the boot partition,
-	// in the order in which they are Put.
+	// in the order in which they are Put. The image's loader is among them.
 	Artifacts() []string
 	// Put writes one of them. The slot must not be one that may boot; it is
 	// failed after the last of them.
 	Put(n disklayout.Slot, artifact string, size int64, from io.Reader) error
-	// Install writes the loader itself, that which firmware starts last. fetch
-	// returns one of the image's files.
-	Install(fetch func(artifact string) ([]byte, error)) error
+	// Install makes the loader that firmware starts that of a slot, which has all
+	// its files. On a disk that does not boot it is what makes it boot. In the
+	// place of another, the old one or the new one is there at every moment; one
+	// that is the same already is not written.
+	Install(n disklayout.Slot) error
 }
 
 // closed refuses to write to a slot that may boot.

@@ -1,7 +1,6 @@
 package slot
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -185,7 +184,7 @@ func (l SystemdBoot) rename(n disklayout.Slot, state State) error {
 	}
 	list := images(names, n)
 	if state == Empty {
-		return l.remove(list)
+		return errors.Join(l.remove(list), l.Boot.Remove(n.StagedLoader()))
 	}
 	if len(list) == 0 {
 		return fmt.Errorf("slot %s has no kernel image on the boot partition and cannot be %s", n, state)
@@ -214,31 +213,38 @@ func (l SystemdBoot) remove(names []string) error {
 }
 
 // Artifacts implements Loader.
-func (l SystemdBoot) Artifacts() []string { return []string{ukiArtifact} }
+func (l SystemdBoot) Artifacts() []string { return []string{sdbootBinary, ukiArtifact} }
 
 // Put implements Loader.
 func (l SystemdBoot) Put(n disklayout.Slot, artifact string, size int64, from io.Reader) error {
-	if artifact != ukiArtifact {
-		return fmt.Errorf("systemd-boot has no use for %s", artifact)
-	}
 	if err := closed(l, n); err != nil {
 		return err
 	}
-	if err := l.rename(n, Empty); err != nil {
-		return err
+	switch artifact {
+	case sdbootBinary:
+		return stage(l.Boot, n.StagedLoader(), size, from)
+	case ukiArtifact:
+		names, err := l.names()
+		if err == nil {
+			err = l.remove(images(names, n))
+		}
+		if err != nil {
+			return err
+		}
+		return l.Boot.Create(path.Join(ukiDir, ukiName(n, Failed)), size, from)
 	}
-	return l.Boot.Create(path.Join(ukiDir, ukiName(n, Failed)), size, from)
+	return fmt.Errorf("systemd-boot has no use for %s", artifact)
 }
 
 // Install implements Loader: the removable-media path, which firmware looks for
 // on any disk, is what makes the disk boot, and comes last.
-func (l SystemdBoot) Install(fetch func(string) ([]byte, error)) error {
-	program, err := fetch(sdbootBinary)
+func (l SystemdBoot) Install(n disklayout.Slot) error {
+	program, err := staged(l.Boot, n.StagedLoader())
 	if err != nil {
 		return err
 	}
 	for _, name := range []string{disklayout.SystemdBoot, disklayout.RemovableLoader} {
-		if err := l.Boot.Create(name, int64(len(program)), bytes.NewReader(program)); err != nil {
+		if err := replace(l.Boot, name, program); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package powercut
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"slipway/configs/disklayout"
 	"slipway/image/verity"
 	"slipway/nodeinit/install"
 )
@@ -51,6 +53,9 @@ func newBuild(dir, version string) (*build, error) {
 	if err != nil {
 		return nil, err
 	}
+	boot, core := content(sector), content(smallBytes)
+	binary.LittleEndian.PutUint64(boot[coreHint:], uint64(disklayout.MiB/sector))
+	binary.LittleEndian.PutUint64(core[restHint:], uint64(disklayout.MiB/sector+1))
 	b := &build{version: version, files: map[string][]byte{
 		"root.img":                    rootImage,
 		"uki.efi":                     program(content(kernelBytes)),
@@ -58,8 +63,8 @@ func newBuild(dir, version string) (*build, error) {
 		"initramfs.disk":              content(kernelBytes),
 		"arguments.disk":              fmt.Appendf(nil, "panic=10 slipway.root=%s slipway.root-size=%d\n", root.Hash, root.DataSize),
 		"loaders/systemd-bootx64.efi": program(content(smallBytes)),
-		"loaders/grub/boot.img":       content(sector),
-		"loaders/grub/core.img":       content(smallBytes),
+		"loaders/grub/boot.img":       boot,
+		"loaders/grub/core.img":       core,
 	}}
 	return b, b.seal(root)
 }

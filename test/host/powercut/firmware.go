@@ -99,7 +99,7 @@ func (m *machine) bootUEFI() (disklayout.Slot, *build, error) {
 	if loader == nil {
 		return "", nil, nil
 	}
-	if m.whose(loader, "loaders/systemd-bootx64.efi") == nil {
+	if m.loads = m.whose(loader, "loaders/systemd-bootx64.efi"); m.loads == nil {
 		return "", nil, fmt.Errorf("%w: the loader is not whole", errStuck)
 	}
 	name, err := m.systemdBoot(volume)
@@ -193,21 +193,41 @@ func (m *machine) bootBIOS() (disklayout.Slot, *build, error) {
 	if first[510] != 0x55 || first[511] != 0xaa || first[0] == 0xcd && first[1] == 0x18 {
 		return "", nil, nil
 	}
-	i := slices.IndexFunc(m.builds, func(b *build) bool {
-		return bytes.Equal(first[:440], b.files["loaders/grub/boot.img"][:440])
-	})
-	if i < 0 {
-		return "", nil, fmt.Errorf("%w: the first sector has the signature, and no program", errStuck)
+	system := m.biosLoader(first)
+	if system == nil {
+		return "", nil, fmt.Errorf("%w: the first sector has the signature, and what it starts is not whole", errStuck)
 	}
-	core := make([]byte, smallBytes)
-	if _, err := m.part(disklayout.BIOSLabel).ReadAt(core, 0); err != nil {
-		return "", nil, err
-	}
+	m.loads = system
 	volume := m.esp()
-	if m.whose(core, "loaders/grub/core.img") == nil || volume == nil || string(read(volume, disklayout.GRUBConfig)) != disklayout.GRUBConfigText {
+	if volume == nil || string(read(volume, disklayout.GRUBConfig)) != disklayout.GRUBConfigText {
 		return "", nil, fmt.Errorf("%w: GRUB does not find its parts", errStuck)
 	}
 	return m.grub(volume)
+}
+
+// Where boot.img has the sector of core.img, and core.img that of its rest.
+const coreHint, restHint = 0x5c, 0x1f4
+
+// biosLoader is the build that the first sector and the core.img which it
+// starts are of; nil: of none, or of two.
+func (m *machine) biosLoader(first []byte) *build {
+	at := int64(binary.LittleEndian.Uint64(first[coreHint:])) * sector
+	core := make([]byte, smallBytes)
+	place := m.part(disklayout.BIOSLabel)
+	if _, err := place.ReadAt(core, at-place.start); at < place.start || err != nil {
+		return nil
+	}
+	if binary.LittleEndian.Uint64(core[restHint:]) != uint64(at/sector+1) {
+		return nil
+	}
+	binary.LittleEndian.PutUint64(core[restHint:], uint64(place.start/sector+1))
+	boot := bytes.Clone(first[:440])
+	binary.LittleEndian.PutUint64(boot[coreHint:], uint64(place.start/sector))
+	system := m.whose(core, "loaders/grub/core.img")
+	if system == nil || !bytes.Equal(boot, system.files["loaders/grub/boot.img"][:440]) {
+		return nil
+	}
+	return system
 }
 
 // grub does what grub.cfg says.

@@ -21,6 +21,7 @@ type machine struct {
 	uefi         bool
 	disk         *disk
 	builds       []*build // all that there are
+	loads        *build   // whose loader the last boot was with
 	stateMounted bool
 	restarts     int
 }

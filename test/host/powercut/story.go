@@ -64,7 +64,8 @@ func (m *machine) runInstall(b *build) error {
 	return m.expect(b)
 }
 
-// expect restarts the machine and wants a system to run, as a good one.
+// expect restarts the machine and wants a system to run, as a good one, by its
+// own loader.
 func (m *machine) expect(b *build) error {
 	n, system, err := m.powerOn()
 	if err != nil {
@@ -73,6 +74,9 @@ func (m *machine) expect(b *build) error {
 	s, err := m.slots()
 	if err == nil && (system != b || s.State(n) != slot.Good || s.Next != n) {
 		err = fmt.Errorf("slot %q runs, slots are %+v, want %s", n, s, b.version)
+	}
+	if err == nil && m.loads != b && m.disk.rec.Operation != "rollback" {
+		err = fmt.Errorf("%s runs by the loader of %s", b.version, m.loads.version)
 	}
 	return err
 }
