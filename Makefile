@@ -7,7 +7,7 @@ GO    ?= go
 # What the host needs beside Go and make. QEMU and OVMF are the lab; the
 # DHCP and TFTP clients are the strangers that the tests let loose on us.
 PACKAGES := qemu-system-x86 ovmf ipxe ipxe-qemu seabios iproute2 util-linux \
-	gcc libc6-dev libseccomp-dev pkg-config squashfs-tools grub-common grub-pc-bin xorriso kmod xz-utils zstd debian-archive-keyring ca-certificates \
+	gcc libc6-dev libseccomp-dev pkg-config squashfs-tools grub-common grub-pc-bin grub-efi-amd64-bin xorriso kmod xz-utils zstd debian-archive-keyring ca-certificates \
 	protobuf-compiler libprotobuf-dev \
 	curl busybox tcpdump udhcpc isc-dhcp-client tftp-hpa dnsmasq-base \
 	e2fsprogs xfsprogs btrfs-progs lvm2 cryptsetup-bin ntfs-3g dosfstools fdisk mount

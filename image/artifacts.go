@@ -29,6 +29,7 @@ const (
 	SystemdBoot   = "loaders/systemd-bootx64.efi"
 	GRUBBoot      = "loaders/grub/boot.img" // the first 440 bytes of a disk
 	GRUBCore      = "loaders/grub/core.img" // the disk's first partition
+	GRUBToDisk    = "loaders/grub/disk.efi" // sent to a UEFI machine that is to boot from its disk
 )
 
 // write puts the artifacts into the output directory.
@@ -83,6 +84,11 @@ func (b *Builder) writeForDisk(ctx context.Context, out *artifacts, init string,
 	}
 	out.bytes(GRUBBoot, boot)
 	out.bytes(GRUBCore, core)
+	if program, err := grub.ToDisk(ctx); out.err == nil && err != nil {
+		out.err = err
+	} else {
+		out.bytes(GRUBToDisk, program)
+	}
 }
 
 // unified joins the kernel and the initramfs for disks, which are written

@@ -163,16 +163,13 @@ type Boot struct {
 // Choose decides what the client loads next. False means that it is a machine
 // that boots from the network and that there is no loader for it.
 //
-// A machine that is to boot from its disk is offered no boot file: its firmware
-// then goes on with the next boot option. Only an iPXE with HTTP is sent a
-// script, for left alone it may go on to the next network card instead. A
-// machine that is held gets iPXE like any other, and waits in its script.
+// A machine that is to boot from its disk gets iPXE like any other, and so does
+// one that is held: the script sends it on, or has it wait. Without an answer
+// firmware waits a minute at each of its network entries before it tries a disk.
 func Choose(c Client, s Server, from source.Source) (Boot, bool) {
 	boot, ok := c.loads(s)
 	switch {
 	case c.Kind == System:
-	case from == source.Disk && !boot.NoProxy:
-		return Boot{Why: "no boot file: it is installed and boots from its disk"}, true
 	case from == source.Disk:
 		boot.Why = "it is installed and boots from its disk"
 	case from == source.Hold:

@@ -80,35 +80,29 @@ func TestIdentifyAndChoose(t *testing.T) {
 	}
 }
 
-// TestInstalled: what each firmware gets when its machine boots from its disk,
-// and when it is held.
+// TestInstalled: every firmware gets what it gets otherwise when its machine
+// boots from its disk, and when it is held, and the timeline is told why.
 func TestInstalled(t *testing.T) {
-	const disk, none, held = "it is installed and boots from its disk", "no boot file: it is installed and boots from its disk", "it is held"
-	script := Boot{File: "http://10.0.0.1/boot.ipxe", NoProxy: true}
-	for name, c := range map[string]struct {
-		client     Client
-		disk, hold Boot
-	}{
-		"operating system":    {Client{}, Boot{}, Boot{}},
-		"BIOS PXE":            {Client{Kind: PXE, Archs: []iana.Arch{0}}, Boot{Why: none}, Boot{File: "undionly.kpxe", TFTP: testServer.TFTP, Why: held}},
-		"UEFI PXE":            {Client{Kind: PXE, Archs: []iana.Arch{7}}, Boot{Why: none}, Boot{File: "snponly.efi", TFTP: testServer.TFTP, Why: held}},
-		"UEFI HTTP boot":      {Client{Kind: HTTPBoot, Archs: []iana.Arch{16}}, Boot{Why: none}, Boot{File: "http://10.0.0.1/loaders/snponly.efi", VendorClass: "HTTPClient", Why: held}},
-		"BIOS iPXE":           {Client{Kind: IPXE, HTTP: true, Archs: []iana.Arch{0}}, with(script, disk), with(script, held)},
-		"UEFI iPXE":           {Client{Kind: IPXE, HTTP: true, Archs: []iana.Arch{7}}, with(script, disk), with(script, held)},
-		"iPXE without HTTP":   {Client{Kind: IPXE, Archs: []iana.Arch{0}}, Boot{Why: none}, Boot{File: "undionly.kpxe", TFTP: testServer.TFTP, Why: held}},
-		"firmware not served": {Client{Kind: PXE, Archs: []iana.Arch{11}}, Boot{Why: none}, Boot{Why: held}},
+	for name, client := range map[string]Client{
+		"operating system":    {},
+		"BIOS PXE":            {Kind: PXE, Archs: []iana.Arch{0}},
+		"UEFI PXE":            {Kind: PXE, Archs: []iana.Arch{7}},
+		"UEFI HTTP boot":      {Kind: HTTPBoot, Archs: []iana.Arch{16}},
+		"BIOS iPXE":           {Kind: IPXE, HTTP: true, Archs: []iana.Arch{0}},
+		"UEFI iPXE":           {Kind: IPXE, HTTP: true, Archs: []iana.Arch{7}},
+		"iPXE without HTTP":   {Kind: IPXE, Archs: []iana.Arch{0}},
+		"firmware not served": {Kind: PXE, Archs: []iana.Arch{11}},
 	} {
-		for from, want := range map[source.Source]Boot{source.Disk: c.disk, source.Hold: c.hold} {
-			if got, _ := Choose(c.client, testServer, from); got != want {
-				t.Errorf("%s, %s: it loads %+v, want %+v", name, from, got, want)
+		for from, why := range map[source.Source]string{source.Disk: "it is installed and boots from its disk", source.Hold: "it is held"} {
+			want, wantOK := Choose(client, testServer, source.Installer)
+			if client.Kind != System {
+				want.Why = why
+			}
+			if got, ok := Choose(client, testServer, from); got != want || ok != wantOK {
+				t.Errorf("%s, %s: it loads %+v, %t, want %+v, %t", name, from, got, ok, want, wantOK)
 			}
 		}
 	}
-}
-
-func with(b Boot, why string) Boot {
-	b.Why = why
-	return b
 }
 
 // TestNoLoop: our own loaders, which have HTTP, are never given a loader again.

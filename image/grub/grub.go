@@ -1,6 +1,8 @@
-// Package grub makes GRUB's images for machines with a BIOS. The programs that
-// do it are the host's: grub-mkimage of Debian's grub-common and the modules of
-// grub-pc-bin.
+// Package grub makes GRUB's images: for machines with a BIOS what boots their
+// disks and CDs, for UEFI a program that the network hands out to machines that
+// are to go on to their disk. The programs that make them are the host's:
+// grub-mkimage of Debian's grub-common, and the modules of grub-pc-bin and
+// grub-efi-amd64-bin.
 package grub
 
 import (
@@ -12,10 +14,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+
+	"slipway/configs/disklayout"
 )
 
-// Modules is where grub-pc-bin keeps GRUB's modules.
-const Modules = "/usr/lib/grub/i386-pc"
+// Where grub-pc-bin and grub-efi-amd64-bin keep GRUB's modules.
+const (
+	Modules     = "/usr/lib/grub/i386-pc"
+	ModulesUEFI = "/usr/lib/grub/x86_64-efi"
+)
 
 const (
 	sector = 512
@@ -38,7 +46,8 @@ const (
 var (
 	common = []string{"normal", "configfile", "test", "echo", "linux", "serial", "terminal", "sleep", "reboot", "halt",
 		"search", "search_label", "biosdisk", "fat", "part_gpt", "loadenv"}
-	onCD = []string{"iso9660", "part_msdos", "loopback"}
+	onCD      = []string{"iso9660", "part_msdos", "loopback"}
+	onNetwork = []string{"minicmd", "boot", "chain", "search_label", "fat", "part_gpt"}
 )
 
 // Disk returns boot.img and core.img for the disk of package disklayout. They
@@ -50,7 +59,7 @@ func Disk(ctx context.Context) (boot, core []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read GRUB (install grub-pc-bin): %w", err)
 	}
-	core, err = mkimage(ctx, "i386-pc", "(,gpt2)/grub", common)
+	core, err = mkimage(ctx, Modules, "i386-pc", "(,gpt2)/grub", common)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,20 +77,47 @@ func CD(ctx context.Context) (image, hybrid []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read GRUB (install grub-pc-bin): %w", err)
 	}
-	image, err = mkimage(ctx, "i386-pc-eltorito", "/boot/grub", append(onCD, common...))
+	image, err = mkimage(ctx, Modules, "i386-pc-eltorito", "/boot/grub", append(onCD, common...))
 	return image, hybrid, err
 }
 
-func mkimage(ctx context.Context, format, prefix string, modules []string) ([]byte, error) {
-	dir, err := os.MkdirTemp("", "slipway-grub-*") // grub-mkimage cannot write to a pipe
+// toDisk is what ToDisk's program does. Each line is carried out whatever became
+// of the one before; the last is reached if the disk's loader ended, or if there is none.
+const toDisk = `search.fs_label ` + disklayout.BootVolume + ` root
+chainloader ` + disklayout.RemovableLoader + `
+boot
+exit
+`
+
+// ToDisk returns a UEFI program that starts the loader on the disk that Slipway
+// is installed on, as if the firmware had done it. It ends if there is none.
+//
+// It is what makes a machine boot from its disk whose firmware has more network
+// entries before that: each of them (IPv4 and IPv6, PXE and HTTP, of each card)
+// waits a minute for an answer.
+func ToDisk(ctx context.Context) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "slipway-grub-*")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "core.img")
-	args := append([]string{"--directory", Modules, "--format", format, "--prefix", prefix, "--output", out}, modules...)
+	config := filepath.Join(dir, "grub.cfg")
+	if err := os.WriteFile(config, []byte(toDisk), 0o600); err != nil {
+		return nil, err
+	}
+	return mkimage(ctx, ModulesUEFI, "x86_64-efi", "", onNetwork, "--config", config)
+}
+
+func mkimage(ctx context.Context, dir, format, prefix string, modules []string, more ...string) ([]byte, error) {
+	temporary, err := os.MkdirTemp("", "slipway-grub-*") // grub-mkimage cannot write to a pipe
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(temporary)
+	out := filepath.Join(temporary, "core.img")
+	args := slices.Concat([]string{"--directory", dir, "--format", format, "--prefix", prefix, "--output", out}, more, modules)
 	if text, err := exec.CommandContext(ctx, "grub-mkimage", args...).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("run grub-mkimage (install grub-common and grub-pc-bin): %w\n%s", err, bytes.TrimSpace(text))
+		return nil, fmt.Errorf("run grub-mkimage (install grub-common, grub-pc-bin and grub-efi-amd64-bin): %w\n%s", err, bytes.TrimSpace(text))
 	}
 	return os.ReadFile(out)
 }

@@ -2,6 +2,7 @@ package grub
 
 import (
 	"bytes"
+	"debug/pe"
 	"encoding/binary"
 	"os"
 	"os/exec"
@@ -45,6 +46,24 @@ func TestCD(t *testing.T) {
 	image, hybrid, err := CD(t.Context())
 	if err != nil || len(image) < 32<<10 || len(hybrid) != sector {
 		t.Errorf("got %d and %d bytes, %v", len(image), len(hybrid), err)
+	}
+}
+
+func TestToDisk(t *testing.T) {
+	needs(t)
+	if _, err := os.Stat(ModulesUEFI); err != nil {
+		t.Skip("grub-efi-amd64-bin is not installed")
+	}
+	program, err := ToDisk(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := pe.NewFile(bytes.NewReader(program))
+	if err != nil || file.Machine != pe.IMAGE_FILE_MACHINE_AMD64 || !bytes.Contains(program, []byte(toDisk)) {
+		t.Errorf("%d bytes are not a UEFI program with %q: %v", len(program), toDisk, err)
+	}
+	if again, err := ToDisk(t.Context()); err != nil || !bytes.Equal(program, again) {
+		t.Errorf("made again it differs: %v", err)
 	}
 }
 
