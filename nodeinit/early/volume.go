@@ -29,6 +29,10 @@ const (
 	DiskFile = "/run/slipway/disk" // the kernel's name of the disk
 )
 
+// machineLink leads to the folder that the node agent keeps, with the machine's
+// certificate and key. Programs that read them need not know where it is.
+const machineLink = "/run/slipway/machine"
+
 // bootedFrom asks the kernel what is below the root: a root that dm-verity
 // checks has one partition below it, in sysfs.
 func bootedFrom(sys string, root uint64) Booted {
@@ -134,12 +138,14 @@ func (b Booted) completed(complete func(disk string) error) error {
 	return complete(b.Disk)
 }
 
-// tell leaves for others what the machine booted from.
+// tell leaves for others what the machine booted from, and where it keeps what
+// it is.
 func (b Booted) tell() error {
 	if b.Slot == "" {
-		return nil
+		return link{machineLink, "/run/slipway/state"}.do()
 	}
 	return errors.Join(
+		link{machineLink, "/state/machine"}.do(),
 		os.WriteFile(SlotFile, []byte(b.Slot+"\n"), 0o444),
 		os.WriteFile(DiskFile, []byte(b.Disk+"\n"), 0o444),
 	)

@@ -16,8 +16,9 @@ import (
 const (
 	caFile = "/etc/kubernetes/pki/ca.crt"
 
-	// stateDir is where the node agent keeps the machine's certificate and key.
-	stateDir = "/run/slipway/state"
+	// stateDir leads to where the node agent keeps the machine's certificate and key,
+	// in memory or on its disk. PID 1 makes the link (package early).
+	stateDir = "/run/slipway/machine"
 
 	// Registered is a file that exists once the node's Node object does.
 	Registered = "/run/slipway/node-registered"
