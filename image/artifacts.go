@@ -2,11 +2,15 @@ package image
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"slipway/configs/disklayout"
 	"slipway/image/debian"
 	"slipway/image/grub"
 	"slipway/image/recipe"
@@ -35,12 +39,8 @@ const (
 // write puts the artifacts into the output directory.
 func (b *Builder) write(ctx context.Context, r *recipe.Recipe, lock debian.Lock, programs programs, root *rootImage) (*Manifest, error) {
 	b.Log.Info("writing artifacts", "phase", "artifacts", "dir", b.Out)
-	hashed, err := root.verity()
-	if err != nil {
-		return nil, err
-	}
 	m := &Manifest{Version: b.Version, Kernel: r.Kernel.Release(), Kubernetes: kubernetesVersion(r), Arguments: r.Kernel.Arguments,
-		Profile: b.Profile, Root: hashed, Packages: packageList(r, lock)}
+		Profile: b.Profile, Packages: packageList(r, lock)}
 	out := artifacts{dir: b.Out}
 	out.copy(Kernel, root.path("kernel"), 0o644)
 	out.create(Initramfs, func(w io.Writer) error { return writeInitramfs(w, programs[r.Init.Import], root, b.Profile) })
@@ -64,8 +64,11 @@ func (b *Builder) write(ctx context.Context, r *recipe.Recipe, lock debian.Lock,
 
 // writeForDisk writes what an installed machine has that one in RAM has not.
 func (b *Builder) writeForDisk(ctx context.Context, out *artifacts, init string, root *rootImage, m *Manifest) {
-	out.copy(RootImage, root.path("root.img"), 0o644)
 	out.create(InitramfsDisk, func(w io.Writer) error { return writeEarlyInitramfs(w, init, root.path(earlyDisk), b.Profile) })
+	out.file(RootImage, func(path string) (err error) {
+		m.Root, err = verity.Build(root.path("root.squashfs"), path, systemHash(out.list, m.Arguments))
+		return errors.Join(err, fitsSlot(path))
+	})
 	arguments := m.DiskArguments()
 	out.bytes(ArgumentsDisk, []byte(arguments+"\n"))
 	if out.err != nil {
@@ -91,6 +94,28 @@ func (b *Builder) writeForDisk(ctx context.Context, out *artifacts, init string,
 	}
 }
 
+func fitsSlot(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && info.Size() > disklayout.SlotBytes {
+		err = fmt.Errorf("the root image with its hash tree has %d bytes, a slot %d", info.Size(), disklayout.SlotBytes)
+	}
+	return err
+}
+
+// systemHash is of all that a slot boots beside its root image. As the salt of
+// that image's hash tree it is in the root hash, which so names a whole system:
+// two versions of Slipway may share every byte of the root image.
+func systemHash(list []Artifact, arguments []string) []byte {
+	h := sha256.New()
+	for _, a := range list {
+		if a.Name == Kernel || a.Name == InitramfsDisk {
+			fmt.Fprintln(h, a.Name, a.SHA256)
+		}
+	}
+	fmt.Fprintln(h, strings.Join(arguments, " "))
+	return h.Sum(nil)
+}
+
 // unified joins the kernel and the initramfs for disks, which are written
 // already, under a command line.
 func (b *Builder) unified(root *rootImage, m *Manifest, arguments string) ([]byte, error) {
@@ -107,10 +132,4 @@ func (b *Builder) unified(root *rootImage, m *Manifest, arguments string) ([]byt
 		uki.Section{Name: ".cmdline", Data: []byte(arguments)},
 		uki.Section{Name: ".initrd", Data: parts[1]},
 		uki.Section{Name: ".linux", Data: parts[2]})
-}
-
-// verity reads what pack noted.
-func (r *rootImage) verity() (verity.Root, error) {
-	var root verity.Root
-	return root, readJSON(r.path("verity.json"), &root)
 }

@@ -16,19 +16,16 @@ import (
 	"strings"
 	"time"
 
-	"slipway/configs/disklayout"
 	"slipway/image/debian"
 	"slipway/image/elflib"
 	"slipway/image/gobuild"
 	"slipway/image/oci"
 	"slipway/image/recipe"
 	"slipway/image/tree"
-	"slipway/image/verity"
 )
 
 // rootImage is a directory of the cache with everything that does not depend on
-// init: root.squashfs, root.img with verity.json, kernel, stub, early/,
-// early.disk/ and loaders/.
+// init: root.squashfs, kernel, stub, early/, early.disk/ and loaders/.
 type rootImage struct{ dir string }
 
 func (r *rootImage) path(name string) string { return filepath.Join(r.dir, filepath.FromSlash(name)) }
@@ -41,7 +38,7 @@ func (b *Builder) root(ctx context.Context, r *recipe.Recipe, lock debian.Lock, 
 		return nil, fmt.Errorf("hash the root image's inputs: %w", err)
 	}
 	root := &rootImage{dir: filepath.Join(b.Cache, "root", key)}
-	if _, err := os.Stat(root.path("verity.json")); err == nil {
+	if _, err := os.Stat(root.path("root.squashfs")); err == nil {
 		b.Log.Info("root image is cached", "phase", "root")
 		now := time.Now()
 		return root, os.Chtimes(root.dir, now, now) // keeps it from being pruned
@@ -120,7 +117,7 @@ func (b *Builder) rootKey(ctx context.Context, r *recipe.Recipe, lock debian.Loc
 // isBuilder reports whether a file below image/ is part of the builder itself.
 func isBuilder(name string) bool {
 	dir, _, _ := strings.Cut(filepath.ToSlash(name), "/")
-	other := []string{"payload", "pause", "testdata", "uki", "grub", "media"} // the last three: beside the root image
+	other := []string{"payload", "pause", "testdata", "uki", "grub", "media", "verity"} // the last four: beside the root image
 	return filepath.Ext(name) == ".go" && !strings.HasSuffix(name, "_test.go") && !slices.Contains(other, dir)
 }
 
@@ -256,24 +253,9 @@ func (a *assembly) checkLibraries(context.Context) error {
 	return elflib.Check(a.root, "usr", "opt")
 }
 
-// pack writes the root image, and once more with its hash tree.
+// pack writes the root image.
 func (a *assembly) pack(ctx context.Context) error {
-	file := filepath.Join(a.dir, "root.squashfs")
-	if err := squash(ctx, a.root, file, a.Profile); err != nil {
-		return err
-	}
-	root, err := verity.Build(file, filepath.Join(a.dir, "root.img"))
-	if err != nil {
-		return err
-	}
-	if info, err := os.Stat(filepath.Join(a.dir, "root.img")); err != nil || info.Size() > disklayout.SlotBytes {
-		return errors.Join(err, fmt.Errorf("the root image with its hash tree does not fit a slot of %d MiB", disklayout.SlotBytes/disklayout.MiB))
-	}
-	text, err := json.Marshal(root)
-	if err != nil {
-		return err
-	}
-	return a.writeTo("verity.json", bytes.NewReader(text))
+	return squash(ctx, a.root, filepath.Join(a.dir, "root.squashfs"), a.Profile)
 }
 
 // writeTo writes one file of the root image's cache directory.

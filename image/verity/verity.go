@@ -23,9 +23,9 @@ type Root struct {
 }
 
 // Build writes the file to: what from holds, filled up with zeros to whole
-// blocks, and the hash tree. There is no salt: the image is public, and its
-// bytes alone shall decide the hash. The file to is replaced.
-func Build(from, to string) (Root, error) {
+// blocks, and the hash tree. The hash is of the salt too, at most 256 bytes: what
+// belongs to the image and is not in it. The file to is replaced.
+func Build(from, to string, salt []byte) (Root, error) {
 	size, err := padded(from, to)
 	if err != nil {
 		return Root{}, fmt.Errorf("write %s: %w", to, err)
@@ -33,6 +33,7 @@ func Build(from, to string) (Root, error) {
 	params := verity.DefaultParams()
 	params.DataBlockSize, params.HashBlockSize = BlockSize, BlockSize
 	params.DataBlocks, params.HashAreaOffset = uint64(size/BlockSize), uint64(size)
+	params.Salt, params.SaltSize = salt, uint16(len(salt))
 	params.UUID = [16]byte{'s', 'l', 'i', 'p', 'w', 'a', 'y'} // of the superblock; nobody reads it
 	hash, err := verity.Create(&params, to, to)
 	if err != nil {

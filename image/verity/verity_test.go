@@ -28,7 +28,7 @@ func image(t *testing.T, size int) string {
 func TestBuild(t *testing.T) {
 	from := image(t, 300*BlockSize+1) // three levels would need 16,384 blocks; this is two
 	to := from + ".img"
-	root, err := Build(from, to)
+	root, err := Build(from, to, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestBuild(t *testing.T) {
 	if !bytes.HasPrefix(data, original) || string(data[root.DataSize:root.DataSize+6]) != "verity" {
 		t.Error("the file is not the image with a superblock behind it")
 	}
-	again, err := Build(from, to+"2")
+	again, err := Build(from, to+"2", nil)
 	if err != nil || again != root {
 		t.Errorf("a second build gave %+v, %v; want %+v", again, err, root)
 	}
@@ -61,7 +61,7 @@ func TestVeritysetupAgrees(t *testing.T) {
 	}
 	from := image(t, 300*BlockSize)
 	to := from + ".img"
-	root, err := Build(from, to)
+	root, err := Build(from, to, []byte("salt"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,10 +86,10 @@ func TestVeritysetupAgrees(t *testing.T) {
 
 func TestBuildRefusesNothing(t *testing.T) {
 	from := image(t, 0)
-	if _, err := Build(from, from+".img"); err == nil {
+	if _, err := Build(from, from+".img", nil); err == nil {
 		t.Error("an empty image was accepted")
 	}
-	if _, err := Build(from+"-missing", from+".img"); err == nil {
+	if _, err := Build(from+"-missing", from+".img", nil); err == nil {
 		t.Error("a missing image was accepted")
 	}
 }

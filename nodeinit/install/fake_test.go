@@ -57,7 +57,7 @@ func newBuild(t *testing.T, version string) *build {
 	if err := os.WriteFile(from, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	root, err := verity.Build(from, to)
+	root, err := verity.Build(from, to, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func newBuild(dir, version string) (*build, error) {
 	if err := os.WriteFile(from, content(rootBytes), 0o600); err != nil {
 		return nil, err
 	}
-	root, err := verity.Build(from, to)
+	root, err := verity.Build(from, to, nil)
 	if err != nil {
 		return nil, err
 	}
