@@ -25,7 +25,9 @@ const ManifestName = "manifest.json"
 // Manifest says what an output directory holds and what it was made of.
 type Manifest struct {
 	Version string `json:"version"`
-	Kernel  string `json:"kernelRelease"`
+	// Architecture is what the image runs on, as Go and Debian name it: amd64.
+	Architecture string `json:"architecture"`
+	Kernel       string `json:"kernelRelease"`
 	// Kubernetes is the version that the payload calls itself, v1.37.1.
 	Kubernetes string      `json:"kubernetesVersion"`
 	Arguments  []string    `json:"kernelArguments"`

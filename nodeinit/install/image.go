@@ -27,7 +27,7 @@ var (
 // Image is what an image's manifest.json says that an installation needs.
 type Image struct {
 	Version      string     `json:"version"`
-	Architecture string     `json:"architecture"` // as Go names it; empty: amd64
+	Architecture string     `json:"architecture"` // as Go names it
 	Artifacts    []Artifact `json:"artifacts"`
 	Root         struct {
 		Hash     string `json:"hash"`     // root hash of the dm-verity tree, in hex
@@ -89,12 +89,8 @@ func (im *Image) Find(name string) (Artifact, error) {
 // needs, larger than a slot, or older than the running version. With force the
 // age does not matter. needs are the boot files.
 func (im *Image) Check(architecture, running string, force bool, needs []string) error {
-	has := im.Architecture
-	if has == "" {
-		has = "amd64"
-	}
-	if has != architecture {
-		return fmt.Errorf("%w: it is for %s, this is %s", ErrArchitecture, has, architecture)
+	if im.Architecture != architecture {
+		return fmt.Errorf("%w: it is for %q, this is %s", ErrArchitecture, im.Architecture, architecture)
 	}
 	if !force && older(im.Version, running) {
 		return fmt.Errorf("%w: %s, and %s runs; force it if you mean it", ErrOlder, im.Version, running)

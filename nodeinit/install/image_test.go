@@ -47,7 +47,8 @@ func TestCheck(t *testing.T) {
 		{name: "older", running: "v1.10.0", want: ErrOlder, text: "v1.10.0"},
 		{name: "older than a build after a release", running: "v1.3.0-4-gabcdef", want: ErrOlder},
 		{name: "older, forced", running: "v2.0.0", force: true},
-		{name: "for arm64", change: func(im *Image) { im.Architecture = "arm64" }, want: ErrArchitecture, text: "arm64"},
+		{name: "for arm64", change: func(im *Image) { im.Architecture = "arm64" }, want: ErrArchitecture, text: `the image is for another kind of computer: it is for "arm64", this is amd64`},
+		{name: "for nothing that it says", change: func(im *Image) { im.Architecture = "" }, want: ErrArchitecture, text: `it is for "", this is amd64`},
 		{name: "too large", change: func(im *Image) {
 			im.Artifacts = append([]Artifact{{Name: rootArtifact, Size: disklayout.SlotBytes + 1}}, im.Artifacts...)
 		}, want: ErrTooSmall},
