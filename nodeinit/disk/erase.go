@@ -24,6 +24,24 @@ const (
 	Zero     Erase = "zero"
 )
 
+// ErrNoDiscard is of a disk that cannot be told that it is not needed.
+var ErrNoDiscard = errors.New("the disk has no discard; ask for zero, or for metadata only")
+
+// CanErase refuses a way of wiping that a disk does not know, before anything is
+// wiped.
+func (t Tools) CanErase(d Disk, how Erase) error {
+	switch how {
+	case Metadata, Zero:
+		return nil
+	case Discard:
+		if (sysfs{t.root(), "sys/block/" + d.Name}).number("queue/discard_max_bytes") == 0 {
+			return fmt.Errorf("wipe %s: %w", d.Path, ErrNoDiscard)
+		}
+		return nil
+	}
+	return fmt.Errorf("wipe %q: want %s, %s or %s", how, Metadata, Discard, Zero)
+}
+
 const mib = int64(1) << 20
 
 // span is a part of a disk, in bytes.
@@ -53,47 +71,6 @@ func (s span) without(hole span) []span {
 		list = append(list, span{hole.end(), s.end() - hole.end()})
 	}
 	return list
-}
-
-// Erase wipes the whole disk before Partition, which by itself wipes metadata
-// only. The disk stays its owner's all the time, also if the power is cut. It
-// may be repeated.
-func (h *Held) Erase(ctx context.Context, how Erase) error {
-	err := writeClaim(h.s, h.disk, h.owner.guid())
-	if err == nil {
-		err = h.eraseAll(ctx, how)
-	}
-	if err != nil {
-		return fmt.Errorf("erase %s: %w", h.disk.Path, err)
-	}
-	return nil
-}
-
-// giveUp wipes what is left of an installation. The disk is its owner's until
-// nothing of it can be found: the claim goes last.
-func (h *Held) giveUp(ctx context.Context, how Erase) error {
-	err := writeClaim(h.s, h.disk, h.owner.guid())
-	if err == nil {
-		err = h.eraseAll(ctx, how)
-	}
-	if err == nil {
-		err = writeClaim(h.s, h.disk, "")
-	}
-	if err != nil {
-		return err
-	}
-	_, err = h.announce(ctx, nil)
-	return err
-}
-
-// eraseAll wipes everything but the claim.
-func (h *Held) eraseAll(ctx context.Context, how Erase) error {
-	if how != Metadata {
-		if err := h.wipe(ctx, span{0, h.disk.Size}, how); err != nil {
-			return err
-		}
-	}
-	return h.wipeSignatures(ctx)
 }
 
 // wipeSignatures wipes what programs know the disk and its partitions by, until
@@ -205,7 +182,7 @@ func (h *Held) discard(ctx context.Context, p span) error {
 		}
 		err := blockRange(h.device, unix.BLKDISCARD, span{at, min(atOnce, p.end()-at)})
 		if errors.Is(err, unix.EOPNOTSUPP) {
-			return errors.New("the disk has no discard; ask for zero, or for metadata only")
+			return ErrNoDiscard
 		}
 		if err != nil {
 			return fmt.Errorf("discard: %w", err)
@@ -224,17 +201,12 @@ func blockRange(f *os.File, command uintptr, s span) error {
 	return nil
 }
 
-// ErasePartition wipes one partition and nothing else, where the disk as a whole
-// cannot be taken since the running system is on it. The partition itself must
-// not be in use.
-func ErasePartition(ctx context.Context, p Partition, how Erase) error {
+// erasePartition wipes a partition that is not in use.
+func erasePartition(ctx context.Context, p Partition, how Erase) error {
 	f, err := exclusive(p.Path)
 	if err != nil {
-		return fmt.Errorf("erase: %w", err)
+		return err
 	}
 	h := &Held{disk: Disk{SectorSize: 0, Size: p.Size}, device: f, s: f, block: true}
-	if err := errors.Join(h.wipe(ctx, span{0, p.Size}, how), f.Close()); err != nil {
-		return fmt.Errorf("erase %s: %w", p.Path, err)
-	}
-	return nil
+	return errors.Join(h.wipe(ctx, span{0, p.Size}, how), f.Close())
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -202,48 +201,4 @@ func (h *Held) writeTable(next *table, plan []disklayout.Partition) error {
 		return errors.New("read the partition table back: the disk has not kept it")
 	}
 	return nil
-}
-
-// Release ends the owner's installation on the disk: all that Slipway wrote is
-// wiped, the boot partition first, so that the machine does not begin to boot
-// what is half gone, and the partition table last, so that a reset that was cut
-// off is told from a stranger's disk. Partitions that Slipway did not make
-// stay, with the table. On a disk without an installation it does nothing.
-func (h *Held) Release(ctx context.Context, how Erase) error {
-	if err := h.release(ctx, how); err != nil {
-		return fmt.Errorf("release %s: %w", h.disk.Path, err)
-	}
-	return nil
-}
-
-func (h *Held) release(ctx context.Context, how Erase) error {
-	found, err := h.look(ctx)
-	if err != nil || !found.own(h.owner, h.disk) {
-		return err
-	}
-	if found.table == nil || found.table.GUID != h.owner.guid() {
-		return h.giveUp(ctx, how) // an installation that had only begun
-	}
-	for _, p := range found.table.Partitions {
-		if !slices.Contains(labels, p.Name) {
-			continue
-		}
-		if err := h.wipe(ctx, span{int64(p.Start) * h.disk.SectorSize, int64(p.Size)}, how); err != nil {
-			return fmt.Errorf("wipe %s: %w", p.Name, err)
-		}
-	}
-	keep := found.table.foreign()
-	if len(keep.Partitions) == 0 {
-		return h.giveUp(ctx, Metadata)
-	}
-	if err := keep.write(h.s, h.disk); err != nil {
-		return fmt.Errorf("write the partition table: %w", err)
-	}
-	_, err = h.announce(ctx, nil)
-	return err
-}
-
-// labels are the partitions that Slipway makes.
-var labels = []string{
-	disklayout.BootLabel, disklayout.BIOSLabel, disklayout.SlotALabel, disklayout.SlotBLabel, disklayout.StateLabel, disklayout.DataLabel,
 }

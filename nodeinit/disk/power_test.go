@@ -177,19 +177,25 @@ func wantNoHalfLoader(t *testing.T, d Disk) {
 	}
 }
 
-// TestPowerCutRelease: whenever the power is cut, the rest of what is ours is
+// TestPowerCutDropTable: whenever the power is cut, the rest of what is ours is
 // still known to be ours, until the disk is blank.
-func TestPowerCutRelease(t *testing.T) {
+func TestPowerCutDropTable(t *testing.T) {
 	ours := func(t *testing.T) Disk {
 		d, f := blank(t, disklayout.SmallestDisk, 512)
 		mustWrite(t, newTable(us, d, planOf(t, d, 0)), f, d)
 		return d
 	}
-	release := func(h *Held) error { return h.Release(t.Context(), Metadata) }
-	forEachCut(t, ours, release, func(t *testing.T, d Disk) {
+	drop := func(h *Held) error {
+		have, err := readTable(h.s, h.disk)
+		if err != nil || have == nil {
+			return err
+		}
+		return h.dropTable(t.Context(), have)
+	}
+	forEachCut(t, ours, drop, func(t *testing.T, d Disk) {
 		h := takeBack(t, d, "")
 		defer h.Close()
-		if err := release(h); err != nil {
+		if err := drop(h); err != nil {
 			t.Error(err)
 		}
 		if m := survey(t, others, d); len(m.Foreign()) > 0 {

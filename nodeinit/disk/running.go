@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/diskfs/go-diskfs/partition/gpt"
+
+	"slipway/configs/disklayout"
 )
 
 // Adopt makes the disk that the machine runs from its owner's: one that was
@@ -63,24 +65,59 @@ func Listed(d Disk) ([]Partition, error) {
 	return (&Held{disk: d}).named(t), nil
 }
 
-// DropTable is the end of a reset of the disk that the machine runs from, which
-// cannot be taken: Slipway's entries are taken out of the partition table; a
-// table with no others is wiped as a whole. The kernel is not told, since the
-// machine restarts.
-func (t Tools) DropTable(ctx context.Context, d Disk) error {
+// wiped are the partitions that Slipway makes, in the order in which a reset
+// wipes them: what says whose the disk is goes last.
+var wiped = []string{
+	disklayout.DataLabel, disklayout.SlotALabel, disklayout.SlotBLabel,
+	disklayout.BootLabel, disklayout.BIOSLabel, disklayout.StateLabel,
+}
+
+// Wipe is the end of an installation on the disk that the machine runs from,
+// which cannot be taken any more. Partitions that Slipway did not make stay, in
+// the table and in what they hold; without any, the table goes too. Of a
+// partition that is in use, such as the slot that runs, goes what it is known
+// by, whatever is asked for. The disk must not boot any more: slot.Unboot. What
+// cannot be wiped does not keep the rest. The kernel is not told of the new
+// table, since the machine restarts.
+func (t Tools) Wipe(ctx context.Context, d Disk, how Erase) error {
 	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
 	if err != nil {
-		return fmt.Errorf("drop the partition table: %w", err)
+		return fmt.Errorf("wipe: %w", err)
 	}
 	h := &Held{tools: t, disk: d, device: f, s: f, block: true}
 	have, err := readTable(f, d)
 	if err == nil && have.hasSlipway() {
-		err = h.dropTable(ctx, have)
+		err = errors.Join(h.wipePartitions(ctx, how), h.dropTable(ctx, have))
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("drop the partition table of %s: %w", d.Path, err)
+		return fmt.Errorf("wipe %s: %w", d.Path, err)
 	}
 	return nil
+}
+
+func (h *Held) wipePartitions(ctx context.Context, how Erase) error {
+	var errs []error
+	for _, label := range wiped {
+		p, ok := h.disk.Partition(label)
+		if !ok {
+			continue
+		}
+		err := erasePartition(ctx, p, how)
+		if err != nil {
+			edges := h.wipe(ctx, span{p.Start, p.Size}, Metadata)
+			if err = errors.Join(err, edges); errors.Is(err, ErrInUse) && isSlot(label) {
+				err = edges
+			}
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("partition %s: %w", label, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func isSlot(label string) bool {
+	return label == disklayout.SlotALabel || label == disklayout.SlotBLabel
 }
 
 // dropTable writes the table without Slipway's entries, or wipes it.
@@ -97,7 +134,7 @@ func (t *table) foreign() *table {
 	rest := *t.Table
 	rest.GUID = newGUID()
 	rest.Partitions = slices.DeleteFunc(slices.Clone(rest.Partitions), func(p *gpt.Partition) bool {
-		return slices.Contains(labels, p.Name)
+		return slices.Contains(wiped, p.Name)
 	})
 	return &table{&rest}
 }

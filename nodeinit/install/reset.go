@@ -13,8 +13,7 @@ import (
 // power was cut boots its slot as before and goes on with the reset, which its
 // journal has; afterwards it comes back by network and runs from RAM, and goes on
 // there as long as the state partition is left. The state is wiped last but
-// for the partition table, which still says whose disk it was: what is left then
-// is what disk.Held.Release removes.
+// for the partition table, which still says whose disk it was.
 type Reset struct {
 	Leave  func(ctx context.Context) error // leaves etcd, deletes the Node, stops what runs
 	Tell   func(ctx context.Context) error // the boot service, which then offers the installer

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
-	"slipway/configs/disklayout"
 	"slipway/nodeinit/disk"
 	"slipway/nodeinit/lifecycle"
 	"slipway/nodeinit/slot"
@@ -36,13 +34,6 @@ func Wipe(name, how string) (*lifecycle.Step, error) {
 	return &lifecycle.Step{Name: "wipe the disk", Deadline: deadline, Do: do}, nil
 }
 
-// wiped is the order. The disk does not boot from the first write on, and what
-// says whose it is goes last: who finds the disk half wiped can tell.
-var wiped = []string{
-	disklayout.DataLabel, disklayout.SlotALabel, disklayout.SlotBLabel,
-	disklayout.BootLabel, disklayout.BIOSLabel, disklayout.StateLabel,
-}
-
 func (d *Disk) wipe(ctx context.Context, how disk.Erase) error {
 	dev, err := d.find()
 	if err != nil {
@@ -52,27 +43,20 @@ func (d *Disk) wipe(ctx context.Context, how disk.Erase) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	if err := unbootDisk(dev, file); err != nil {
+	if err := errors.Join(unbootDisk(dev, file), file.Close()); err != nil {
 		return err
 	}
-	for _, label := range wiped {
-		p, ok := dev.Partition(label)
-		if !ok {
-			continue
-		}
-		if err := disk.ErasePartition(ctx, p, how); err != nil {
-			err = errors.Join(err, clearEdges(file, p.Start, p.Size)) // the slot that runs
-			if label != disklayout.SlotALabel && label != disklayout.SlotBLabel {
-				return err
-			}
-		}
+	return d.tools.Wipe(ctx, dev, how)
+}
+
+// CanWipe refuses a way of wiping that the disk which the machine booted from
+// does not know; empty is the ordinary way.
+func (d *Disk) CanWipe(how string) error {
+	dev, err := d.find()
+	if err != nil || how == "" {
+		return err
 	}
-	others := func(p disk.Partition) bool { return !slices.Contains(wiped, p.Label) }
-	if slices.ContainsFunc(dev.Partitions, others) {
-		return file.Sync()
-	}
-	return clearEdges(file, 0, dev.Size)
+	return d.tools.CanErase(dev, disk.Erase(how))
 }
 
 // unbootDisk makes sure that no firmware boots from a disk.
@@ -83,12 +67,4 @@ func unbootDisk(dev disk.Disk, file *os.File) error {
 		files = boot.volume
 	}
 	return slot.Unboot(file, files)
-}
-
-// clearEdges writes zeros where a part of a disk has what it is known by.
-func clearEdges(file *os.File, start, size int64) error {
-	zeros := make([]byte, min(disklayout.MiB, size))
-	_, first := file.WriteAt(zeros, start)
-	_, last := file.WriteAt(zeros, start+size-int64(len(zeros)))
-	return errors.Join(first, last, file.Sync())
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -158,10 +157,9 @@ func TestInUse(t *testing.T) {
 	}
 	_, err = disk.Tools{}.Take(t.Context(), d, us, "")
 	for what, err := range map[string]error{
-		"Take":           err,
-		"MakeExt4":       disk.Tools{}.MakeExt4(t.Context(), state, us),
-		"MakeFAT":        disk.MakeFAT(state),
-		"ErasePartition": disk.ErasePartition(t.Context(), state, disk.Zero),
+		"Take":     err,
+		"MakeExt4": disk.Tools{}.MakeExt4(t.Context(), state, us),
+		"MakeFAT":  disk.MakeFAT(state),
 	} {
 		if !errors.Is(err, disk.ErrInUse) {
 			t.Errorf("%s of a disk in use: %v", what, err)
@@ -177,103 +175,6 @@ func TestReplaced(t *testing.T) {
 	if _, err := (disk.Tools{}).Take(t.Context(), d, us, ""); !errors.Is(err, disk.ErrReplaced) {
 		t.Errorf("another disk was taken: %v", err)
 	}
-}
-
-// TestRelease: a reset takes what is Slipway's and leaves the user's volumes
-// where they are; without any, the disk is blank.
-func TestRelease(t *testing.T) {
-	require(t, "wipefs", "mke2fs", "sfdisk", "partx", "mkfs.xfs")
-	for _, how := range []disk.Erase{disk.Metadata, disk.Discard, disk.Zero} {
-		t.Run(string(how), func(t *testing.T) {
-			d := partition(t, loop(t, "512"), us, "", 4*gib)
-			format(t, d, us)
-			release(t, d, how)
-			if m := survey(t, others, disk.Disk{Name: d.Name, Path: d.Path, Size: d.Size, SectorSize: 512}); len(m.Foreign()) > 0 {
-				t.Errorf("left on the disk:\n%s", m.Text())
-			}
-			if list, _ := filepath.Glob(d.Path + "p*"); len(list) > 0 {
-				t.Errorf("the kernel still has %v", list)
-			}
-		})
-	}
-	t.Run("volumes", func(t *testing.T) {
-		d := partition(t, loop(t, "512"), us, "", 4*gib)
-		format(t, d, us)
-		volume := addVolume(t, d)
-		d = partition(t, d, us, "", 4*gib) // an installation again
-		release(t, d, disk.Metadata)
-		run(t, "xfs_repair", "-n", volume)
-		m := survey(t, others, disk.Disk{Name: d.Name, Path: d.Path, Size: d.Size, SectorSize: 512, Partitions: []disk.Partition{{Path: volume, Number: 7}}})
-		if text := m.Text(); !strings.Contains(text, `partition 7 named "volume": xfs label "mine"`) || strings.Contains(text, "Slipway") {
-			t.Errorf("left on the disk:\n%s", text)
-		}
-		if list, _ := filepath.Glob(d.Path + "p*"); !slices.Equal(list, []string{volume}) {
-			t.Errorf("the kernel has %v", list)
-		}
-	})
-}
-
-func release(t *testing.T, d disk.Disk, how disk.Erase) {
-	t.Helper()
-	h := take(t, d, us, "")
-	defer h.Close()
-	if err := h.Release(t.Context(), how); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Release(t.Context(), how); err != nil { // nothing to do
-		t.Fatal(err)
-	}
-}
-
-// addVolume makes a user's partition behind ours.
-func addVolume(t *testing.T, d disk.Disk) string {
-	t.Helper()
-	runWith(t, "size=400M,name=volume\n", "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--append", d.Path)
-	run(t, "partx", "--update", d.Path)
-	path := d.Path + "p7"
-	run(t, "mkfs.xfs", "-q", "-L", "mine", path)
-	return path
-}
-
-// TestErase: an installation that wipes more than metadata first; nothing of
-// what was there is left, and the disk is not foreign in between.
-func TestErase(t *testing.T) {
-	require(t, "wipefs", "mke2fs")
-	for _, how := range []disk.Erase{disk.Metadata, disk.Discard, disk.Zero} {
-		t.Run(string(how), func(t *testing.T) {
-			d := loop(t, "512")
-			run(t, "mke2fs", "-q", "-F", d.Path)
-			write(t, d.Path, 3*gib, []byte("a secret"))
-			h := take(t, d, us, survey(t, us, d).Hash())
-			if err := h.Erase(t.Context(), how); err != nil {
-				t.Fatal(err)
-			}
-			if err := h.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if m := survey(t, us, d); len(m.Foreign()) > 0 || !m.Disks[0].Own {
-				t.Errorf("between:\n%s", m.Text())
-			}
-			partition(t, d, us, "", 0)
-			if left := read(t, d.Path, 3*gib, 8) == "a secret"; left != (how == disk.Metadata) {
-				t.Errorf("content is left: %v", left)
-			}
-		})
-	}
-}
-
-func read(t *testing.T, path string, at, size int64) string {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, size)
-	if _, err := f.ReadAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }
 
 // TestOtherLife: a disk that was made to look blank has the same partitions
