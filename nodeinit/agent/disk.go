@@ -31,6 +31,7 @@ type systemDisk interface {
 	Rollback(ctx context.Context) (sysdisk.Image, error)
 	UseTry() error
 	Kernel(slot disklayout.Slot) (lifecycle.Kernel, error)
+	CameUp() error
 	Recall() (onTrial bool, failure string, err error)
 	Note(why string) error
 	Keep(onTrial bool) error

@@ -73,6 +73,8 @@ func (d *fakeDisk) UseTry() error {
 	return nil
 }
 
+func (d *fakeDisk) CameUp() error { return nil }
+
 func (d *fakeDisk) Recall() (bool, string, error) { return d.onTrial, d.failure, nil }
 
 func (d *fakeDisk) Note(why string) error {

@@ -93,6 +93,9 @@ func (j *judge) recall() error {
 	if j.recalled {
 		return nil
 	}
+	if err := j.disk.CameUp(); err != nil {
+		return err
+	}
 	onTrial, failure, err := j.disk.Recall()
 	if err != nil {
 		return err

@@ -166,6 +166,8 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{"nothing ever", Record{}, a, slot.Slots{A: slot.Good, B: slot.Empty, Next: a}, Settled},
 		{"judged", Record{Operation: "upgrade", Slot: b, Outcome: FellBack}, a, slot.Slots{A: slot.Good, B: slot.Failed, Next: a}, Settled},
+		{"the good slot was lost", Record{Operation: "upgrade", Slot: a, Outcome: Succeeded}, b, slot.Slots{A: slot.Failed, B: slot.Good, Next: b}, TookOver},
+		{"lost, and the one before failed once", Record{Operation: "upgrade", Slot: b, Outcome: FellBack}, b, slot.Slots{A: slot.Failed, B: slot.Good, Next: b}, TookOver},
 		{"half written", upgrade("clear"), a, slot.Slots{A: slot.Good, B: slot.Empty, Next: a}, Interrupted},
 		{"filled", upgrade("clear", "root image", "read back", "boot files"), a, slot.Slots{A: slot.Good, B: slot.Failed, Next: a}, Interrupted},
 		{"armed, not noted, booted", upgrade("clear"), b, slot.Slots{A: slot.Good, B: slot.Failed, Next: a}, OnTrial},

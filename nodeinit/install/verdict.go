@@ -21,6 +21,7 @@ const (
 	CameBack    Verdict = "came back"   // the new system was tried, and the machine is back: Fallen
 	Interrupted Verdict = "interrupted" // the operation ended before its last step: run it again
 	Waiting     Verdict = "waiting"     // the next boot is the try
+	TookOver    Verdict = "took over"   // the loader gave up the other slot, which was good once: Lost
 )
 
 // Assess judges, at the beginning of a boot, what the journal has as the
@@ -28,7 +29,10 @@ const (
 func Assess(rec Record, running disklayout.Slot, s slot.Slots) Verdict {
 	trial := rec.Operation == upgradeName || rec.Operation == "rollback"
 	armed := slices.Contains(rec.Done, armStep)
+	lost := s.State(running) == slot.Good && s.State(running.Other()) == slot.Failed
 	switch {
+	case lost && (rec.Outcome == Succeeded || rec.Outcome == FellBack && rec.Slot == running):
+		return TookOver
 	case rec.Operation == "" || rec.Outcome != "":
 		return Settled
 	case !trial:
@@ -92,6 +96,13 @@ func Fallen(j Journal, reason string, now time.Time) error {
 	}
 	rec.settle(FellBack, reason, now)
 	return j.Save(rec)
+}
+
+// Lost notes that a slot that was good is not any more.
+func Lost(j Journal, n disklayout.Slot, version, reason string, now time.Time) error {
+	return j.Save(Record{
+		Operation: upgradeName, Version: version, Slot: n, Started: now, Updated: now, Outcome: FellBack, Reason: reason,
+	})
 }
 
 func (r *Record) settle(outcome Outcome, reason string, now time.Time) {

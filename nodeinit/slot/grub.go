@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"strconv"
 
 	"slipway/configs/disklayout"
 	"slipway/nodeinit/slot/fat"
@@ -118,7 +119,7 @@ func (s Slots) environment() []disklayout.Setting {
 	for _, key := range []string{"good", "spare", "try"} {
 		list = append(list, disklayout.Setting{Name: key, Value: string(env[key])})
 	}
-	return append(list, disklayout.Setting{Name: "tries", Value: tries})
+	return append(list, disklayout.Setting{Name: "tries", Value: tries}, disklayout.Setting{Name: "left", Value: strconv.Itoa(Starts)})
 }
 
 // Write implements Loader. A slot's files are removed once the environment does

@@ -39,6 +39,9 @@ type Slots struct {
 	Next disklayout.Slot // which boots next; empty if none can
 }
 
+// Starts is how often a good slot may start in a row before the other has its turn.
+const Starts = 3
+
 // Blank is the state of a disk that was just formatted.
 func Blank() Slots { return Slots{A: Empty, B: Empty} }
 
@@ -165,7 +168,10 @@ type Loader interface {
 	// Read says what the loader would do.
 	Read() (Slots, error)
 	// Write makes the loader do what a transition of Read's result asks for. The
-	// boot files of a slot that became empty are removed.
+	// boot files of a slot that became empty are removed. A loader that counts the
+	// starts of a good slot, to take the other after Starts of them without a
+	// system that came up, begins anew; so Write of what was Read says that this
+	// one has come up.
 	Write(Slots) error
 	// Artifacts are the image's files that a slot needs on the boot partition,
 	// in the order in which they are Put. The image's loader is among them.

@@ -92,10 +92,9 @@ func (d *Disk) Spoil(why string) error {
 	if err != nil {
 		return err
 	}
-	at := time.Now()
-	return d.journal().Save(install.Record{
-		Operation: "upgrade", Version: d.Version, Slot: d.Booted, Started: at, Updated: at, Outcome: install.FellBack, Reason: why,
-	})
+	// Without the note the machine falls back all the same, and says less of why.
+	_ = install.Lost(d.journal(), d.Booted, d.Version, why, time.Now())
+	return nil
 }
 
 func (d *Disk) change(to func(slot.Slots) (slot.Slots, error)) error {
@@ -116,13 +115,29 @@ func (d *Disk) change(to func(slot.Slots) (slot.Slots, error)) error {
 	return loader.Write(next)
 }
 
+// CameUp tells the loader that a system has come up from this disk: should this
+// slot come to harm, it is counted from here how often it starts in vain.
+func (d *Disk) CameUp() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	loader, err := d.loader()
+	if err != nil {
+		return err
+	}
+	now, err := loader.Read()
+	if err != nil {
+		return err
+	}
+	return loader.Write(now)
+}
+
 // Recall judges, at the beginning of a boot, how the last new slot did. On trial
 // the running one must be shown to be good, by Keep; failure is why the other
 // was given up.
 func (d *Disk) Recall() (onTrial bool, failure string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, slots, err := d.read()
+	state, slots, err := d.read()
 	if err != nil {
 		return false, "", err
 	}
@@ -134,12 +149,16 @@ func (d *Disk) Recall() (onTrial bool, failure string, err error) {
 	case install.OnTrial, install.Works:
 		return true, "", nil
 	case install.CameBack:
-		if err := install.Fallen(d.journal(), "", time.Now()); err != nil {
-			return false, "", err
-		}
-		if record, err = d.journal().Load(); err != nil {
-			return false, "", err
-		}
+		err = install.Fallen(d.journal(), "", time.Now())
+	case install.TookOver:
+		other := d.Booted.Other()
+		err = install.Lost(d.journal(), other, state.Image(other).Version, fmt.Sprintf("it worked, and now started %d times in a row without coming up", slot.Starts), time.Now())
+	}
+	if err == nil {
+		record, err = d.journal().Load()
+	}
+	if err != nil {
+		return false, "", err
 	}
 	if record.Outcome != install.FellBack {
 		return false, "", nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -239,13 +240,19 @@ func (m *machine) grub(volume *fat32.FileSystem) (disklayout.Slot, *build, error
 			return "", nil, fmt.Errorf("%w: grubenv: %w", errStuck, err)
 		}
 	}
-	order := []string{env["good"], env["spare"], "a", "b"}
+	var order []string
 	if env["tries"] == "1" {
-		if err := m.saveTries(volume); err != nil {
+		env["tries"] = "0"
+		order = []string{env["try"]}
+	} else {
+		countStart(env)
+	}
+	if env["good"] != "" || env["try"] != "" {
+		if err := m.saveEnvironment(volume, env); err != nil {
 			return "", nil, err
 		}
-		order = append([]string{env["try"]}, order...)
 	}
+	order = append(order, env["good"], env["spare"], "a", "b")
 	for _, name := range order {
 		n := disklayout.Slot(name)
 		if n == "" {
@@ -277,9 +284,24 @@ func (m *machine) grubSystem(volume *fat32.FileSystem, n disklayout.Slot) (*buil
 	return system, nil
 }
 
-// saveTries writes tries=0 into the file's first sector, in place, as GRUB's
-// save_env does.
-func (m *machine) saveTries(volume *fat32.FileSystem) error {
+// countStart counts a start of the good slot, or has the other take its turn.
+func countStart(env map[string]string) {
+	other := env["spare"]
+	if other == "" {
+		other = env["try"]
+	}
+	if env["left"] == "0" && other != "" {
+		env["good"], env["spare"], env["try"], env["left"] = other, "", env["good"], "3"
+	}
+	env["left"] = map[string]string{"3": "2", "2": "1"}[env["left"]]
+	if env["left"] == "" {
+		env["left"] = "0"
+	}
+}
+
+// saveEnvironment writes the settings into the file's first sector, in place, as
+// GRUB's save_env does.
+func (m *machine) saveEnvironment(volume *fat32.FileSystem, env map[string]string) error {
 	f, err := volume.OpenFile(strings.TrimPrefix(disklayout.GRUBEnvironment, "/"), os.O_RDONLY)
 	if err != nil {
 		return err
@@ -289,13 +311,12 @@ func (m *machine) saveTries(volume *fat32.FileSystem) error {
 	if err != nil {
 		return err
 	}
-	block := make([]byte, 2*sector)
-	boot := m.part(disklayout.BootLabel)
-	if _, err := boot.ReadAt(block, int64(ranges[0].Offset)); err != nil {
-		return err
+	var settings []disklayout.Setting
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		settings = append(settings, disklayout.Setting{Name: name, Value: env[name]})
 	}
-	text := bytes.Replace(block, []byte("\ntries=1\n"), []byte("\ntries=0\n"), 1)
-	_, err = boot.WriteAt(text, int64(ranges[0].Offset))
+	boot := m.part(disklayout.BootLabel)
+	_, err = boot.WriteAt(disklayout.EnvironmentBlock(settings...), int64(ranges[0].Offset))
 	return errors.Join(err, boot.Sync())
 }
 

@@ -92,6 +92,19 @@ func (m *machine) slots() (slot.Slots, error) {
 	return l.Read()
 }
 
+// cameUp tells the loader so, and returns what it says.
+func (m *machine) cameUp() (slot.Slots, error) {
+	l, err := m.loader()
+	if err != nil {
+		return slot.Slots{}, err
+	}
+	s, err := l.Read()
+	if err != nil {
+		return s, err
+	}
+	return s, l.Write(s)
+}
+
 func (m *machine) system(b *build) install.System {
 	return install.System{
 		Source: b.source(), Image: b.image, Architecture: "amd64", Loader: m.loader,

@@ -138,7 +138,7 @@ func (m *machine) live(agent func(disklayout.Slot, *build, install.Verdict) (boo
 		if n == "" {
 			return fmt.Errorf("%w: the disk boots nothing", errStuck)
 		}
-		s, err := m.slots()
+		s, err := m.cameUp()
 		if err != nil {
 			return err
 		}
