@@ -41,16 +41,21 @@ func (m Machine) Command(h Host, tap string) []string {
 	}
 	args = append(args, m.firmwareArgs(h)...)
 	args = append(args, m.networkArgs(tap)...)
-	return append(args, m.diskArgs()...)
+	args = append(args, m.diskArgs()...)
+	return append(args, m.mediaArgs()...)
 }
 
 func (m Machine) firmwareArgs(h Host) []string {
 	switch {
 	case m.Firmware == UEFI:
-		return []string{
+		args := []string{
 			"-drive", "if=pflash,format=raw,readonly=on,file=" + h.OVMFCode,
 			"-drive", "if=pflash,format=raw,file=" + m.varsFile(),
 		}
+		if m.PXE == HTTPBoot { // the firmware has no entries for PXE then
+			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
+		}
+		return args
 	case m.needsCable():
 		return []string{"-kernel", h.IPXE, "-initrd", plainScriptFile}
 	}
@@ -62,8 +67,11 @@ func (m Machine) networkArgs(tap string) []string {
 	if m.NIC == "e1000" {
 		device = "e1000"
 	}
-	device += ",netdev=net0,bootindex=1,mac=" + m.MAC
-	if m.Firmware == UEFI || m.needsCable() {
+	device += ",netdev=net0,mac=" + m.MAC
+	if m.Boot != LocalBoot {
+		device += ",bootindex=1"
+	}
+	if m.Firmware == UEFI || m.needsCable() || m.Boot == LocalBoot {
 		device += ",romfile=" // the card's iPXE must not speak first
 	}
 	netdev := "tap,id=net0,script=no,downscript=no,ifname=" + tap
@@ -88,6 +96,26 @@ func (m Machine) diskArgs() []string {
 		args = append(args,
 			"-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,discard=unmap,file=%s", i, m.diskFile(i)),
 			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,serial=%s-disk%d,bootindex=%d", i, m.Name, i, i+2))
+	}
+	return args
+}
+
+// The places of media in the boot order, behind all disks.
+const (
+	cdIndex    = 90
+	stickIndex = 91
+)
+
+// mediaArgs plugs in what is neither written to nor kept.
+func (m Machine) mediaArgs() []string {
+	var args []string
+	if m.CD != "" {
+		args = append(args, "-drive", "if=none,id=cd,media=cdrom,format=raw,readonly=on,file="+m.CD,
+			"-device", fmt.Sprintf("ide-cd,drive=cd,bootindex=%d", cdIndex))
+	}
+	if m.Stick != "" {
+		args = append(args, "-drive", "if=none,id=stick,format=raw,readonly=on,file="+m.Stick,
+			"-device", "qemu-xhci", "-device", fmt.Sprintf("usb-storage,drive=stick,removable=on,bootindex=%d", stickIndex))
 	}
 	return args
 }

@@ -1,8 +1,10 @@
 package qemu
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"sync"
@@ -129,7 +131,11 @@ func (g *guest) prepare() error {
 		}
 	}
 	for i, gib := range g.spec.DisksGiB {
-		if err := sparseOnce(g.spec.diskFile(i), int64(gib)<<30); err != nil {
+		image := ""
+		if i == 0 {
+			image = g.spec.Image
+		}
+		if err := sparseOnce(g.spec.diskFile(i), int64(gib)<<30, image); err != nil {
 			return fmt.Errorf("make disk %d: %w", i, err)
 		}
 	}
@@ -151,7 +157,9 @@ func copyOnce(to, from string) error {
 	return os.WriteFile(to, data, 0o600)
 }
 
-func sparseOnce(path string, size int64) error {
+// sparseOnce makes a disk that takes no room for what it has not. It begins with the
+// content of a file, if one is named.
+func sparseOnce(path string, size int64, image string) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
 		return nil
@@ -159,7 +167,45 @@ func sparseOnce(path string, size int64) error {
 	if err != nil {
 		return err
 	}
+	defer file.Close()
+	if image != "" {
+		if err := copySparse(file, image, size); err != nil {
+			return errors.Join(err, os.Remove(path))
+		}
+	}
 	return errors.Join(file.Truncate(size), file.Close())
+}
+
+// copySparse copies a file that must fit, but for the zeros in it.
+func copySparse(to *os.File, image string, room int64) error {
+	from, err := os.Open(image)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	info, err := from.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() > room {
+		return fmt.Errorf("%s has %d bytes, the disk %d", image, info.Size(), room)
+	}
+	block, zeros := make([]byte, 1<<20), make([]byte, 1<<20)
+	for at := int64(0); ; at += int64(len(block)) {
+		n, err := io.ReadFull(from, block)
+		if n > 0 && !bytes.Equal(block[:n], zeros[:n]) {
+			if _, err := to.WriteAt(block[:n], at); err != nil {
+				return err
+			}
+		}
+		switch err {
+		case nil:
+		case io.EOF, io.ErrUnexpectedEOF:
+			return nil
+		default:
+			return err
+		}
+	}
 }
 
 func appendTo(path, text string) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -27,9 +28,21 @@ const (
 	// DHCP packet (user class "iPXE"), so it never asks for a loader.
 	CardPXE PXE = "card"
 	// PlainPXE asks as an ordinary card does (vendor class PXEClient, no iPXE user class)
-	// and runs the file it is told to fetch by TFTP. UEFI machines always do that: OVMF
-	// has a PXE client of its own.
+	// and runs the file it is told to fetch by TFTP. UEFI machines do that unless they are
+	// told HTTPBoot: OVMF has a PXE client of its own.
 	PlainPXE PXE = "plain"
+	// HTTPBoot has a UEFI machine ask by UEFI HTTP boot and not by PXE.
+	HTTPBoot PXE = "http"
+)
+
+// Boot names what a machine tries first.
+type Boot string
+
+const (
+	// NetworkBoot tries the network, then the disks, the CD and the stick.
+	NetworkBoot Boot = "network"
+	// LocalBoot leaves the network out, as a firmware does whose network boot is off.
+	LocalBoot Boot = "local"
 )
 
 // Machine describes one virtual machine. Zero fields take the defaults of WithDefaults.
@@ -37,12 +50,18 @@ type Machine struct {
 	Name      string   `json:"name"`
 	MAC       string   `json:"mac"`       // lower case, with colons
 	Firmware  Firmware `json:"firmware"`  // default BIOS
-	PXE       PXE      `json:"pxe"`       // default CardPXE; BIOS only
+	PXE       PXE      `json:"pxe"`       // default CardPXE; PlainPXE: BIOS only, HTTPBoot: UEFI only
+	Boot      Boot     `json:"boot"`      // default NetworkBoot
 	Chipset   string   `json:"chipset"`   // "q35" (default) or "pc"
 	NIC       string   `json:"nic"`       // "virtio" (default) or "e1000"
 	MemoryMiB int      `json:"memoryMiB"` // MiB, default 3072
 	CPUs      int      `json:"cpus"`      // default by how guests run: see Host.cpus
 	DisksGiB  []int    `json:"disksGiB,omitempty"`
+	// Image is a file whose content the first disk has at first; CD and Stick are files that
+	// are plugged in as a CD and as a USB stick, and are not written to. All are absolute paths.
+	Image string `json:"image,omitempty"`
+	CD    string `json:"cd,omitempty"`
+	Stick string `json:"stick,omitempty"`
 }
 
 // WithDefaults returns m with its zero fields filled in, but for CPUs: the host decides
@@ -52,6 +71,7 @@ func (m Machine) WithDefaults(index int) Machine {
 	setDefault(&m.MAC, fmt.Sprintf("52:54:00:77:00:%02x", index+1))
 	setDefault(&m.Firmware, BIOS)
 	setDefault(&m.PXE, CardPXE)
+	setDefault(&m.Boot, NetworkBoot)
 	setDefault(&m.Chipset, "q35")
 	setDefault(&m.NIC, "virtio")
 	setDefault(&m.MemoryMiB, 3072)
@@ -79,7 +99,14 @@ func (m Machine) Validate() error {
 	mac, err := net.ParseMAC(m.MAC)
 	check(err == nil && len(mac) == 6 && mac[0]&1 == 0, "mac %q: want a unicast address such as 52:54:00:77:00:01", m.MAC)
 	check(m.Firmware == BIOS || m.Firmware == UEFI, "firmware %q: want bios or uefi", m.Firmware)
-	check(m.PXE == CardPXE || m.PXE == PlainPXE, "pxe %q: want card or plain", m.PXE)
+	check(m.PXE == CardPXE || m.PXE == PlainPXE || m.PXE == HTTPBoot, "pxe %q: want card, plain or http", m.PXE)
+	check(m.PXE != HTTPBoot || m.Firmware == UEFI, "pxe http: want firmware uefi")
+	check(m.Boot == NetworkBoot || m.Boot == LocalBoot, "boot %q: want network or local", m.Boot)
+	check(m.Boot == NetworkBoot || !m.needsCable(), "boot local: want pxe card")
+	check(m.Image == "" || len(m.DisksGiB) > 0, "image: want a disk")
+	for _, path := range []string{m.Image, m.CD, m.Stick} {
+		check(path == "" || filepath.IsAbs(path) && !strings.Contains(path, ","), "file %q: want an absolute path without a comma", path)
+	}
 	check(m.Chipset == "q35" || m.Chipset == "pc", "chipset %q: want q35 or pc", m.Chipset)
 	check(m.NIC == "virtio" || m.NIC == "e1000", "nic %q: want virtio or e1000", m.NIC)
 	check(m.MemoryMiB >= 64, "memory %d MiB: want at least 64", m.MemoryMiB)
@@ -92,7 +119,8 @@ func (m Machine) Validate() error {
 
 // ParseMachine reads the form people write on a command line: a name, then settings.
 //
-//	m1,firmware=uefi,pxe=plain,nic=e1000,chipset=pc,memory=2048,cpus=2,disk=8,disk=20,mac=52:54:00:00:00:01
+//	m1,firmware=uefi,pxe=http,boot=local,nic=e1000,chipset=pc,memory=2048,cpus=2,disk=8,disk=20,mac=52:54:00:00:00:01
+//	m2,disk=8,image=/srv/slipway.raw,cd=/srv/slipway.iso,stick=/srv/slipway.iso
 //
 // Memory is in MiB, disks in GiB. Fields that are not named stay zero.
 func ParseMachine(text string) (Machine, error) {
@@ -122,6 +150,7 @@ func (m Machine) String() string {
 	put("mac", m.MAC, m.MAC != "")
 	put("firmware", m.Firmware, m.Firmware != "")
 	put("pxe", m.PXE, m.PXE != "")
+	put("boot", m.Boot, m.Boot != "")
 	put("chipset", m.Chipset, m.Chipset != "")
 	put("nic", m.NIC, m.NIC != "")
 	put("memory", m.MemoryMiB, m.MemoryMiB != 0)
@@ -129,6 +158,9 @@ func (m Machine) String() string {
 	for _, gib := range m.DisksGiB {
 		put("disk", gib, true)
 	}
+	put("image", m.Image, m.Image != "")
+	put("cd", m.CD, m.CD != "")
+	put("stick", m.Stick, m.Stick != "")
 	return b.String()
 }
 
@@ -140,6 +172,14 @@ func (m *Machine) set(key, value string) (err error) {
 		m.Firmware = Firmware(value)
 	case "pxe":
 		m.PXE = PXE(value)
+	case "boot":
+		m.Boot = Boot(value)
+	case "image":
+		m.Image = value
+	case "cd":
+		m.CD = value
+	case "stick":
+		m.Stick = value
 	case "chipset":
 		m.Chipset = value
 	case "nic":
@@ -153,7 +193,7 @@ func (m *Machine) set(key, value string) (err error) {
 		gib, err = strconv.Atoi(value)
 		m.DisksGiB = append(m.DisksGiB, gib)
 	default:
-		return fmt.Errorf("unknown setting %q: want mac, firmware, pxe, chipset, nic, memory, cpus or disk", key)
+		return fmt.Errorf("unknown setting %q: want mac, firmware, pxe, boot, chipset, nic, memory, cpus, disk, image, cd or stick", key)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: want a whole number: %w", key, err)

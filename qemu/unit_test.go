@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"bytes"
 	"flag"
 	"os"
 	"path/filepath"
@@ -41,6 +42,8 @@ func TestCommand(t *testing.T) {
 		{"bios.args", "m1", host},
 		{"plain.args", "m1,pxe=plain,chipset=pc,nic=e1000,memory=2048,cpus=1", host},
 		{"uefi.args", "m1,firmware=uefi,disk=8,disk=20", kvm},
+		{"media.args", "m1,boot=local,disk=8,image=/srv/a.raw,cd=/srv/a.iso,stick=/srv/b.iso", host},
+		{"http.args", "m1,firmware=uefi,pxe=http", host},
 	} {
 		t.Run(test.golden, func(t *testing.T) {
 			m, err := ParseMachine(test.machine)
@@ -55,14 +58,41 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// TestDiskFromImage: a disk begins with an image, and is not made anew at the next power on.
+func TestDiskFromImage(t *testing.T) {
+	dir := t.TempDir()
+	image, disk := filepath.Join(dir, "image"), filepath.Join(dir, "disk")
+	want := make([]byte, 3<<20+5)
+	copy(want[2<<20:], "content")
+	want[len(want)-1] = 1
+	if err := os.WriteFile(image, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := sparseOnce(disk, 1<<20, image); err == nil || !strings.Contains(err.Error(), "the disk 1048576") {
+		t.Errorf("an image that is larger than the disk: %v", err)
+	}
+	for range 2 {
+		if err := sparseOnce(disk, 4<<20, image); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(disk)
+		if err != nil || len(got) != 4<<20 || !bytes.HasPrefix(got, want) {
+			t.Errorf("the disk has %d bytes and begins as the image: %t, %v", len(got), bytes.HasPrefix(got, want), err)
+		}
+		if err := os.Remove(image); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestNetworkCommands(t *testing.T) {
 	golden(t, "network.ip", strings.Join(networkCommands("10.77.0.1/24", 2), "\n")+"\n")
 }
 
 func TestParseMachine(t *testing.T) {
-	text := "m2,mac=52:54:00:00:00:09,firmware=bios,pxe=plain,chipset=pc,nic=e1000,memory=2048,cpus=4,disk=8,disk=20"
-	want := Machine{Name: "m2", MAC: "52:54:00:00:00:09", Firmware: BIOS, PXE: PlainPXE, Chipset: "pc", NIC: "e1000",
-		MemoryMiB: 2048, CPUs: 4, DisksGiB: []int{8, 20}}
+	text := "m2,mac=52:54:00:00:00:09,firmware=bios,pxe=plain,boot=local,chipset=pc,nic=e1000,memory=2048,cpus=4,disk=8,disk=20,image=/a.raw,cd=/a.iso,stick=/b.iso"
+	want := Machine{Name: "m2", MAC: "52:54:00:00:00:09", Firmware: BIOS, PXE: PlainPXE, Boot: LocalBoot, Chipset: "pc", NIC: "e1000",
+		MemoryMiB: 2048, CPUs: 4, DisksGiB: []int{8, 20}, Image: "/a.raw", CD: "/a.iso", Stick: "/b.iso"}
 	got, err := ParseMachine(text)
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +119,13 @@ func TestValidate(t *testing.T) {
 		"IPv4 address with prefix":   {Address: "10.77.0.1"},
 		"want a command":             {Service: &Service{}},
 		"want bios or uefi":          {Machines: []Machine{{Firmware: "efi"}}},
-		"want card or plain":         {Machines: []Machine{{PXE: "none"}}},
+		"want card, plain or http":   {Machines: []Machine{{PXE: "none"}}},
+		"want firmware uefi":         {Machines: []Machine{{PXE: HTTPBoot}}},
+		"want network or local":      {Machines: []Machine{{Boot: "disk"}}},
+		"want pxe card":              {Machines: []Machine{{Boot: LocalBoot, PXE: PlainPXE}}},
+		"want a disk":                {Machines: []Machine{{Image: "/a.raw"}}},
+		"want an absolute path":      {Machines: []Machine{{CD: "a.iso"}}},
+		"without a comma":            {Machines: []Machine{{Stick: "/a,b.iso"}}},
 		"want q35 or pc":             {Machines: []Machine{{Chipset: "microvm"}}},
 		"want virtio or e1000":       {Machines: []Machine{{NIC: "rtl8139"}}},
 		"want at least 64":           {Machines: []Machine{{MemoryMiB: 1}}},
@@ -139,7 +175,7 @@ func TestClaim(t *testing.T) {
 		t.Errorf("second claim: %v", err)
 	}
 	stale := filepath.Join(dir, "m1.disk0")
-	if err := sparseOnce(stale, 1<<20); err != nil {
+	if err := sparseOnce(stale, 1<<20, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := lock.Close(); err != nil {

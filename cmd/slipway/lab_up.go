@@ -63,7 +63,7 @@ func (up *labUp) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.IntVar(&up.count, "machines", 1, "how many equal machines, called m1, m2, ...")
 	f.StringArrayVar(&up.specs, "machine", nil,
-		"one machine, instead of --machines: NAME[,firmware=bios|uefi][,pxe=card|plain][,nic=virtio|e1000][,chipset=q35|pc][,memory=MiB][,cpus=N][,disk=GiB][,mac=MAC]")
+		"one machine, instead of --machines: NAME[,firmware=bios|uefi][,pxe=card|plain|http][,boot=network|local][,nic=virtio|e1000][,chipset=q35|pc][,memory=MiB][,cpus=N][,disk=GiB][,image=RAW][,cd=ISO][,stick=ISO][,mac=MAC]")
 	f.StringVar(&up.firmware, "firmware", "bios", "firmware of the machines: bios or uefi")
 	f.IntVar(&up.template.MemoryMiB, "memory", 3072, "memory of each machine, MiB")
 	f.IntVar(&up.template.CPUs, "cpus", 0, "CPUs of each machine (default: 2; under software emulation 1 if the computer has fewer cores than that for each machine, or QEMU is older than 8.1, which may trip up guests with two)")
@@ -140,7 +140,7 @@ func (up *labUp) config(name, dir, self string) (qemu.Config, error) {
 		machines = nil
 	}
 	for _, spec := range up.specs {
-		m, err := qemu.ParseMachine(spec)
+		m, err := parseMachine(spec)
 		if err != nil {
 			return config, err
 		}
@@ -156,6 +156,23 @@ func (up *labUp) config(name, dir, self string) (qemu.Config, error) {
 	var err error
 	config.Service, err = up.bootService(dir, self)
 	return config, err
+}
+
+// parseMachine reads a machine whose files are named from the current directory.
+func parseMachine(spec string) (qemu.Machine, error) {
+	m, err := qemu.ParseMachine(spec)
+	if err != nil {
+		return m, err
+	}
+	for _, path := range []*string{&m.Image, &m.CD, &m.Stick} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return m, fmt.Errorf("find %s: %w", *path, err)
+		}
+	}
+	return m, nil
 }
 
 // likeTemplate fills in what a machine's own description leaves open.
