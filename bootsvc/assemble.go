@@ -140,7 +140,7 @@ func (p plan) script(machines *inventory.Inventory) func(context.Context, net.Ha
 		}
 		m, err := machines.Get(ctx, s.Machine)
 		if err == nil {
-			s.From, s.Why = m.Source(), m.Held()
+			s.From, s.Why, s.Anew = m.Source(), m.Held(), m.Installation.Reinstall
 		} else if !errors.Is(err, store.ErrNotFound) {
 			return nil, err // a machine that is installed must not be taken for a new one
 		}

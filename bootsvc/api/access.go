@@ -51,6 +51,7 @@ func Access() map[string][]Role {
 		bootv1connect.InventoryServiceGetImageProcedure:         {Reader, Operator, Admin},
 		bootv1connect.InventoryServiceAgreeWipeProcedure:        {Operator, Admin},
 		bootv1connect.InventoryServiceBootFromProcedure:         {Operator, Admin},
+		bootv1connect.InventoryServiceForgetProcedure:           {Operator, Admin},
 		bootv1connect.InventoryServiceRenewCredentialsProcedure: {Reader, Backup, Operator, Admin},
 
 		bootv1connect.ClusterServiceGetClusterProcedure:     {Reader, Backup, Operator, Admin},

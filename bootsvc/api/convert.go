@@ -45,6 +45,7 @@ var codes = []struct {
 	{assign.ErrQuorum, connect.CodeFailedPrecondition},
 	{assign.ErrGrant, connect.CodeFailedPrecondition},
 	{assign.ErrClaimed, connect.CodeFailedPrecondition},
+	{inventory.ErrClaimed, connect.CodeFailedPrecondition},
 	{assign.ErrNoEndpoint, connect.CodeFailedPrecondition},
 	{assign.ErrWhich, connect.CodeFailedPrecondition},
 	{assign.ErrExists, connect.CodeAlreadyExists},

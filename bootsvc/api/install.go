@@ -80,6 +80,19 @@ func (h *inventoryHandler) BootFrom(ctx context.Context, request *connect.Reques
 	return connect.NewResponse(&bootv1.BootFromResponse{Machine: machineTo(m, h.Now())}), nil
 }
 
+// Forget drops all that is known of a machine that no cluster has.
+func (h *inventoryHandler) Forget(ctx context.Context, request *connect.Request[bootv1.ForgetRequest]) (*connect.Response[bootv1.ForgetResponse], error) {
+	id, err := enroll.ParseMachineID(request.Msg.GetId())
+	if err != nil {
+		return nil, h.failed(ctx, "machine not forgotten", fmt.Errorf("%w: %w", errInstall, err))
+	}
+	if err := h.Inventory.Forget(ctx, id); err != nil {
+		return nil, h.failed(ctx, "machine not forgotten", err)
+	}
+	h.Log.Info("machine forgotten", "unit", service, "machine", id, "person", callerOf(ctx).name)
+	return connect.NewResponse(&bootv1.ForgetResponse{}), nil
+}
+
 // decide changes a known machine by a person's word, and notes it on the timeline.
 func (h *inventoryHandler) decide(ctx context.Context, text string, change func(*inventory.Machine) (event string, err error)) (inventory.Machine, error) {
 	id, err := enroll.ParseMachineID(text)

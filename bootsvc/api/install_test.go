@@ -12,6 +12,7 @@ import (
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/bootv1/bootv1connect"
 	"slipway/bootsvc/enroll"
+	"slipway/bootsvc/inventory"
 	"slipway/configs/machine"
 )
 
@@ -60,6 +61,11 @@ func TestAMachineInstallsItself(t *testing.T) {
 		t.Errorf("the agreement in its config is %q", agreed.Install.Wipe)
 	}
 
+	_, err = people.Forget(t.Context(), connect.NewRequest(&bootv1.ForgetRequest{Id: machineID}))
+	wantCode(t, "a machine of a cluster", err, connect.CodeFailedPrecondition, "slipway node reset")
+	_, err = people.Forget(t.Context(), connect.NewRequest(&bootv1.ForgetRequest{Id: "sda"}))
+	wantCode(t, "no machine's ID", err, connect.CodeInvalidArgument, "sda")
+
 	disk := &bootv1.SystemDisk{Path: "/dev/vda", Good: "a", Slots: []*bootv1.Slot{{Name: "a", Version: "v1"}}}
 	if _, err := self.Report(t.Context(), connect.NewRequest(&bootv1.ReportRequest{Phase: "installing", SystemDisk: disk})); err != nil {
 		t.Fatal(err)
@@ -79,6 +85,39 @@ func TestAMachineInstallsItself(t *testing.T) {
 	if i := get(t, people).GetInstallation(); i != nil {
 		t.Errorf("wiped: %v", i)
 	}
+}
+
+// TestFoundInstalled: a machine that runs from RAM and found itself installed
+// hears whether it may restart from its disk.
+func TestFoundInstalled(t *testing.T) {
+	s := start(t, enroll.Any())
+	m := makeMachine(t)
+	enrolled, err := s.enrol(t, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := s.enrolled(t, m, enrolled.GetCertificate())
+	report := &bootv1.ReportRequest{
+		SystemDisk: &bootv1.SystemDisk{Path: "/dev/vda"}, Events: []*bootv1.Event{{Name: "found", Detail: "/dev/vda"}},
+	}
+	for n := range inventory.MaxReturns + 1 {
+		answer, err := self.Report(t.Context(), connect.NewRequest(report))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if held := answer.Msg.GetHeld(); (held != "") != (n == inventory.MaxReturns) || answer.Msg.GetReleased() {
+			t.Errorf("the %dth time it hears %v", n+1, answer.Msg)
+		}
+	}
+	people := bootv1connect.NewInventoryServiceClient(s.person(t, Operator), s.url)
+	if shown := get(t, people); shown.GetInstallation().GetHeld() == "" || shown.GetWaitingFor() != shown.GetInstallation().GetHeld() {
+		t.Errorf("shown: %v", shown)
+	}
+	if _, err := people.Forget(t.Context(), connect.NewRequest(&bootv1.ForgetRequest{Id: machineID})); err != nil {
+		t.Fatal(err)
+	}
+	_, err = people.GetMachine(t.Context(), connect.NewRequest(&bootv1.GetMachineRequest{Id: machineID}))
+	wantCode(t, "forgotten", err, connect.CodeNotFound, "")
 }
 
 func TestWipeManifestsAndDisksThatAreNone(t *testing.T) {

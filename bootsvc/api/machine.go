@@ -121,14 +121,14 @@ func (h *machineHandler) Report(ctx context.Context, request *connect.Request[bo
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	c := callerOf(ctx)
-	err = h.Office.Report(ctx, c.name, c.keyHash, assign.Report{
+	m, err := h.Office.Report(ctx, c.name, c.keyHash, assign.Report{
 		Events: events, Phase: phase, WaitingFor: clean(report.GetWaitingFor()),
 		Applied: applied, Etcd: etcdFrom(report.GetEtcd()), Disk: disk, Wiped: report.GetWiped(),
 	})
 	if err != nil {
 		return nil, h.failed(ctx, "report refused", err)
 	}
-	return connect.NewResponse(&bootv1.ReportResponse{}), nil
+	return connect.NewResponse(&bootv1.ReportResponse{Held: m.Held(), Released: m.Enrolment.Released}), nil
 }
 
 // etcdFrom is what the machine says of its member; nil if it says nothing.

@@ -1,7 +1,6 @@
 package assign
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -78,7 +77,7 @@ func fetch(t *testing.T, o *Office, n int, key string) (*machine.Config, error) 
 // ready has a machine say that it is.
 func ready(t *testing.T, o *Office, n int, key string) {
 	t.Helper()
-	if err := o.Report(t.Context(), id(n), key, Report{Phase: enroll.Ready}); err != nil {
+	if _, err := o.Report(t.Context(), id(n), key, Report{Phase: enroll.Ready}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -181,7 +180,7 @@ func TestOnlyTheFirstOfThreeBootstrapsAndOnlyOnce(t *testing.T) {
 	}
 	for n := 1; n <= 3; n++ {
 		voter := &inventory.EtcdState{Generation: 1, Voter: true, Healthy: true}
-		if err := o.Report(t.Context(), id(n), "key", Report{Etcd: voter}); err != nil {
+		if _, err := o.Report(t.Context(), id(n), "key", Report{Etcd: voter}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -210,10 +209,8 @@ func TestFetchWaitsAndSaysForWhat(t *testing.T) {
 		t.Errorf("without a control plane: %q, %v", got.WaitingFor, err)
 	}
 	woken := make(chan error, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
 	go func() {
-		config, err := o.Fetch(ctx, id(2), "key", "", 10*time.Second)
+		config, err := o.Fetch(t.Context(), id(2), "key", "", time.Minute)
 		if err == nil && config.YAML == nil {
 			err = errors.New("no config")
 		}

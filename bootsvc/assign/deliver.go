@@ -2,6 +2,7 @@ package assign
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"slipway/bootsvc/inventory"
@@ -39,20 +40,21 @@ func (o *Office) Fetch(ctx context.Context, id, keyHash, have string, wait time.
 	defer cancel()
 	a := asker{id: id, keyHash: keyHash, have: have}
 	var config Config
-	err := o.store.WaitFor(limited, func(id string) bool { return a.matter[id] }, func() (bool, error) {
-		latest, err := o.offer(limited, &a)
-		if err == nil {
-			config = latest
-		}
+	asked := false
+	// Only the waiting is limited: a question that the limit cuts off fails with an
+	// error of the store's, which may know of its end before we do.
+	err := o.store.WaitFor(limited, func(id string) bool { return a.matter[id] }, func() (_ bool, err error) {
+		config, err = o.offer(ctx, &a)
+		asked = true
 		return config.YAML != nil || config.Released, err
 	}, o.inventory.Machines(), o.clusters, o.keys)
 	switch {
-	case err == nil || limited.Err() == nil || ctx.Err() != nil:
+	case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 		return config, err
-	case config.Unchanged || config.WaitingFor != "":
+	case asked:
 		return config, nil
 	}
-	return o.offer(ctx, &a) // a busy store was not asked even once in that time
+	return o.offer(ctx, &a) // a busy store did not even begin to watch in that time
 }
 
 // offer decides what the machine gets now. What it is given is noted in the
@@ -66,6 +68,12 @@ func (o *Office) offer(ctx context.Context, a *asker) (config Config, err error)
 	return config, err
 }
 
+// unknownHere is of a machine that has a config which nobody here gave it, or
+// remembers: the boot service's state was lost, or the machine was forgotten.
+// What it keeps may be all that is left of its cluster, so it is not told to
+// reset itself.
+const unknownHere = "a person: it has the config of a cluster that is not known here; restore the boot service's state, or slipway node reset"
+
 func (o *Office) offerIn(tx *store.Tx, a *asker) (Config, error) {
 	a.matter = map[string]bool{a.id: true}
 	m, err := o.inventory.LoadIn(tx, a.id)
@@ -77,8 +85,10 @@ func (o *Office) offerIn(tx *store.Tx, a *asker) (Config, error) {
 		return Config{}, ErrReplaced
 	case a.have == "" && !m.Enrolment.Acknowledged.IsZero():
 		return Config{}, ErrDelivered
-	case a.have != "" && (m.Enrolment.Released || m.Cluster == ""):
+	case a.have != "" && m.Enrolment.Released:
 		return Config{Machine: m, Released: true, Forced: m.Enrolment.Forced}, nil
+	case a.have != "" && m.Cluster == "":
+		return Config{Machine: m, Unchanged: true, WaitingFor: unknownHere}, nil
 	case m.Cluster == "":
 		return Config{Machine: m, WaitingFor: "a cluster to claim this machine"}, nil
 	}

@@ -278,7 +278,7 @@ func (l *life) join(seed uint64, n int) {
 	}
 	l.data[n] = newest
 	state := &inventory.EtcdState{Generation: newest, Voter: true, Healthy: true}
-	if err := l.Report(l.t.Context(), l.id(seed, n), l.key(n), Report{Etcd: state}); err != nil {
+	if _, err := l.Report(l.t.Context(), l.id(seed, n), l.key(n), Report{Etcd: state}); err != nil {
 		l.t.Error(err)
 	}
 	who := l.begun[newest]

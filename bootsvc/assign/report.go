@@ -2,6 +2,7 @@ package assign
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"slipway/bootsvc/inventory"
@@ -23,9 +24,10 @@ type Report struct {
 
 // Report takes a machine's report. That it is a voter of etcd, or a control
 // plane that is ready, is noted with the cluster in the same transaction: etcd
-// will not be started anew then, and others may join.
-func (o *Office) Report(ctx context.Context, id, keyHash string, r Report) error {
-	_, err := o.inventory.ChangeWith(ctx, id, func(tx *store.Tx, m *inventory.Machine) ([]inventory.Event, error) {
+// will not be started anew then, and others may join. It returns the machine as
+// it is afterwards.
+func (o *Office) Report(ctx context.Context, id, keyHash string, r Report) (inventory.Machine, error) {
+	return o.inventory.ChangeWith(ctx, id, func(tx *store.Tx, m *inventory.Machine) ([]inventory.Event, error) {
 		if m.Enrolment.Approved.Hash != keyHash {
 			return nil, ErrReplaced
 		}
@@ -36,7 +38,6 @@ func (o *Office) Report(ctx context.Context, id, keyHash string, r Report) error
 		}
 		return r.Events, o.note(tx, *m)
 	})
-	return err
 }
 
 // note has the cluster remember what a control plane or a member of etcd says.
@@ -49,13 +50,18 @@ func (o *Office) note(tx *store.Tx, m inventory.Machine) error {
 	return o.clusters.Save(tx, m.Cluster, kept)
 }
 
+// found says that a machine which runs from RAM found itself installed.
+func (r Report) found() bool {
+	return slices.ContainsFunc(r.Events, func(e inventory.Event) bool { return e.Name == "found" })
+}
+
 // on is the machine after the report.
 func (r Report) on(m inventory.Machine) inventory.Machine {
 	switch {
 	case r.Wiped:
 		m.Installation = inventory.Installation{}
 	case r.Disk != nil:
-		m = m.OnDisk(*r.Disk)
+		m = m.OnDisk(*r.Disk, r.found())
 	}
 	if m.Enrolment.Released {
 		return m // it has yet to hear that no cluster has it any more

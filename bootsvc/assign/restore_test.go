@@ -170,8 +170,10 @@ func TestARestoreReachesAllMembersAtOnce(t *testing.T) {
 		digest := sha256.Sum256(got.YAML)
 		have[n] = hex.EncodeToString(digest[:])
 		voter := &inventory.EtcdState{Generation: 1, Voter: true, Healthy: true, MemberID: "a"}
-		if err := errors.Join(o.Acknowledge(t.Context(), id(n), "key"),
-			o.Report(t.Context(), id(n), "key", Report{Phase: enroll.Ready, Applied: have[n], Etcd: voter})); err != nil {
+		if err := o.Acknowledge(t.Context(), id(n), "key"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.Report(t.Context(), id(n), "key", Report{Phase: enroll.Ready, Applied: have[n], Etcd: voter}); err != nil {
 			t.Fatal(err)
 		}
 	}

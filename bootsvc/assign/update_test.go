@@ -59,7 +59,7 @@ func apply(t *testing.T, o *Office, n int) {
 		t.Fatal(err)
 	}
 	voter := &inventory.EtcdState{Generation: m.Given.Generation, Voter: true, Healthy: true}
-	if err := o.Report(t.Context(), id(n), "key", Report{Phase: enroll.Ready, Applied: m.Given.Digest, Etcd: voter}); err != nil {
+	if _, err := o.Report(t.Context(), id(n), "key", Report{Phase: enroll.Ready, Applied: m.Given.Digest, Etcd: voter}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -156,7 +156,7 @@ func TestMachinesComeAndGo(t *testing.T) {
 	if got := ask(t, o, 3); !got.Released || got.Forced {
 		t.Errorf("the machine that went gets %+v", got)
 	}
-	if err := o.Report(t.Context(), id(3), "key", Report{Phase: enroll.Ready}); err != nil {
+	if _, err := o.Report(t.Context(), id(3), "key", Report{Phase: enroll.Ready}); err != nil {
 		t.Fatal(err)
 	}
 	if m, _ := o.inventory.Get(t.Context(), id(3)); m.Phase != enroll.Booting {
@@ -276,5 +276,16 @@ func TestQuorumBeforeMachinesGo(t *testing.T) {
 		if c.keepsQuorum(doc, noon.Add(time.Hour)) == nil && len(missing(c.Document.Machines, doc.Machines)) > 0 {
 			t.Errorf("%s: allowed though all are silent", name)
 		}
+	}
+}
+
+// TestUnknownHere: a machine that nobody let go of is not told to reset itself,
+// though no cluster here has it: the boot service's state may be an older one.
+func TestUnknownHere(t *testing.T) {
+	o := newOffice(t)
+	approve(t, o, 1, "key")
+	got, err := o.Fetch(t.Context(), id(1), "key", "ab", time.Millisecond)
+	if err != nil || got.Released || !got.Unchanged || !strings.Contains(got.WaitingFor, "not known here") {
+		t.Errorf("it hears %+v, %v", got, err)
 	}
 }

@@ -12,6 +12,9 @@ import (
 // ErrFull says that no further machine is taken in.
 var ErrFull = errors.New("the inventory is full of machines that have enrolled or belong to a cluster")
 
+// ErrClaimed says that a cluster has the machine.
+var ErrClaimed = errors.New("a cluster has this machine")
+
 // batch is how many machines one transaction forgets: an etcd of others takes
 // 128 operations in one.
 const batch = 32
@@ -74,6 +77,23 @@ func (v *Inventory) forget(ctx context.Context, ids []string) error {
 				v.timelines.Drop(tx, id)
 			}
 		}
+		return nil
+	})
+}
+
+// Forget drops all that is known of a machine that no cluster has, its replaced
+// keys too. An unknown one is store.ErrNotFound.
+func (v *Inventory) Forget(ctx context.Context, id string) error {
+	return v.store.Atomically(ctx, func(tx *store.Tx) error {
+		m, err := v.machines.Load(tx, id)
+		if err != nil {
+			return fmt.Errorf("forget machine %s: %w", id, err)
+		}
+		if m.Cluster != "" {
+			return fmt.Errorf("%w: it is %s of cluster %s; take it out first, slipway node reset %s", ErrClaimed, m.Hostname, m.Cluster, m.Hostname)
+		}
+		v.machines.Drop(tx, id)
+		v.timelines.Drop(tx, id)
 		return nil
 	})
 }

@@ -26,7 +26,8 @@ type Installation struct {
 	By     string `json:"by,omitempty"`
 	// Disk is where it lives; zero: it is not installed.
 	Disk enroll.SystemDisk `json:"disk,omitzero"`
-	// Reinstall is a person's word: its next boot by the network is the installer's.
+	// Reinstall is a person's word: its next boot by the network is the
+	// installer's, which may write over the installation that it has.
 	Reinstall bool `json:"reinstall,omitempty"`
 	// Returns counts the boots by the network since it last ran from its disk.
 	Returns int `json:"returns,omitempty"`
@@ -38,9 +39,11 @@ type Installation struct {
 const MaxReturns = 5
 
 // Source decides what the machine boots from. It is pure; its table is the test.
+// One that was let go and boots by the network has wiped its disk, or does it
+// from RAM: the disk may not boot any more.
 func (m Machine) Source() source.Source {
 	switch i := m.Installation; {
-	case i.Disk.Path == "" || i.Reinstall:
+	case i.Disk.Path == "" || i.Reinstall || m.Enrolment.Released:
 		return source.Installer
 	case i.Returns > MaxReturns:
 		return source.Hold
@@ -78,6 +81,11 @@ func (m Machine) returned(e Event) Machine {
 	if !asks || m.Source() == source.Installer {
 		return m
 	}
+	return m.cameBack()
+}
+
+// cameBack counts a boot that was not from the machine's disk.
+func (m Machine) cameBack() Machine {
 	m.Installation.Returns++
 	m.WaitingFor = "its disk to boot"
 	if held := m.Held(); held != "" {
@@ -86,12 +94,17 @@ func (m Machine) returned(e Event) Machine {
 	return m
 }
 
-// OnDisk is the machine after it said where it lives.
-func (m Machine) OnDisk(d enroll.SystemDisk) Machine {
+// OnDisk is the machine after it said where it lives. Found says that it was
+// started from RAM, by a medium or by this boot service, and found itself
+// installed: that counts as a boot by the network.
+func (m Machine) OnDisk(d enroll.SystemDisk, found bool) Machine {
 	if d.Booted != "" {
 		m.Installation.Returns = 0
 	}
 	m.Installation.Disk = d
+	if found {
+		m = m.cameBack()
+	}
 	return m
 }
 
@@ -132,7 +145,7 @@ func (m Machine) Agree(hash, person string) (Machine, error) {
 // BootFrom is the machine after a person decided what it boots next.
 func (m Machine) BootFrom(s source.Source) Machine {
 	m.Installation.Returns = 0
-	m.Installation.Reinstall = s == source.Installer && m.Installation.Disk.Path != ""
+	m.Installation.Reinstall = s == source.Installer
 	if m.Phase == enroll.Booting {
 		m = m.Enter(enroll.Booting)
 	}

@@ -30,13 +30,16 @@ func TestSource(t *testing.T) {
 		if got := (Machine{Installation: c.i}).Source(); got != c.want {
 			t.Errorf("%s: boots from %s, want %s", name, got, c.want)
 		}
+		if got := (Machine{Installation: c.i, Enrolment: Enrolment{Released: true}}).Source(); got != source.Installer {
+			t.Errorf("%s, and let go: boots from %s", name, got)
+		}
 	}
 }
 
 // TestComesBack: an installed machine that asks the network again and again,
 // and never runs from its disk, is held; a word from its system frees it.
 func TestComesBack(t *testing.T) {
-	m := Machine{ID: "52-54-00-00-00-01", Phase: enroll.Ready}.OnDisk(sda)
+	m := Machine{ID: "52-54-00-00-00-01", Phase: enroll.Ready}.OnDisk(sda, false)
 	ask := Event{Name: "dhcp", Asker: timeline.Loader}
 	for range MaxReturns {
 		if m = m.Next(ask, true); m.Source() != source.Disk || m.WaitingFor != "its disk to boot" {
@@ -44,7 +47,7 @@ func TestComesBack(t *testing.T) {
 		}
 		m = m.Next(ask, false) // the second packet of the same boot
 	}
-	if ran := m.OnDisk(sda); ran.Installation.Returns != 0 {
+	if ran := m.OnDisk(sda, false); ran.Installation.Returns != 0 {
 		t.Errorf("it ran from its disk, and %d returns are counted", ran.Installation.Returns)
 	}
 	m = m.Next(Event{Name: "dhcp", Asker: timeline.Firmware}, true)
@@ -60,6 +63,26 @@ func TestComesBack(t *testing.T) {
 	}
 	if fresh := again.Approve(Key{Hash: "new"}); fresh.Installation.Disk.Path != "" || fresh.Source() != source.Installer {
 		t.Errorf("with a new key it still lives on %s", fresh.Installation.Disk.Path)
+	}
+}
+
+// TestFindsItselfInstalled: a machine whose installation was not heard of lives
+// on its disk from then on; one that is started from RAM over and over, by a
+// medium that nobody took out, is held.
+func TestFindsItselfInstalled(t *testing.T) {
+	m := Machine{ID: "52-54-00-00-00-01", Phase: enroll.Assigned}
+	unheard := enroll.SystemDisk{Path: "/dev/sda", Good: "a"}
+	for range MaxReturns {
+		if m = m.OnDisk(unheard, true); m.Source() != source.Disk || m.Held() != "" {
+			t.Fatalf("after %d times it boots from %s", m.Installation.Returns, m.Source())
+		}
+		m = m.OnDisk(unheard, false) // the report after that
+	}
+	if m = m.OnDisk(unheard, true); m.Held() == "" || m.WaitingFor != m.Held() {
+		t.Errorf("it is not held, and waits for %q", m.WaitingFor)
+	}
+	if m = m.OnDisk(sda, false); m.Held() != "" {
+		t.Error("it runs from its disk, and is held")
 	}
 }
 

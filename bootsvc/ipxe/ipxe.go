@@ -29,6 +29,8 @@ type Script struct {
 	// From is what the machine boots from; if it is held, Why says the reason.
 	From source.Source
 	Why  string
+	// Anew has the machine install itself over the installation that it has.
+	Anew bool
 }
 
 // How often, and at what interval, a script tries before it restarts the machine.
@@ -92,5 +94,9 @@ func plain(text string) string {
 // CommandLine is the kernel's: the image's own arguments, then Slipway's.
 func (s Script) CommandLine() string {
 	args := append([]string{}, s.Args...)
-	return strings.Join(append(args, "slipway.server="+s.API, "slipway.ca="+s.CA, "slipway.machine="+s.Machine), " ")
+	args = append(args, "slipway.server="+s.API, "slipway.ca="+s.CA, "slipway.machine="+s.Machine)
+	if s.Anew {
+		args = append(args, "slipway.install=anew")
+	}
+	return strings.Join(args, " ")
 }

@@ -24,7 +24,9 @@ func TestScript(t *testing.T) {
 	installed, held := known, known
 	installed.From, held.From = source.Disk, source.Hold
 	held.Why = "it came back; do this:\n|| reboot ${net0/mac}"
-	for name, script := range map[string]Script{"unknown": base, "known": known, "installed": installed, "held": held} {
+	anew := known
+	anew.Anew = true
+	for name, script := range map[string]Script{"unknown": base, "known": known, "installed": installed, "held": held, "anew": anew} {
 		t.Run(name, func(t *testing.T) {
 			got, err := script.Render()
 			if err != nil {

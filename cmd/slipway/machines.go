@@ -19,7 +19,7 @@ func machinesCommand() *cobra.Command {
 	r := &remote{}
 	cmd := &cobra.Command{Use: "machines", Aliases: []string{"machine"}, Short: "Show, approve and install the machines that have booted"}
 	r.register(cmd)
-	cmd.AddCommand(machinesListCommand(r), machinesShowCommand(r), machinesApproveCommand(r), machinesTimelineCommand(r), machinesWipeCommand(r), machinesBootCommand(r))
+	cmd.AddCommand(machinesListCommand(r), machinesShowCommand(r), machinesApproveCommand(r), machinesTimelineCommand(r), machinesWipeCommand(r), machinesBootCommand(r), machinesForgetCommand(r))
 	return cmd
 }
 
@@ -73,7 +73,7 @@ func machineTable(w io.Writer, m *bootv1.Machine) {
 	row(w, "Cluster", m.GetCluster())
 	row(w, "Hostname", m.GetHostname())
 	row(w, "Role", m.GetRole())
-	row(w, "Last seen", ago(m.GetLastSeen().AsTime(), time.Now()))
+	row(w, "Last seen", lastSeen(m))
 	row(w, "Hardware", strings.TrimSpace(f.GetVendor()+" "+f.GetProduct()))
 	row(w, "Serial", f.GetSerial())
 	row(w, "UUID", f.GetUuid())
@@ -88,6 +88,8 @@ func machineTable(w io.Writer, m *bootv1.Machine) {
 	}
 	installationTable(w, m)
 }
+
+func lastSeen(m *bootv1.Machine) string { return ago(m.GetLastSeen().AsTime(), time.Now()) }
 
 func machinesApproveCommand(r *remote) *cobra.Command {
 	var words string

@@ -34,6 +34,7 @@ import (
 	"slipway/nodeinit/early"
 	"slipway/nodeinit/netconf"
 	"slipway/nodeinit/supervise"
+	"slipway/nodeinit/sysdisk"
 )
 
 // InitStarted is the environment variable by which PID 1 tells the agent when
@@ -93,6 +94,7 @@ type agent struct {
 	booted    disklayout.Slot // empty: the machine runs from RAM
 	disk      systemDisk
 	corrupted func() (bool, error) // is the root image
+	found     *sysdisk.Found       // runs from RAM, though it is installed there; nil: it is not
 
 	// network is ready once changed was told a lease.
 	network     func(waiting func(what, next string), changed func(netconf.Lease)) supervise.Service
@@ -174,14 +176,18 @@ func (a *agent) run(ctx context.Context) error {
 // use any more, after a pause: a boot service in disorder is not flooded with
 // keys to approve.
 func (a *agent) live(ctx context.Context, lease netconf.Lease) error {
+	if err := a.adopt(ctx); err != nil {
+		return err
+	}
 	for {
 		err := a.identify(ctx, lease)
 		if err == nil {
 			err = a.enrolled(ctx, lease)
 		}
-		if !errors.Is(err, errKeyRefused) && !errors.Is(err, errDelivered) {
+		if !errors.Is(err, errKeyRefused) && !errors.Is(err, errDelivered) && !errors.Is(err, errWiped) {
 			return err
 		}
+		a.found = nil
 		a.console.say("%v; makes a new key and enrols again in %s", err, a.again)
 		if err := a.store.forget(); err != nil {
 			return err

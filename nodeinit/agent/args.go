@@ -17,12 +17,15 @@ type Args struct {
 	Server  *url.URL          // https://HOST:PORT
 	CA      [sha256.Size]byte // the SHA-256 of the boot CA's certificate, DER
 	Machine string            // the machine's ID
+	// Anew: a person had the machine install itself anew, though it is installed.
+	Anew bool
 }
 
 // MAC is the hardware address the machine booted from.
 func (a Args) MAC() net.HardwareAddr { return enroll.MAC(a.Machine) }
 
-// ParseArgs reads slipway.server, slipway.ca and slipway.machine. Of an
+// ParseArgs reads slipway.server, slipway.ca, slipway.machine and
+// slipway.install=anew. Of an
 // argument that stands twice the last counts, as in the kernel. The error
 // joins all that is missing or wrong.
 func ParseArgs(cmdline string) (Args, error) {
@@ -37,6 +40,7 @@ func ParseArgs(cmdline string) (Args, error) {
 	args.Server, errs[0] = parseServer(values["slipway.server"])
 	args.CA, errs[1] = parsePin(values["slipway.ca"])
 	args.Machine, errs[2] = parseMachine(values["slipway.machine"])
+	args.Anew = values["slipway.install"] == "anew"
 	if err := errors.Join(errs[:]...); err != nil {
 		return Args{}, err
 	}

@@ -25,6 +25,10 @@ import (
 // systemDisk is what the agent needs of a sysdisk.Disk, which says more of each.
 type systemDisk interface {
 	Adopt(cluster string) error
+	Find(ctx context.Context) (*sysdisk.Found, error)
+	Wipe(ctx context.Context, found *sysdisk.Found) error
+	NoteReset(how string) error
+	Resetting() (how string, err error)
 	State() (sysdisk.State, error)
 	Install(ctx context.Context, config *machine.Config, files map[string][]byte, tell sysdisk.Tell) (sysdisk.State, error)
 	Upgrade(ctx context.Context, sha256 string, older bool, tell sysdisk.Tell) (sysdisk.Image, error)
@@ -45,7 +49,7 @@ const stall = 30 * time.Second
 func newDisk(args Args, booted disklayout.Slot, cmdline string) *sysdisk.Disk {
 	name, _ := os.ReadFile(early.DiskFile)
 	return &sysdisk.Disk{
-		Machine: args.Machine, Booted: booted, Name: strings.TrimSpace(string(name)),
+		Machine: args.Machine, Booted: booted, Anew: args.Anew, Name: strings.TrimSpace(string(name)),
 		Version: version.Version, RootHash: early.RootHash(cmdline),
 		// The boot service's files are open to all; the manifest's hash is in the config.
 		Source: install.Source{Base: "http://" + net.JoinHostPort(args.Server.Hostname(), "80") + "/image", Client: &http.Client{}, Stall: stall},

@@ -18,6 +18,9 @@ type fakeDisk struct {
 	onTrial bool
 	failure string
 	kept    chan bool // on trial
+	found   *sysdisk.Found
+	wiped   chan string // how
+	reset   string      // noted before
 
 	mu      sync.Mutex
 	state   sysdisk.State
@@ -28,7 +31,7 @@ type fakeDisk struct {
 // newFakeDisk has a good slot a and another image in b.
 func newFakeDisk() *fakeDisk {
 	return &fakeDisk{
-		kept:  make(chan bool, 8),
+		kept: make(chan bool, 8), wiped: make(chan string, 8),
 		state: sysdisk.State{Path: "/dev/vda", Good: "a", Slots: []sysdisk.Image{{Slot: "a", Version: "1.0", RootHash: "aa"}}},
 	}
 }
@@ -42,6 +45,26 @@ func (d *fakeDisk) Install(_ context.Context, config *machine.Config, files map[
 }
 
 func (d *fakeDisk) Adopt(string) error { return nil }
+
+func (d *fakeDisk) Find(context.Context) (*sysdisk.Found, error) { return d.found, nil }
+
+func (d *fakeDisk) Wipe(_ context.Context, f *sysdisk.Found) error {
+	d.wiped <- firstOf(string(f.Reset), wipeMetadata)
+	return nil
+}
+
+func (d *fakeDisk) NoteReset(how string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reset = how
+	return nil
+}
+
+func (d *fakeDisk) Resetting() (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.reset, nil
+}
 
 func (d *fakeDisk) State() (sysdisk.State, error) {
 	d.mu.Lock()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -33,6 +35,7 @@ type pid1 struct {
 	units   chan *nodev1.Unit
 	failure atomic.Value // string: why it cannot apply
 	reboots chan bool    // power off
+	wipes   chan string  // of those reboots
 
 	configs    atomic.Int32  // it was given so far
 	restarting atomic.Bool   // units are not ready after another config
@@ -40,6 +43,7 @@ type pid1 struct {
 }
 
 func (p *pid1) Reboot(_ context.Context, r *connect.Request[nodev1.RebootRequest]) (*connect.Response[nodev1.RebootResponse], error) {
+	p.wipes <- r.Msg.Wipe
 	p.reboots <- r.Msg.PowerOff
 	return connect.NewResponse(&nodev1.RebootResponse{}), nil
 }
@@ -50,7 +54,7 @@ func (p *pid1) take(t *testing.T) *nodev1.ApplyRequest {
 	select {
 	case r := <-p.applied:
 		return r
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("PID 1 was given no config")
 		return nil
 	}
@@ -60,7 +64,7 @@ func (p *pid1) fail(why string) { p.failure.Store(why) }
 
 func newPID1(t *testing.T, socket string) *pid1 {
 	t.Helper()
-	p := &pid1{applied: make(chan *nodev1.ApplyRequest, 8), units: make(chan *nodev1.Unit), hangUp: make(chan struct{}), reboots: make(chan bool, 8)}
+	p := &pid1{applied: make(chan *nodev1.ApplyRequest, 8), units: make(chan *nodev1.Unit), hangUp: make(chan struct{}), reboots: make(chan bool, 8), wipes: make(chan string, 8)}
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -136,6 +140,7 @@ func (s *screen) String() string {
 // node is an agent under test with the machine around it.
 type node struct {
 	*agent
+	boot    *bootService
 	screen  *screen
 	pid1    *pid1
 	hosts   chan string
@@ -143,11 +148,24 @@ type node struct {
 	clock   chan time.Time
 }
 
+// freeAddress is one that nobody else takes meanwhile: a port that is free on
+// 127.0.0.1 may be given to any connection that another process opens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	host := net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254))).String()
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 // newNode makes a machine that was booted by b.
 func newNode(t *testing.T, b *bootService) *node {
 	t.Helper()
 	dir := t.TempDir()
-	n := &node{screen: &screen{}, hosts: make(chan string, 8), retired: make(chan string, 8), clock: make(chan time.Time, 8)}
+	n := &node{boot: b, screen: &screen{}, hosts: make(chan string, 8), retired: make(chan string, 8), clock: make(chan time.Time, 8)}
 	n.pid1 = newPID1(t, filepath.Join(dir, "init.sock"))
 	server, err := url.Parse("https://" + b.addr)
 	if err != nil {
@@ -156,7 +174,7 @@ func newNode(t *testing.T, b *bootService) *node {
 	n.agent = &agent{
 		args:    Args{Server: server, CA: sha256.Sum256(b.ca.cert.Raw), Machine: "52-54-00-12-34-56"},
 		store:   store{dir: filepath.Join(dir, "state")},
-		runtime: dir, socket: filepath.Join(dir, "init.sock"), listen: freePort(t),
+		runtime: dir, socket: filepath.Join(dir, "init.sock"), listen: freeAddress(t),
 		files:   fstest.MapFS{"proc/cpuinfo": {Data: []byte("processor\t: 0\n")}},
 		console: &console{out: n.screen, log: slog.New(slog.DiscardHandler), sinceBoot: sinceBoot},
 		again:   time.Millisecond, initStart: 1234 * time.Millisecond,
@@ -164,21 +182,11 @@ func newNode(t *testing.T, b *bootService) *node {
 			n.clock <- now
 			return nil
 		}},
-		network:     fakeNetwork,
+		disk: newFakeDisk(), network: fakeNetwork,
 		retire:      func(_ context.Context, c *machine.Config) error { n.retired <- c.Hostname; return nil },
 		setHostname: func(name string, _ netip.Addr) error { n.hosts <- name; return nil },
 	}
 	return n
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func fakeNetwork(_ func(what, next string), changed func(netconf.Lease)) supervise.Service {
@@ -197,7 +205,13 @@ func (n *node) start(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- n.run(ctx) }()
+	go func() {
+		err := n.run(ctx)
+		if ctx.Err() == nil {
+			n.boot.update(func() { n.boot.ended = fmt.Sprintf("; the agent has ended: %v", err) })
+		}
+		done <- err
+	}()
 	var once sync.Once
 	stop = func() {
 		once.Do(func() {

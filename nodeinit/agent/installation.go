@@ -11,8 +11,6 @@ import (
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/bootv1/bootv1connect"
 	"slipway/configs/enroll"
-	"slipway/nodeinit/api/nodev1"
-	"slipway/nodeinit/api/nodev1/nodev1connect"
 	"slipway/nodeinit/sysdisk"
 )
 
@@ -28,7 +26,7 @@ type installation struct {
 	client  bootv1connect.MachineServiceClient
 	reports *reporter
 	console *console
-	pid1    nodev1connect.NodeServiceClient
+	gone    func(context.Context) error // restarts the machine, and waits for its end
 	// next blocks until there is another config than the one at hand.
 	next func(ctx context.Context, have wanted) (wanted, error)
 }
@@ -161,13 +159,5 @@ func (i *installation) restart(ctx context.Context) error {
 		i.console.log.Warn("the boot service was not told of the installation; the machine says so after its restart", "error", err)
 	}
 	i.console.say("installed; restarts from its disk")
-	err := i.console.until(ctx, asking, "PID 1 to restart the machine", func(ctx context.Context) error {
-		_, err := i.pid1.Reboot(ctx, connect.NewRequest(&nodev1.RebootRequest{}))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return ctx.Err()
+	return i.gone(ctx)
 }

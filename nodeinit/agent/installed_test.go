@@ -221,13 +221,16 @@ func TestResetWipes(t *testing.T) {
 	asked := make(chan *nodev1.RebootRequest, 1)
 	r := &resetter{
 		installed: true, config: func() (*machine.Config, error) { return nil, nil }, console: quiet(&screen{}),
-		pid1: wiper{asked: asked}, reports: newReporter(server, store{dir: t.TempDir()}, quiet(&screen{}), clock{sinceBoot: sinceBoot}),
+		disk: newFakeDisk(), pid1: wiper{asked: asked}, reports: newReporter(server, store{dir: t.TempDir()}, quiet(&screen{}), clock{sinceBoot: sinceBoot}),
 	}
 	if err := r.run(t.Context(), resetOrder{}, func(*nodev1.ResetStep) {}); err != nil {
 		t.Fatal(err)
 	}
 	if got := <-asked; got.Wipe != wipeMetadata {
 		t.Errorf("PID 1 was asked for %v", got)
+	}
+	if how, _ := r.disk.Resetting(); how != wipeMetadata {
+		t.Error("after a power cut now, the disk is not wiped")
 	}
 }
 

@@ -68,7 +68,7 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 	nodes := nodev1connect.NewNodeServiceClient(pid1, "http://init")
 	reset := &resetter{
 		config: a.storedConfig, etcd: etcd, pid1: nodes, reports: reports, console: a.console, retire: a.retire,
-		installed: a.booted != "",
+		installed: a.booted != "", disk: a.disk,
 	}
 	upgrade := &upgrader{
 		booted: a.booted, config: a.storedConfig, disk: a.disk, reports: reports, console: a.console, pid1: nodes,
@@ -144,6 +144,12 @@ type nodeLife struct {
 // runs from RAM installs itself instead.
 func (n nodeLife) configure(ctx context.Context) error {
 	a, reports := n.agent, n.reports
+	if a.found != nil {
+		return n.toDisk(ctx, a.found)
+	}
+	if how, err := n.resetting(); err != nil || how != "" {
+		return errors.Join(err, n.reset.resume(ctx, how))
+	}
 	d := &delivery{client: n.client, store: a.store, console: a.console, failed: func(err error) { reports.problem(err.Error()) }}
 	data, config, err := d.config(ctx)
 	if err != nil {
@@ -182,7 +188,7 @@ func (n nodeLife) install(ctx context.Context, f *follower, first wanted) error 
 		return err
 	}
 	i := &installation{
-		disk: n.agent.disk, store: n.agent.store, client: n.client, reports: n.reports, console: n.agent.console, pid1: n.nodes,
+		disk: n.agent.disk, store: n.agent.store, client: n.client, reports: n.reports, console: n.agent.console, gone: n.restart,
 		next: func(ctx context.Context, have wanted) (wanted, error) {
 			next, err := f.await(ctx, have)
 			if err != nil {

@@ -164,18 +164,25 @@ func (r *reporter) run(ctx context.Context) error {
 
 // send reports what is there now.
 func (r *reporter) send(ctx context.Context) error {
+	_, err := r.ask(ctx)
+	return err
+}
+
+// ask reports what is there now, for what the boot service says to that.
+func (r *reporter) ask(ctx context.Context) (*bootv1.ReportResponse, error) {
 	r.sending.Lock()
 	defer r.sending.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, reporting.deadline)
 	defer cancel()
 	request, count := r.request()
-	if _, err := r.client.Report(ctx, connect.NewRequest(request)); err != nil {
-		return fmt.Errorf("report to the boot service: %w", err)
+	answer, err := r.client.Report(ctx, connect.NewRequest(request))
+	if err != nil {
+		return nil, fmt.Errorf("report to the boot service: %w", err)
 	}
-	if count == 0 {
-		return nil
+	if count > 0 {
+		err = r.told(count)
 	}
-	return r.told(count)
+	return answer.Msg, err
 }
 
 func (r *reporter) request() (*bootv1.ReportRequest, int) {

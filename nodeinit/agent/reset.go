@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -13,6 +15,7 @@ import (
 	"slipway/controlplane/apiclient"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
+	"slipway/nodeinit/disk"
 	"slipway/nodeinit/worker"
 )
 
@@ -36,7 +39,8 @@ type resetter struct {
 	console *console
 	retire  func(context.Context, *machine.Config) error // has the Node deleted
 
-	installed bool // it lives on a disk, which is wiped
+	installed bool       // it lives on a disk, which is wiped
+	disk      systemDisk // that one
 	under     operation[*nodev1.ResetStep]
 }
 
@@ -44,11 +48,15 @@ type resetter struct {
 type resetOrder struct {
 	force bool   // go on though a step fails
 	wipe  string // how; empty: metadata
+	again bool   // it was cut short once the node had left its cluster
 }
 
 // run resets the machine, or watches if that is under way already, and tells
 // of each step. A forced one begins anew after another has failed.
 func (r *resetter) run(ctx context.Context, order resetOrder, tell func(*nodev1.ResetStep)) error {
+	if order.wipe = firstOf(order.wipe, wipeMetadata); !slices.Contains(wipes, order.wipe) {
+		return fmt.Errorf("wipe %q: want %s", order.wipe, strings.Join(wipes, ", "))
+	}
 	return r.under.run(ctx, order.force, func(tell func(*nodev1.ResetStep)) error { return r.do(ctx, order, tell) }, tell)
 }
 
@@ -60,6 +68,9 @@ func (r *resetter) do(ctx context.Context, order resetOrder, tell func(*nodev1.R
 		return err
 	}
 	for _, s := range r.steps(config, order) {
+		if s.skip {
+			continue
+		}
 		err := s.run(ctx)
 		told := &nodev1.ResetStep{Name: s.name}
 		if err != nil {
@@ -85,18 +96,21 @@ func (s step) run(ctx context.Context) error {
 // steps are what a reset comes to on this machine: etcd first, since it may
 // refuse, and nothing is lost then.
 func (r *resetter) steps(config *machine.Config, order resetOrder) (list []step) {
-	if config != nil && config.IsMember() {
+	if config != nil && config.IsMember() && !order.again {
 		list = append(list, step{name: "leave etcd", deadline: 2 * time.Minute, do: func(ctx context.Context) error {
 			_, err := r.etcd.Leave(ctx, connect.NewRequest(&nodev1.EtcdLeaveRequest{Force: order.force}))
 			return noMember(err)
 		}})
 	}
-	if config != nil && othersRemain(config) {
+	if config != nil && othersRemain(config) && !order.again {
 		list = append(list, step{name: "have the Node deleted", deadline: time.Minute, do: func(ctx context.Context) error {
 			return r.retire(ctx, config)
 		}})
 	}
 	return append(list,
+		step{name: "note that the disk is to be wiped", deadline: 15 * time.Second, optional: true, skip: !r.installed, do: func(context.Context) error {
+			return r.disk.NoteReset(order.wipe)
+		}},
 		step{name: "tell the boot service", deadline: 15 * time.Second, optional: true, do: func(ctx context.Context) error {
 			r.reports.event(event{name: "resetting", at: r.reports.sinceBoot()})
 			if r.installed {
@@ -107,7 +121,7 @@ func (r *resetter) steps(config *machine.Config, order resetOrder) (list []step)
 		step{name: "stop all units and restart", deadline: 15 * time.Second, do: func(ctx context.Context) error {
 			request := &nodev1.RebootRequest{}
 			if r.installed {
-				request.Wipe = firstOf(order.wipe, wipeMetadata)
+				request.Wipe = order.wipe
 			}
 			_, err := r.pid1.Reboot(ctx, connect.NewRequest(request))
 			return err
@@ -118,6 +132,16 @@ func (r *resetter) steps(config *machine.Config, order resetOrder) (list []step)
 // wipeMetadata has all that tells a disk's content from noise wiped, as a reset
 // does if nothing else is asked for.
 const wipeMetadata = "metadata"
+
+// wipes are the ways to wipe a disk.
+var wipes = []string{wipeMetadata, string(disk.Discard), string(disk.Zero)}
+
+// resume goes on with a reset that was cut short: the node has left its cluster,
+// and is about to be wiped.
+func (r *resetter) resume(ctx context.Context, how string) error {
+	r.console.say("the reset of this machine was cut short: it goes on")
+	return r.untilGone(ctx, resetOrder{force: true, wipe: how, again: true})
+}
 
 // othersRemain says whether the machine has a Node and somebody stays who could
 // delete it.
@@ -136,7 +160,11 @@ func othersRemain(config *machine.Config) bool {
 // a person has said so.
 func (r *resetter) released(ctx context.Context, force bool) error {
 	r.console.say("the cluster let this machine go: it resets itself")
-	if err := r.run(ctx, resetOrder{force: force}, func(*nodev1.ResetStep) {}); err != nil {
+	return r.untilGone(ctx, resetOrder{force: force})
+}
+
+func (r *resetter) untilGone(ctx context.Context, order resetOrder) error {
+	if err := r.run(ctx, order, func(*nodev1.ResetStep) {}); err != nil {
 		r.reports.problem("its reset: " + err.Error())
 		return fmt.Errorf("reset: %w", err)
 	}
@@ -146,7 +174,7 @@ func (r *resetter) released(ctx context.Context, force bool) error {
 
 // Reset resets the node and streams the steps. It goes on when the caller hangs up.
 func (f forward) Reset(ctx context.Context, request *connect.Request[nodev1.ResetRequest], out *connect.ServerStream[nodev1.ResetStep]) error {
-	err := f.reset.run(context.WithoutCancel(ctx), resetOrder{request.Msg.Force, request.Msg.Wipe}, func(s *nodev1.ResetStep) { _ = out.Send(s) })
+	err := f.reset.run(context.WithoutCancel(ctx), resetOrder{force: request.Msg.Force, wipe: request.Msg.Wipe}, func(s *nodev1.ResetStep) { _ = out.Send(s) })
 	if err != nil {
 		return connect.NewError(connect.CodeFailedPrecondition, err)
 	}

@@ -42,7 +42,9 @@ func TestResetSteps(t *testing.T) {
 	} {
 		var got []string
 		for _, s := range (&resetter{}).steps(test.config, resetOrder{}) {
-			got = append(got, s.name)
+			if !s.skip {
+				got = append(got, s.name)
+			}
 		}
 		if diff := cmp.Diff(append(test.want, end...), got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"os"
 	"strings"
 )
 
@@ -53,4 +54,25 @@ func parseOwner(text string) Owner {
 		}
 	}
 	return o
+}
+
+// OwnerOf is whose installation a disk has; the zero value if it has none, or
+// one that another partition table or hand has changed since. Nothing is mounted.
+func OwnerOf(d Disk) (Owner, error) {
+	f, err := os.Open(d.Path)
+	if err != nil {
+		return Owner{}, fmt.Errorf("look whose %s is: %w", d.Path, err)
+	}
+	defer f.Close()
+	t, err := readTable(f, d)
+	if err != nil {
+		return Owner{}, fmt.Errorf("look whose %s is: %w", d.Path, err)
+	}
+	if !t.hasSlipway() {
+		return Owner{}, nil
+	}
+	if owner := t.readOwner(f, d); owner.guid() == t.GUID {
+		return owner, nil
+	}
+	return Owner{}, nil
 }

@@ -38,6 +38,9 @@ type Install struct {
 	Told    func(step string)
 }
 
+// loaderStep is the last one: the disk boots from then on.
+const loaderStep = "loader"
+
 // Operation returns the steps.
 func (i Install) Operation() Operation {
 	const n = disklayout.SlotA
@@ -51,7 +54,7 @@ func (i Install) Operation() Operation {
 	steps = append(steps,
 		Step{"state", i.State},
 		Step{"first slot", func(context.Context) error { return i.good(n) }},
-		Step{"loader", i.loader},
+		Step{loaderStep, i.loader},
 	)
 	return Operation{
 		Name: "install", Steps: steps, Whole: true,

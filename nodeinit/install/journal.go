@@ -34,6 +34,23 @@ type Record struct {
 	Reason  string  `json:"reason,omitempty"` // of the outcome
 }
 
+// Installed tells whether a disk with this journal boots: its installation came
+// to its end, and no reset has begun to take it off again. An image that was
+// written to the disk has no journal yet.
+func (r Record) Installed() bool {
+	switch r.Operation {
+	case "install":
+		return r.Outcome == Succeeded || slices.Contains(r.Done, loaderStep)
+	case ResetName:
+		return false
+	}
+	return true
+}
+
+// ResetName is the operation of a Record whose machine has left its cluster and
+// is about to be wiped; Key says how. It is not resumed: it is done again.
+const ResetName = "reset"
+
 // Outcome is how an operation ended.
 type Outcome string
 

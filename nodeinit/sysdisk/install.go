@@ -92,7 +92,7 @@ func (d *Disk) choose(ctx context.Context, config *machine.Config) (*target, err
 		return nil, err
 	}
 	t := &target{
-		Disk: d, disk: chosen, want: config.Install, dir: "/run/slipway/target",
+		Disk: d, disk: chosen, want: config.Install, dir: targetDir,
 		owner: disk.Owner{Machine: d.Machine, Cluster: config.Cluster.Name},
 	}
 	manifest, err := d.tools.Survey(ctx, t.owner, chosen)
@@ -104,7 +104,7 @@ func (d *Disk) choose(ctx context.Context, config *machine.Config) (*target, err
 	} else if err != nil {
 		return nil, err
 	}
-	return t, nil
+	return t, t.own(manifest)
 }
 
 // rule is a config's rule as package disk has it.

@@ -39,6 +39,8 @@ type Disk struct {
 	Version  string          // of the running system
 	RootHash string          // of the running system's root image, in hex; empty from RAM
 	Source   install.Source  // of images
+	// Anew: a person had the machine install itself anew, whatever it was before.
+	Anew bool
 
 	mu    sync.Mutex
 	tools disk.Tools

@@ -1133,7 +1133,11 @@ func (x *ReportRequest) GetWiped() bool {
 }
 
 type ReportResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why the machine is held, and what a person can do; empty: it is not. One
+	// that runs from RAM and found itself installed does not restart meanwhile.
+	Held          string `protobuf:"bytes,1,opt,name=held,proto3" json:"held,omitempty"`
+	Released      bool   `protobuf:"varint,2,opt,name=released,proto3" json:"released,omitempty"` // no cluster has the machine any more: it is to reset itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1166,6 +1170,20 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
 	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReportResponse) GetHeld() string {
+	if x != nil {
+		return x.Held
+	}
+	return ""
+}
+
+func (x *ReportResponse) GetReleased() bool {
+	if x != nil {
+		return x.Released
+	}
+	return false
 }
 
 // SystemDisk is where an installed machine lives.
@@ -2301,6 +2319,86 @@ func (x *AgreeWipeResponse) GetMachine() *Machine {
 	return nil
 }
 
+type ForgetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetRequest) Reset() {
+	*x = ForgetRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetRequest) ProtoMessage() {}
+
+func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetRequest.ProtoReflect.Descriptor instead.
+func (*ForgetRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ForgetRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ForgetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetResponse) Reset() {
+	*x = ForgetResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetResponse) ProtoMessage() {}
+
+func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetResponse.ProtoReflect.Descriptor instead.
+func (*ForgetResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{37}
+}
+
 type BootFromRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2311,7 +2409,7 @@ type BootFromRequest struct {
 
 func (x *BootFromRequest) Reset() {
 	*x = BootFromRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2323,7 +2421,7 @@ func (x *BootFromRequest) String() string {
 func (*BootFromRequest) ProtoMessage() {}
 
 func (x *BootFromRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[36]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2336,7 +2434,7 @@ func (x *BootFromRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootFromRequest.ProtoReflect.Descriptor instead.
 func (*BootFromRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{36}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *BootFromRequest) GetId() string {
@@ -2362,7 +2460,7 @@ type BootFromResponse struct {
 
 func (x *BootFromResponse) Reset() {
 	*x = BootFromResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +2472,7 @@ func (x *BootFromResponse) String() string {
 func (*BootFromResponse) ProtoMessage() {}
 
 func (x *BootFromResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[37]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +2485,7 @@ func (x *BootFromResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootFromResponse.ProtoReflect.Descriptor instead.
 func (*BootFromResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{37}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *BootFromResponse) GetMachine() *Machine {
@@ -2405,7 +2503,7 @@ type GetImageRequest struct {
 
 func (x *GetImageRequest) Reset() {
 	*x = GetImageRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2515,7 @@ func (x *GetImageRequest) String() string {
 func (*GetImageRequest) ProtoMessage() {}
 
 func (x *GetImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[38]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2528,7 @@ func (x *GetImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageRequest.ProtoReflect.Descriptor instead.
 func (*GetImageRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{38}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{40}
 }
 
 type GetImageResponse struct {
@@ -2445,7 +2543,7 @@ type GetImageResponse struct {
 
 func (x *GetImageResponse) Reset() {
 	*x = GetImageResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2555,7 @@ func (x *GetImageResponse) String() string {
 func (*GetImageResponse) ProtoMessage() {}
 
 func (x *GetImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[39]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2568,7 @@ func (x *GetImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageResponse.ProtoReflect.Descriptor instead.
 func (*GetImageResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{39}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetImageResponse) GetVersion() string {
@@ -2509,7 +2607,7 @@ type RenewCredentialsRequest struct {
 
 func (x *RenewCredentialsRequest) Reset() {
 	*x = RenewCredentialsRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2619,7 @@ func (x *RenewCredentialsRequest) String() string {
 func (*RenewCredentialsRequest) ProtoMessage() {}
 
 func (x *RenewCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[40]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2632,7 @@ func (x *RenewCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*RenewCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{40}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{42}
 }
 
 type RenewCredentialsResponse struct {
@@ -2546,7 +2644,7 @@ type RenewCredentialsResponse struct {
 
 func (x *RenewCredentialsResponse) Reset() {
 	*x = RenewCredentialsResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +2656,7 @@ func (x *RenewCredentialsResponse) String() string {
 func (*RenewCredentialsResponse) ProtoMessage() {}
 
 func (x *RenewCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[41]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +2669,7 @@ func (x *RenewCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*RenewCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{41}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RenewCredentialsResponse) GetCertificate() []byte {
@@ -2590,7 +2688,7 @@ type CreateClusterRequest struct {
 
 func (x *CreateClusterRequest) Reset() {
 	*x = CreateClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2700,7 @@ func (x *CreateClusterRequest) String() string {
 func (*CreateClusterRequest) ProtoMessage() {}
 
 func (x *CreateClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[42]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2713,7 @@ func (x *CreateClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClusterRequest.ProtoReflect.Descriptor instead.
 func (*CreateClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{42}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateClusterRequest) GetCluster() []byte {
@@ -2634,7 +2732,7 @@ type CreateClusterResponse struct {
 
 func (x *CreateClusterResponse) Reset() {
 	*x = CreateClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2744,7 @@ func (x *CreateClusterResponse) String() string {
 func (*CreateClusterResponse) ProtoMessage() {}
 
 func (x *CreateClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[43]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2757,7 @@ func (x *CreateClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClusterResponse.ProtoReflect.Descriptor instead.
 func (*CreateClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{43}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateClusterResponse) GetCluster() *Cluster {
@@ -2678,7 +2776,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +2788,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[44]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +2801,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{44}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetClusterRequest) GetName() string {
@@ -2722,7 +2820,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2832,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[45]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2845,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{45}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetClusterResponse) GetCluster() *Cluster {
@@ -2770,7 +2868,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2782,7 +2880,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[46]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2795,7 +2893,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{46}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Cluster) GetName() string {
@@ -2845,7 +2943,7 @@ type Rotation struct {
 
 func (x *Rotation) Reset() {
 	*x = Rotation{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2857,7 +2955,7 @@ func (x *Rotation) String() string {
 func (*Rotation) ProtoMessage() {}
 
 func (x *Rotation) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[47]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2870,7 +2968,7 @@ func (x *Rotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rotation.ProtoReflect.Descriptor instead.
 func (*Rotation) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{47}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Rotation) GetWhat() string {
@@ -2911,7 +3009,7 @@ type UpdateClusterRequest struct {
 
 func (x *UpdateClusterRequest) Reset() {
 	*x = UpdateClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2923,7 +3021,7 @@ func (x *UpdateClusterRequest) String() string {
 func (*UpdateClusterRequest) ProtoMessage() {}
 
 func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[48]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2936,7 +3034,7 @@ func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClusterRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{48}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UpdateClusterRequest) GetCluster() []byte {
@@ -2962,7 +3060,7 @@ type UpdateClusterResponse struct {
 
 func (x *UpdateClusterResponse) Reset() {
 	*x = UpdateClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +3072,7 @@ func (x *UpdateClusterResponse) String() string {
 func (*UpdateClusterResponse) ProtoMessage() {}
 
 func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[49]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +3085,7 @@ func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClusterResponse.ProtoReflect.Descriptor instead.
 func (*UpdateClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{49}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *UpdateClusterResponse) GetCluster() *Cluster {
@@ -3006,7 +3104,7 @@ type DeleteClusterRequest struct {
 
 func (x *DeleteClusterRequest) Reset() {
 	*x = DeleteClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3116,7 @@ func (x *DeleteClusterRequest) String() string {
 func (*DeleteClusterRequest) ProtoMessage() {}
 
 func (x *DeleteClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[50]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3129,7 @@ func (x *DeleteClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClusterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{50}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeleteClusterRequest) GetName() string {
@@ -3049,7 +3147,7 @@ type DeleteClusterResponse struct {
 
 func (x *DeleteClusterResponse) Reset() {
 	*x = DeleteClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3061,7 +3159,7 @@ func (x *DeleteClusterResponse) String() string {
 func (*DeleteClusterResponse) ProtoMessage() {}
 
 func (x *DeleteClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[51]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3074,7 +3172,7 @@ func (x *DeleteClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClusterResponse.ProtoReflect.Descriptor instead.
 func (*DeleteClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{51}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{53}
 }
 
 type Snapshot struct {
@@ -3092,7 +3190,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3104,7 +3202,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[52]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3117,7 +3215,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{52}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Snapshot) GetId() string {
@@ -3178,7 +3276,7 @@ type TakeSnapshotRequest struct {
 
 func (x *TakeSnapshotRequest) Reset() {
 	*x = TakeSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3190,7 +3288,7 @@ func (x *TakeSnapshotRequest) String() string {
 func (*TakeSnapshotRequest) ProtoMessage() {}
 
 func (x *TakeSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[53]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3203,7 +3301,7 @@ func (x *TakeSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*TakeSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{53}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *TakeSnapshotRequest) GetCluster() string {
@@ -3222,7 +3320,7 @@ type TakeSnapshotResponse struct {
 
 func (x *TakeSnapshotResponse) Reset() {
 	*x = TakeSnapshotResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3234,7 +3332,7 @@ func (x *TakeSnapshotResponse) String() string {
 func (*TakeSnapshotResponse) ProtoMessage() {}
 
 func (x *TakeSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[54]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3247,7 +3345,7 @@ func (x *TakeSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*TakeSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{54}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *TakeSnapshotResponse) GetSnapshot() *Snapshot {
@@ -3266,7 +3364,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[55]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3278,7 +3376,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[55]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3291,7 +3389,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{55}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListSnapshotsRequest) GetCluster() string {
@@ -3310,7 +3408,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[56]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3420,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[56]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3433,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{56}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
@@ -3354,7 +3452,7 @@ type ReadSnapshotRequest struct {
 
 func (x *ReadSnapshotRequest) Reset() {
 	*x = ReadSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[57]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3366,7 +3464,7 @@ func (x *ReadSnapshotRequest) String() string {
 func (*ReadSnapshotRequest) ProtoMessage() {}
 
 func (x *ReadSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[57]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3379,7 +3477,7 @@ func (x *ReadSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*ReadSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{57}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ReadSnapshotRequest) GetId() string {
@@ -3399,7 +3497,7 @@ type UploadSnapshotRequest struct {
 
 func (x *UploadSnapshotRequest) Reset() {
 	*x = UploadSnapshotRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[58]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3411,7 +3509,7 @@ func (x *UploadSnapshotRequest) String() string {
 func (*UploadSnapshotRequest) ProtoMessage() {}
 
 func (x *UploadSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[58]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3424,7 +3522,7 @@ func (x *UploadSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*UploadSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{58}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *UploadSnapshotRequest) GetCluster() string {
@@ -3450,7 +3548,7 @@ type UploadSnapshotResponse struct {
 
 func (x *UploadSnapshotResponse) Reset() {
 	*x = UploadSnapshotResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[59]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3462,7 +3560,7 @@ func (x *UploadSnapshotResponse) String() string {
 func (*UploadSnapshotResponse) ProtoMessage() {}
 
 func (x *UploadSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[59]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3475,7 +3573,7 @@ func (x *UploadSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*UploadSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{59}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *UploadSnapshotResponse) GetSnapshot() *Snapshot {
@@ -3497,7 +3595,7 @@ type RestoreClusterRequest struct {
 
 func (x *RestoreClusterRequest) Reset() {
 	*x = RestoreClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[60]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3509,7 +3607,7 @@ func (x *RestoreClusterRequest) String() string {
 func (*RestoreClusterRequest) ProtoMessage() {}
 
 func (x *RestoreClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[60]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3522,7 +3620,7 @@ func (x *RestoreClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreClusterRequest.ProtoReflect.Descriptor instead.
 func (*RestoreClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{60}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RestoreClusterRequest) GetCluster() string {
@@ -3562,7 +3660,7 @@ type RestoreClusterResponse struct {
 
 func (x *RestoreClusterResponse) Reset() {
 	*x = RestoreClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[61]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3574,7 +3672,7 @@ func (x *RestoreClusterResponse) String() string {
 func (*RestoreClusterResponse) ProtoMessage() {}
 
 func (x *RestoreClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[61]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3587,7 +3685,7 @@ func (x *RestoreClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreClusterResponse.ProtoReflect.Descriptor instead.
 func (*RestoreClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{61}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RestoreClusterResponse) GetCluster() *Cluster {
@@ -3606,7 +3704,7 @@ type PlanRecoveryRequest struct {
 
 func (x *PlanRecoveryRequest) Reset() {
 	*x = PlanRecoveryRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[62]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3618,7 +3716,7 @@ func (x *PlanRecoveryRequest) String() string {
 func (*PlanRecoveryRequest) ProtoMessage() {}
 
 func (x *PlanRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[62]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3631,7 +3729,7 @@ func (x *PlanRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*PlanRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{62}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PlanRecoveryRequest) GetCluster() string {
@@ -3653,7 +3751,7 @@ type PlanRecoveryResponse struct {
 
 func (x *PlanRecoveryResponse) Reset() {
 	*x = PlanRecoveryResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[63]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3665,7 +3763,7 @@ func (x *PlanRecoveryResponse) String() string {
 func (*PlanRecoveryResponse) ProtoMessage() {}
 
 func (x *PlanRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[63]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3678,7 +3776,7 @@ func (x *PlanRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*PlanRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{63}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PlanRecoveryResponse) GetSurvivors() []*Survivor {
@@ -3723,7 +3821,7 @@ type Survivor struct {
 
 func (x *Survivor) Reset() {
 	*x = Survivor{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[64]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3735,7 +3833,7 @@ func (x *Survivor) String() string {
 func (*Survivor) ProtoMessage() {}
 
 func (x *Survivor) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[64]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3748,7 +3846,7 @@ func (x *Survivor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Survivor.ProtoReflect.Descriptor instead.
 func (*Survivor) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{64}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Survivor) GetMachine() string {
@@ -3803,7 +3901,7 @@ type RecoverClusterRequest struct {
 
 func (x *RecoverClusterRequest) Reset() {
 	*x = RecoverClusterRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[65]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3815,7 +3913,7 @@ func (x *RecoverClusterRequest) String() string {
 func (*RecoverClusterRequest) ProtoMessage() {}
 
 func (x *RecoverClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[65]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3828,7 +3926,7 @@ func (x *RecoverClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverClusterRequest.ProtoReflect.Descriptor instead.
 func (*RecoverClusterRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{65}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RecoverClusterRequest) GetCluster() string {
@@ -3854,7 +3952,7 @@ type RecoverClusterResponse struct {
 
 func (x *RecoverClusterResponse) Reset() {
 	*x = RecoverClusterResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[66]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3866,7 +3964,7 @@ func (x *RecoverClusterResponse) String() string {
 func (*RecoverClusterResponse) ProtoMessage() {}
 
 func (x *RecoverClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[66]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3879,7 +3977,7 @@ func (x *RecoverClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverClusterResponse.ProtoReflect.Descriptor instead.
 func (*RecoverClusterResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{66}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RecoverClusterResponse) GetCluster() *Cluster {
@@ -3899,7 +3997,7 @@ type RotateRequest struct {
 
 func (x *RotateRequest) Reset() {
 	*x = RotateRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[67]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3911,7 +4009,7 @@ func (x *RotateRequest) String() string {
 func (*RotateRequest) ProtoMessage() {}
 
 func (x *RotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[67]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3924,7 +4022,7 @@ func (x *RotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
 func (*RotateRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{67}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RotateRequest) GetCluster() string {
@@ -3950,7 +4048,7 @@ type RotateResponse struct {
 
 func (x *RotateResponse) Reset() {
 	*x = RotateResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[68]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3962,7 +4060,7 @@ func (x *RotateResponse) String() string {
 func (*RotateResponse) ProtoMessage() {}
 
 func (x *RotateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[68]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3975,7 +4073,7 @@ func (x *RotateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
 func (*RotateResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{68}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RotateResponse) GetCluster() *Cluster {
@@ -3994,7 +4092,7 @@ type KubeconfigRequest struct {
 
 func (x *KubeconfigRequest) Reset() {
 	*x = KubeconfigRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[69]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4006,7 +4104,7 @@ func (x *KubeconfigRequest) String() string {
 func (*KubeconfigRequest) ProtoMessage() {}
 
 func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[69]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4019,7 +4117,7 @@ func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigRequest.ProtoReflect.Descriptor instead.
 func (*KubeconfigRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{69}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *KubeconfigRequest) GetName() string {
@@ -4038,7 +4136,7 @@ type KubeconfigResponse struct {
 
 func (x *KubeconfigResponse) Reset() {
 	*x = KubeconfigResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[70]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4050,7 +4148,7 @@ func (x *KubeconfigResponse) String() string {
 func (*KubeconfigResponse) ProtoMessage() {}
 
 func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[70]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4063,7 +4161,7 @@ func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigResponse.ProtoReflect.Descriptor instead.
 func (*KubeconfigResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{70}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *KubeconfigResponse) GetKubeconfig() []byte {
@@ -4162,8 +4260,10 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x04etcd\x18\x05 \x01(\v2\x1a.slipway.boot.v1.EtcdStateR\x04etcd\x12<\n" +
 	"\vsystem_disk\x18\x06 \x01(\v2\x1b.slipway.boot.v1.SystemDiskR\n" +
 	"systemDisk\x12\x14\n" +
-	"\x05wiped\x18\a \x01(\bR\x05wiped\"\x10\n" +
-	"\x0eReportResponse\"\xd9\x01\n" +
+	"\x05wiped\x18\a \x01(\bR\x05wiped\"@\n" +
+	"\x0eReportResponse\x12\x12\n" +
+	"\x04held\x18\x01 \x01(\tR\x04held\x12\x1a\n" +
+	"\breleased\x18\x02 \x01(\bR\breleased\"\xd9\x01\n" +
 	"\n" +
 	"SystemDisk\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
@@ -4248,7 +4348,10 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\"G\n" +
 	"\x11AgreeWipeResponse\x122\n" +
-	"\amachine\x18\x01 \x01(\v2\x18.slipway.boot.v1.MachineR\amachine\"5\n" +
+	"\amachine\x18\x01 \x01(\v2\x18.slipway.boot.v1.MachineR\amachine\"\x1f\n" +
+	"\rForgetRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x10\n" +
+	"\x0eForgetResponse\"5\n" +
 	"\x0fBootFromRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\"F\n" +
@@ -4365,14 +4468,15 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x10RenewCertificate\x12(.slipway.boot.v1.RenewCertificateRequest\x1a).slipway.boot.v1.RenewCertificateResponse\x12I\n" +
 	"\x06Report\x12\x1e.slipway.boot.v1.ReportRequest\x1a\x1f.slipway.boot.v1.ReportResponse\x12U\n" +
 	"\n" +
-	"ReportWipe\x12\".slipway.boot.v1.ReportWipeRequest\x1a#.slipway.boot.v1.ReportWipeResponse2\xf3\x04\n" +
+	"ReportWipe\x12\".slipway.boot.v1.ReportWipeRequest\x1a#.slipway.boot.v1.ReportWipeResponse2\xbe\x05\n" +
 	"\x10InventoryService\x12[\n" +
 	"\fListMachines\x12$.slipway.boot.v1.ListMachinesRequest\x1a%.slipway.boot.v1.ListMachinesResponse\x12U\n" +
 	"\n" +
 	"GetMachine\x12\".slipway.boot.v1.GetMachineRequest\x1a#.slipway.boot.v1.GetMachineResponse\x12L\n" +
 	"\aApprove\x12\x1f.slipway.boot.v1.ApproveRequest\x1a .slipway.boot.v1.ApproveResponse\x12R\n" +
 	"\tAgreeWipe\x12!.slipway.boot.v1.AgreeWipeRequest\x1a\".slipway.boot.v1.AgreeWipeResponse\x12O\n" +
-	"\bBootFrom\x12 .slipway.boot.v1.BootFromRequest\x1a!.slipway.boot.v1.BootFromResponse\x12O\n" +
+	"\bBootFrom\x12 .slipway.boot.v1.BootFromRequest\x1a!.slipway.boot.v1.BootFromResponse\x12I\n" +
+	"\x06Forget\x12\x1e.slipway.boot.v1.ForgetRequest\x1a\x1f.slipway.boot.v1.ForgetResponse\x12O\n" +
 	"\bGetImage\x12 .slipway.boot.v1.GetImageRequest\x1a!.slipway.boot.v1.GetImageResponse\x12g\n" +
 	"\x10RenewCredentials\x12(.slipway.boot.v1.RenewCredentialsRequest\x1a).slipway.boot.v1.RenewCredentialsResponse2\xc6\t\n" +
 	"\x0eClusterService\x12^\n" +
@@ -4405,7 +4509,7 @@ func file_bootsvc_api_bootv1_boot_proto_rawDescGZIP() []byte {
 }
 
 var file_bootsvc_api_bootv1_boot_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
 var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(EnrollResponse_State)(0),        // 0: slipway.boot.v1.EnrollResponse.State
 	(*NIC)(nil),                      // 1: slipway.boot.v1.NIC
@@ -4444,50 +4548,52 @@ var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(*ApproveResponse)(nil),          // 34: slipway.boot.v1.ApproveResponse
 	(*AgreeWipeRequest)(nil),         // 35: slipway.boot.v1.AgreeWipeRequest
 	(*AgreeWipeResponse)(nil),        // 36: slipway.boot.v1.AgreeWipeResponse
-	(*BootFromRequest)(nil),          // 37: slipway.boot.v1.BootFromRequest
-	(*BootFromResponse)(nil),         // 38: slipway.boot.v1.BootFromResponse
-	(*GetImageRequest)(nil),          // 39: slipway.boot.v1.GetImageRequest
-	(*GetImageResponse)(nil),         // 40: slipway.boot.v1.GetImageResponse
-	(*RenewCredentialsRequest)(nil),  // 41: slipway.boot.v1.RenewCredentialsRequest
-	(*RenewCredentialsResponse)(nil), // 42: slipway.boot.v1.RenewCredentialsResponse
-	(*CreateClusterRequest)(nil),     // 43: slipway.boot.v1.CreateClusterRequest
-	(*CreateClusterResponse)(nil),    // 44: slipway.boot.v1.CreateClusterResponse
-	(*GetClusterRequest)(nil),        // 45: slipway.boot.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),       // 46: slipway.boot.v1.GetClusterResponse
-	(*Cluster)(nil),                  // 47: slipway.boot.v1.Cluster
-	(*Rotation)(nil),                 // 48: slipway.boot.v1.Rotation
-	(*UpdateClusterRequest)(nil),     // 49: slipway.boot.v1.UpdateClusterRequest
-	(*UpdateClusterResponse)(nil),    // 50: slipway.boot.v1.UpdateClusterResponse
-	(*DeleteClusterRequest)(nil),     // 51: slipway.boot.v1.DeleteClusterRequest
-	(*DeleteClusterResponse)(nil),    // 52: slipway.boot.v1.DeleteClusterResponse
-	(*Snapshot)(nil),                 // 53: slipway.boot.v1.Snapshot
-	(*TakeSnapshotRequest)(nil),      // 54: slipway.boot.v1.TakeSnapshotRequest
-	(*TakeSnapshotResponse)(nil),     // 55: slipway.boot.v1.TakeSnapshotResponse
-	(*ListSnapshotsRequest)(nil),     // 56: slipway.boot.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil),    // 57: slipway.boot.v1.ListSnapshotsResponse
-	(*ReadSnapshotRequest)(nil),      // 58: slipway.boot.v1.ReadSnapshotRequest
-	(*UploadSnapshotRequest)(nil),    // 59: slipway.boot.v1.UploadSnapshotRequest
-	(*UploadSnapshotResponse)(nil),   // 60: slipway.boot.v1.UploadSnapshotResponse
-	(*RestoreClusterRequest)(nil),    // 61: slipway.boot.v1.RestoreClusterRequest
-	(*RestoreClusterResponse)(nil),   // 62: slipway.boot.v1.RestoreClusterResponse
-	(*PlanRecoveryRequest)(nil),      // 63: slipway.boot.v1.PlanRecoveryRequest
-	(*PlanRecoveryResponse)(nil),     // 64: slipway.boot.v1.PlanRecoveryResponse
-	(*Survivor)(nil),                 // 65: slipway.boot.v1.Survivor
-	(*RecoverClusterRequest)(nil),    // 66: slipway.boot.v1.RecoverClusterRequest
-	(*RecoverClusterResponse)(nil),   // 67: slipway.boot.v1.RecoverClusterResponse
-	(*RotateRequest)(nil),            // 68: slipway.boot.v1.RotateRequest
-	(*RotateResponse)(nil),           // 69: slipway.boot.v1.RotateResponse
-	(*KubeconfigRequest)(nil),        // 70: slipway.boot.v1.KubeconfigRequest
-	(*KubeconfigResponse)(nil),       // 71: slipway.boot.v1.KubeconfigResponse
-	(*timestamppb.Timestamp)(nil),    // 72: google.protobuf.Timestamp
+	(*ForgetRequest)(nil),            // 37: slipway.boot.v1.ForgetRequest
+	(*ForgetResponse)(nil),           // 38: slipway.boot.v1.ForgetResponse
+	(*BootFromRequest)(nil),          // 39: slipway.boot.v1.BootFromRequest
+	(*BootFromResponse)(nil),         // 40: slipway.boot.v1.BootFromResponse
+	(*GetImageRequest)(nil),          // 41: slipway.boot.v1.GetImageRequest
+	(*GetImageResponse)(nil),         // 42: slipway.boot.v1.GetImageResponse
+	(*RenewCredentialsRequest)(nil),  // 43: slipway.boot.v1.RenewCredentialsRequest
+	(*RenewCredentialsResponse)(nil), // 44: slipway.boot.v1.RenewCredentialsResponse
+	(*CreateClusterRequest)(nil),     // 45: slipway.boot.v1.CreateClusterRequest
+	(*CreateClusterResponse)(nil),    // 46: slipway.boot.v1.CreateClusterResponse
+	(*GetClusterRequest)(nil),        // 47: slipway.boot.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),       // 48: slipway.boot.v1.GetClusterResponse
+	(*Cluster)(nil),                  // 49: slipway.boot.v1.Cluster
+	(*Rotation)(nil),                 // 50: slipway.boot.v1.Rotation
+	(*UpdateClusterRequest)(nil),     // 51: slipway.boot.v1.UpdateClusterRequest
+	(*UpdateClusterResponse)(nil),    // 52: slipway.boot.v1.UpdateClusterResponse
+	(*DeleteClusterRequest)(nil),     // 53: slipway.boot.v1.DeleteClusterRequest
+	(*DeleteClusterResponse)(nil),    // 54: slipway.boot.v1.DeleteClusterResponse
+	(*Snapshot)(nil),                 // 55: slipway.boot.v1.Snapshot
+	(*TakeSnapshotRequest)(nil),      // 56: slipway.boot.v1.TakeSnapshotRequest
+	(*TakeSnapshotResponse)(nil),     // 57: slipway.boot.v1.TakeSnapshotResponse
+	(*ListSnapshotsRequest)(nil),     // 58: slipway.boot.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),    // 59: slipway.boot.v1.ListSnapshotsResponse
+	(*ReadSnapshotRequest)(nil),      // 60: slipway.boot.v1.ReadSnapshotRequest
+	(*UploadSnapshotRequest)(nil),    // 61: slipway.boot.v1.UploadSnapshotRequest
+	(*UploadSnapshotResponse)(nil),   // 62: slipway.boot.v1.UploadSnapshotResponse
+	(*RestoreClusterRequest)(nil),    // 63: slipway.boot.v1.RestoreClusterRequest
+	(*RestoreClusterResponse)(nil),   // 64: slipway.boot.v1.RestoreClusterResponse
+	(*PlanRecoveryRequest)(nil),      // 65: slipway.boot.v1.PlanRecoveryRequest
+	(*PlanRecoveryResponse)(nil),     // 66: slipway.boot.v1.PlanRecoveryResponse
+	(*Survivor)(nil),                 // 67: slipway.boot.v1.Survivor
+	(*RecoverClusterRequest)(nil),    // 68: slipway.boot.v1.RecoverClusterRequest
+	(*RecoverClusterResponse)(nil),   // 69: slipway.boot.v1.RecoverClusterResponse
+	(*RotateRequest)(nil),            // 70: slipway.boot.v1.RotateRequest
+	(*RotateResponse)(nil),           // 71: slipway.boot.v1.RotateResponse
+	(*KubeconfigRequest)(nil),        // 72: slipway.boot.v1.KubeconfigRequest
+	(*KubeconfigResponse)(nil),       // 73: slipway.boot.v1.KubeconfigResponse
+	(*timestamppb.Timestamp)(nil),    // 74: google.protobuf.Timestamp
 }
 var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	1,  // 0: slipway.boot.v1.Facts.nics:type_name -> slipway.boot.v1.NIC
 	2,  // 1: slipway.boot.v1.Facts.disks:type_name -> slipway.boot.v1.Disk
 	3,  // 2: slipway.boot.v1.EnrollRequest.facts:type_name -> slipway.boot.v1.Facts
 	0,  // 3: slipway.boot.v1.EnrollResponse.state:type_name -> slipway.boot.v1.EnrollResponse.State
-	72, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
-	72, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
+	74, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
+	74, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
 	16, // 6: slipway.boot.v1.ReportRequest.events:type_name -> slipway.boot.v1.Event
 	26, // 7: slipway.boot.v1.ReportRequest.etcd:type_name -> slipway.boot.v1.EtcdState
 	19, // 8: slipway.boot.v1.ReportRequest.system_disk:type_name -> slipway.boot.v1.SystemDisk
@@ -4496,7 +4602,7 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	24, // 11: slipway.boot.v1.WipeManifest.disks:type_name -> slipway.boot.v1.WipeDisk
 	25, // 12: slipway.boot.v1.WipeDisk.signatures:type_name -> slipway.boot.v1.Signature
 	3,  // 13: slipway.boot.v1.Machine.facts:type_name -> slipway.boot.v1.Facts
-	72, // 14: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
+	74, // 14: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
 	16, // 15: slipway.boot.v1.Machine.timeline:type_name -> slipway.boot.v1.Event
 	26, // 16: slipway.boot.v1.Machine.etcd:type_name -> slipway.boot.v1.EtcdState
 	28, // 17: slipway.boot.v1.Machine.installation:type_name -> slipway.boot.v1.Installation
@@ -4507,21 +4613,21 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	27, // 22: slipway.boot.v1.ApproveResponse.machine:type_name -> slipway.boot.v1.Machine
 	27, // 23: slipway.boot.v1.AgreeWipeResponse.machine:type_name -> slipway.boot.v1.Machine
 	27, // 24: slipway.boot.v1.BootFromResponse.machine:type_name -> slipway.boot.v1.Machine
-	47, // 25: slipway.boot.v1.CreateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	47, // 26: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	49, // 25: slipway.boot.v1.CreateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	49, // 26: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	27, // 27: slipway.boot.v1.Cluster.machines:type_name -> slipway.boot.v1.Machine
-	48, // 28: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
-	72, // 29: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
-	47, // 30: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	72, // 31: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
-	53, // 32: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
-	53, // 33: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
-	53, // 34: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
-	47, // 35: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	65, // 36: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
-	72, // 37: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
-	47, // 38: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	47, // 39: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	50, // 28: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
+	74, // 29: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
+	49, // 30: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	74, // 31: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
+	55, // 32: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	55, // 33: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
+	55, // 34: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	49, // 35: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	67, // 36: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
+	74, // 37: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
+	49, // 38: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	49, // 39: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	4,  // 40: slipway.boot.v1.EnrollService.Enroll:input_type -> slipway.boot.v1.EnrollRequest
 	6,  // 41: slipway.boot.v1.MachineService.FetchConfig:input_type -> slipway.boot.v1.FetchConfigRequest
 	8,  // 42: slipway.boot.v1.MachineService.AckConfig:input_type -> slipway.boot.v1.AckConfigRequest
@@ -4534,52 +4640,54 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	31, // 49: slipway.boot.v1.InventoryService.GetMachine:input_type -> slipway.boot.v1.GetMachineRequest
 	33, // 50: slipway.boot.v1.InventoryService.Approve:input_type -> slipway.boot.v1.ApproveRequest
 	35, // 51: slipway.boot.v1.InventoryService.AgreeWipe:input_type -> slipway.boot.v1.AgreeWipeRequest
-	37, // 52: slipway.boot.v1.InventoryService.BootFrom:input_type -> slipway.boot.v1.BootFromRequest
-	39, // 53: slipway.boot.v1.InventoryService.GetImage:input_type -> slipway.boot.v1.GetImageRequest
-	41, // 54: slipway.boot.v1.InventoryService.RenewCredentials:input_type -> slipway.boot.v1.RenewCredentialsRequest
-	43, // 55: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
-	45, // 56: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
-	70, // 57: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
-	49, // 58: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
-	51, // 59: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
-	54, // 60: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
-	56, // 61: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
-	58, // 62: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
-	59, // 63: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
-	61, // 64: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
-	63, // 65: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
-	66, // 66: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
-	68, // 67: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
-	5,  // 68: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
-	7,  // 69: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
-	9,  // 70: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
-	11, // 71: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
-	13, // 72: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	15, // 73: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
-	18, // 74: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
-	22, // 75: slipway.boot.v1.MachineService.ReportWipe:output_type -> slipway.boot.v1.ReportWipeResponse
-	30, // 76: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
-	32, // 77: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
-	34, // 78: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
-	36, // 79: slipway.boot.v1.InventoryService.AgreeWipe:output_type -> slipway.boot.v1.AgreeWipeResponse
-	38, // 80: slipway.boot.v1.InventoryService.BootFrom:output_type -> slipway.boot.v1.BootFromResponse
-	40, // 81: slipway.boot.v1.InventoryService.GetImage:output_type -> slipway.boot.v1.GetImageResponse
-	42, // 82: slipway.boot.v1.InventoryService.RenewCredentials:output_type -> slipway.boot.v1.RenewCredentialsResponse
-	44, // 83: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
-	46, // 84: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
-	71, // 85: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
-	50, // 86: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
-	52, // 87: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
-	55, // 88: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
-	57, // 89: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
-	13, // 90: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	60, // 91: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
-	62, // 92: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
-	64, // 93: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
-	67, // 94: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
-	69, // 95: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
-	68, // [68:96] is the sub-list for method output_type
-	40, // [40:68] is the sub-list for method input_type
+	39, // 52: slipway.boot.v1.InventoryService.BootFrom:input_type -> slipway.boot.v1.BootFromRequest
+	37, // 53: slipway.boot.v1.InventoryService.Forget:input_type -> slipway.boot.v1.ForgetRequest
+	41, // 54: slipway.boot.v1.InventoryService.GetImage:input_type -> slipway.boot.v1.GetImageRequest
+	43, // 55: slipway.boot.v1.InventoryService.RenewCredentials:input_type -> slipway.boot.v1.RenewCredentialsRequest
+	45, // 56: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
+	47, // 57: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
+	72, // 58: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
+	51, // 59: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
+	53, // 60: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
+	56, // 61: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
+	58, // 62: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
+	60, // 63: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
+	61, // 64: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
+	63, // 65: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
+	65, // 66: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
+	68, // 67: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
+	70, // 68: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
+	5,  // 69: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
+	7,  // 70: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
+	9,  // 71: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
+	11, // 72: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
+	13, // 73: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	15, // 74: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
+	18, // 75: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
+	22, // 76: slipway.boot.v1.MachineService.ReportWipe:output_type -> slipway.boot.v1.ReportWipeResponse
+	30, // 77: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
+	32, // 78: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
+	34, // 79: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
+	36, // 80: slipway.boot.v1.InventoryService.AgreeWipe:output_type -> slipway.boot.v1.AgreeWipeResponse
+	40, // 81: slipway.boot.v1.InventoryService.BootFrom:output_type -> slipway.boot.v1.BootFromResponse
+	38, // 82: slipway.boot.v1.InventoryService.Forget:output_type -> slipway.boot.v1.ForgetResponse
+	42, // 83: slipway.boot.v1.InventoryService.GetImage:output_type -> slipway.boot.v1.GetImageResponse
+	44, // 84: slipway.boot.v1.InventoryService.RenewCredentials:output_type -> slipway.boot.v1.RenewCredentialsResponse
+	46, // 85: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
+	48, // 86: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
+	73, // 87: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
+	52, // 88: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
+	54, // 89: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
+	57, // 90: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
+	59, // 91: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
+	13, // 92: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	62, // 93: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
+	64, // 94: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
+	66, // 95: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
+	69, // 96: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
+	71, // 97: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
+	69, // [69:98] is the sub-list for method output_type
+	40, // [40:69] is the sub-list for method input_type
 	40, // [40:40] is the sub-list for extension type_name
 	40, // [40:40] is the sub-list for extension extendee
 	0,  // [0:40] is the sub-list for field type_name
@@ -4596,7 +4704,7 @@ func file_bootsvc_api_bootv1_boot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bootsvc_api_bootv1_boot_proto_rawDesc), len(file_bootsvc_api_bootv1_boot_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   71,
+			NumMessages:   73,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

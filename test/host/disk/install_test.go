@@ -167,6 +167,30 @@ func TestInUse(t *testing.T) {
 	}
 }
 
+// TestOwnerOf: a machine finds its own installation before it knows its
+// cluster, and takes no other disk for that.
+func TestOwnerOf(t *testing.T) {
+	require(t, "wipefs", "mke2fs")
+	d := loop(t, "512")
+	expect := func(when string, want disk.Owner) {
+		t.Helper()
+		if got, err := disk.OwnerOf(d); err != nil || got != want {
+			t.Errorf("%s it is of %+v, %v; want %+v", when, got, err, want)
+		}
+	}
+	expect("blank,", disk.Owner{})
+	d = partition(t, d, us, "", 0)
+	expect("before its file systems are made,", disk.Owner{})
+	if err := (disk.Tools{}).MakeExt4(t.Context(), part(t, d, disklayout.StateLabel), us); err != nil {
+		t.Fatal(err)
+	}
+	expect("installed,", us)
+	if err := (disk.Tools{}).MakeExt4(t.Context(), part(t, d, disklayout.StateLabel), others); err != nil {
+		t.Fatal(err)
+	}
+	expect("with a state partition of others,", disk.Owner{})
+}
+
 // TestReplaced: a path that has become another disk's is refused.
 func TestReplaced(t *testing.T) {
 	require(t, "wipefs")

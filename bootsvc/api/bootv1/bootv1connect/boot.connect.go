@@ -81,6 +81,8 @@ const (
 	// InventoryServiceBootFromProcedure is the fully-qualified name of the InventoryService's BootFrom
 	// RPC.
 	InventoryServiceBootFromProcedure = "/slipway.boot.v1.InventoryService/BootFrom"
+	// InventoryServiceForgetProcedure is the fully-qualified name of the InventoryService's Forget RPC.
+	InventoryServiceForgetProcedure = "/slipway.boot.v1.InventoryService/Forget"
 	// InventoryServiceGetImageProcedure is the fully-qualified name of the InventoryService's GetImage
 	// RPC.
 	InventoryServiceGetImageProcedure = "/slipway.boot.v1.InventoryService/GetImage"
@@ -474,6 +476,10 @@ type InventoryServiceClient interface {
 	// BootFrom says what the machine gets when its firmware asks the network next.
 	// It also frees a machine that is held because it keeps coming back.
 	BootFrom(context.Context, *connect.Request[bootv1.BootFromRequest]) (*connect.Response[bootv1.BootFromResponse], error)
+	// Forget drops all that is known of a machine: of one that is dead, or was
+	// sold. One that a cluster has is FAILED_PRECONDITION. Should it come back, it
+	// is a machine not seen before, and its key is to be approved again.
+	Forget(context.Context, *connect.Request[bootv1.ForgetRequest]) (*connect.Response[bootv1.ForgetResponse], error)
 	// GetImage says which image the boot service serves: what machines run from
 	// RAM, install, and are upgraded to.
 	GetImage(context.Context, *connect.Request[bootv1.GetImageRequest]) (*connect.Response[bootv1.GetImageResponse], error)
@@ -523,6 +529,12 @@ func NewInventoryServiceClient(httpClient connect.HTTPClient, baseURL string, op
 			connect.WithSchema(inventoryServiceMethods.ByName("BootFrom")),
 			connect.WithClientOptions(opts...),
 		),
+		forget: connect.NewClient[bootv1.ForgetRequest, bootv1.ForgetResponse](
+			httpClient,
+			baseURL+InventoryServiceForgetProcedure,
+			connect.WithSchema(inventoryServiceMethods.ByName("Forget")),
+			connect.WithClientOptions(opts...),
+		),
 		getImage: connect.NewClient[bootv1.GetImageRequest, bootv1.GetImageResponse](
 			httpClient,
 			baseURL+InventoryServiceGetImageProcedure,
@@ -545,6 +557,7 @@ type inventoryServiceClient struct {
 	approve          *connect.Client[bootv1.ApproveRequest, bootv1.ApproveResponse]
 	agreeWipe        *connect.Client[bootv1.AgreeWipeRequest, bootv1.AgreeWipeResponse]
 	bootFrom         *connect.Client[bootv1.BootFromRequest, bootv1.BootFromResponse]
+	forget           *connect.Client[bootv1.ForgetRequest, bootv1.ForgetResponse]
 	getImage         *connect.Client[bootv1.GetImageRequest, bootv1.GetImageResponse]
 	renewCredentials *connect.Client[bootv1.RenewCredentialsRequest, bootv1.RenewCredentialsResponse]
 }
@@ -574,6 +587,11 @@ func (c *inventoryServiceClient) BootFrom(ctx context.Context, req *connect.Requ
 	return c.bootFrom.CallUnary(ctx, req)
 }
 
+// Forget calls slipway.boot.v1.InventoryService.Forget.
+func (c *inventoryServiceClient) Forget(ctx context.Context, req *connect.Request[bootv1.ForgetRequest]) (*connect.Response[bootv1.ForgetResponse], error) {
+	return c.forget.CallUnary(ctx, req)
+}
+
 // GetImage calls slipway.boot.v1.InventoryService.GetImage.
 func (c *inventoryServiceClient) GetImage(ctx context.Context, req *connect.Request[bootv1.GetImageRequest]) (*connect.Response[bootv1.GetImageResponse], error) {
 	return c.getImage.CallUnary(ctx, req)
@@ -597,6 +615,10 @@ type InventoryServiceHandler interface {
 	// BootFrom says what the machine gets when its firmware asks the network next.
 	// It also frees a machine that is held because it keeps coming back.
 	BootFrom(context.Context, *connect.Request[bootv1.BootFromRequest]) (*connect.Response[bootv1.BootFromResponse], error)
+	// Forget drops all that is known of a machine: of one that is dead, or was
+	// sold. One that a cluster has is FAILED_PRECONDITION. Should it come back, it
+	// is a machine not seen before, and its key is to be approved again.
+	Forget(context.Context, *connect.Request[bootv1.ForgetRequest]) (*connect.Response[bootv1.ForgetResponse], error)
 	// GetImage says which image the boot service serves: what machines run from
 	// RAM, install, and are upgraded to.
 	GetImage(context.Context, *connect.Request[bootv1.GetImageRequest]) (*connect.Response[bootv1.GetImageResponse], error)
@@ -642,6 +664,12 @@ func NewInventoryServiceHandler(svc InventoryServiceHandler, opts ...connect.Han
 		connect.WithSchema(inventoryServiceMethods.ByName("BootFrom")),
 		connect.WithHandlerOptions(opts...),
 	)
+	inventoryServiceForgetHandler := connect.NewUnaryHandler(
+		InventoryServiceForgetProcedure,
+		svc.Forget,
+		connect.WithSchema(inventoryServiceMethods.ByName("Forget")),
+		connect.WithHandlerOptions(opts...),
+	)
 	inventoryServiceGetImageHandler := connect.NewUnaryHandler(
 		InventoryServiceGetImageProcedure,
 		svc.GetImage,
@@ -666,6 +694,8 @@ func NewInventoryServiceHandler(svc InventoryServiceHandler, opts ...connect.Han
 			inventoryServiceAgreeWipeHandler.ServeHTTP(w, r)
 		case InventoryServiceBootFromProcedure:
 			inventoryServiceBootFromHandler.ServeHTTP(w, r)
+		case InventoryServiceForgetProcedure:
+			inventoryServiceForgetHandler.ServeHTTP(w, r)
 		case InventoryServiceGetImageProcedure:
 			inventoryServiceGetImageHandler.ServeHTTP(w, r)
 		case InventoryServiceRenewCredentialsProcedure:
@@ -697,6 +727,10 @@ func (UnimplementedInventoryServiceHandler) AgreeWipe(context.Context, *connect.
 
 func (UnimplementedInventoryServiceHandler) BootFrom(context.Context, *connect.Request[bootv1.BootFromRequest]) (*connect.Response[bootv1.BootFromResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.InventoryService.BootFrom is not implemented"))
+}
+
+func (UnimplementedInventoryServiceHandler) Forget(context.Context, *connect.Request[bootv1.ForgetRequest]) (*connect.Response[bootv1.ForgetResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.InventoryService.Forget is not implemented"))
 }
 
 func (UnimplementedInventoryServiceHandler) GetImage(context.Context, *connect.Request[bootv1.GetImageRequest]) (*connect.Response[bootv1.GetImageResponse], error) {
