@@ -54,7 +54,8 @@ func (b *Builder) write(ctx context.Context, r *recipe.Recipe, lock debian.Lock,
 		}
 	}
 	b.writeForDisk(ctx, &out, programs[r.Init.Import], root, m)
-	b.media(ctx, &out, root, m)
+	out.sign(ctx, b.Sign)
+	b.media(ctx, &out, m)
 	if out.err != nil {
 		return nil, out.err
 	}
@@ -69,12 +70,11 @@ func (b *Builder) writeForDisk(ctx context.Context, out *artifacts, init string,
 		m.Root, err = verity.Build(root.path("root.squashfs"), path, systemHash(out.list, m.Arguments))
 		return errors.Join(err, fitsSlot(path))
 	})
-	arguments := m.DiskArguments()
-	out.bytes(ArgumentsDisk, []byte(arguments+"\n"))
+	out.bytes(ArgumentsDisk, []byte(m.DiskArguments()+"\n"))
 	if out.err != nil {
 		return
 	}
-	unified, err := b.unified(root, m, arguments)
+	unified, err := b.unified(root, m)
 	if err != nil {
 		out.err = fmt.Errorf("make %s: %w", UKI, err)
 		return
@@ -117,8 +117,8 @@ func systemHash(list []Artifact, arguments []string) []byte {
 }
 
 // unified joins the kernel and the initramfs for disks, which are written
-// already, under a command line.
-func (b *Builder) unified(root *rootImage, m *Manifest, arguments string) ([]byte, error) {
+// already, under the command line of an installed machine.
+func (b *Builder) unified(root *rootImage, m *Manifest) ([]byte, error) {
 	var parts [3][]byte
 	for i, file := range []string{root.path("stub"), filepath.Join(b.Out, InitramfsDisk), filepath.Join(b.Out, Kernel)} {
 		var err error
@@ -129,7 +129,7 @@ func (b *Builder) unified(root *rootImage, m *Manifest, arguments string) ([]byt
 	return uki.Join(parts[0],
 		uki.Section{Name: ".osrel", Data: fmt.Appendf(nil, "NAME=Slipway\nID=slipway\nPRETTY_NAME=\"Slipway %s\"\nVERSION_ID=%q\n", m.Version, m.Version)},
 		uki.Section{Name: ".uname", Data: []byte(m.Kernel)},
-		uki.Section{Name: ".cmdline", Data: []byte(arguments)},
+		uki.Section{Name: ".cmdline", Data: []byte(m.DiskArguments())},
 		uki.Section{Name: ".initrd", Data: parts[1]},
 		uki.Section{Name: ".linux", Data: parts[2]})
 }

@@ -10,6 +10,7 @@ import (
 
 	"slipway/image/grub"
 	"slipway/image/media"
+	"slipway/image/uki"
 )
 
 // Format is a way in which an image reaches a machine.
@@ -40,37 +41,68 @@ func CheckArgument(s string) error {
 }
 
 // media writes the media that were asked for, from artifacts that are written.
-func (b *Builder) media(ctx context.Context, out *artifacts, root *rootImage, m *Manifest) {
-	from := func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(b.Out, filepath.FromSlash(name))) }
-	if slices.Contains(b.Formats, Raw) {
-		out.file("slipway.raw", func(path string) error { return b.writeRaw(path, root, m, from) })
-	}
-	if slices.Contains(b.Formats, ISO) {
-		out.file("slipway.iso", func(path string) error { return b.writeISO(ctx, path, m, from) })
+func (b *Builder) media(ctx context.Context, out *artifacts, m *Manifest) {
+	medium := Medium{Image: b.Out, Manifest: m, Arguments: b.Arguments, Sign: b.Sign}
+	for format, name := range map[Format]string{Raw: "slipway.raw", ISO: "slipway.iso"} {
+		if slices.Contains(b.Formats, format) {
+			out.file(name, func(path string) error { return medium.Write(ctx, format, path) })
+		}
 	}
 }
 
-// writeRaw makes a disk image. Its command line has the media's arguments, so
-// it has a unified kernel image of its own.
-func (b *Builder) writeRaw(path string, root *rootImage, m *Manifest, from media.Artifacts) error {
-	line := strings.Join(append([]string{m.DiskArguments()}, b.Arguments...), " ")
-	unified, err := b.unified(root, m, line)
-	if err != nil {
-		return err
+// Medium is what a raw disk or an ISO is made of: the artifacts of an image, and
+// what the kernel is told beside the image's own arguments, which is where its
+// boot service is.
+type Medium struct {
+	Image     string // directory
+	Manifest  *Manifest
+	Arguments []string
+	Sign      Signer // of what is not as it is in the image: a raw disk's kernel image with arguments
+}
+
+// Write makes the medium.
+func (m Medium) Write(ctx context.Context, format Format, path string) error {
+	switch format {
+	case Raw:
+		return m.writeRaw(ctx, path)
+	case ISO:
+		return m.writeISO(ctx, path)
+	}
+	return fmt.Errorf("%s is not the format of one file", format)
+}
+
+func (m Medium) artifact(name string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(m.Image, filepath.FromSlash(name)))
+}
+
+// writeRaw makes a disk image. If it has arguments of its own it has a unified
+// kernel image of its own, for the command line is a part of that.
+func (m Medium) writeRaw(ctx context.Context, path string) error {
+	own := map[string][]byte{}
+	if len(m.Arguments) > 0 {
+		line := strings.Join(append([]string{m.Manifest.DiskArguments()}, m.Arguments...), " ")
+		built, err := m.artifact(UKI)
+		if err != nil {
+			return err
+		}
+		if built, err = uki.WithCommandLine(built, line); err != nil {
+			return err
+		}
+		if own[UKI], err = m.Sign.signed(ctx, UKI, built); err != nil {
+			return err
+		}
+		own[ArgumentsDisk] = []byte(line)
 	}
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	err = media.Raw(f, m.Root.Hash, func(name string) ([]byte, error) {
-		switch name {
-		case UKI:
-			return unified, nil
-		case ArgumentsDisk:
-			return []byte(line), nil
+	err = media.Raw(f, m.Manifest.Root.Hash, func(name string) ([]byte, error) {
+		if data, ok := own[name]; ok {
+			return data, nil
 		}
-		return from(name)
+		return m.artifact(name)
 	})
 	if err != nil {
 		return err
@@ -78,11 +110,11 @@ func (b *Builder) writeRaw(path string, root *rootImage, m *Manifest, from media
 	return f.Close()
 }
 
-func (b *Builder) writeISO(ctx context.Context, path string, m *Manifest, from media.Artifacts) error {
+func (m Medium) writeISO(ctx context.Context, path string) error {
 	image, hybrid, err := grub.CD(ctx)
 	if err != nil {
 		return err
 	}
-	line := strings.Join(append(slices.Clone(m.Arguments), b.Arguments...), " ")
-	return media.ISO(ctx, path, line, media.CDLoader{Image: image, Hybrid: hybrid}, from)
+	line := strings.Join(append(slices.Clone(m.Manifest.Arguments), m.Arguments...), " ")
+	return media.ISO(ctx, path, line, media.CDLoader{Image: image, Hybrid: hybrid}, m.artifact)
 }

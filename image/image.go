@@ -33,6 +33,7 @@ type Builder struct {
 	Profile   Profile
 	Formats   []Format // beside PXE
 	Arguments []string // of the kernel, for the other formats: where the boot service is
+	Sign      Signer   // of what UEFI firmware starts
 	Version   string   // written into init and the manifest; the root image is the same for all
 	Client    *http.Client
 	Log       *slog.Logger

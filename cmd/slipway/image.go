@@ -22,13 +22,14 @@ import (
 type imageFlags struct {
 	source, recipe, out, cache, profile, keyring, aptDir string
 	mirrors, formats, arguments                          []string
+	sign                                                 string
 	updateLock                                           bool
 }
 
 // imageCommand returns `slipway image`.
 func imageCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Build and check the image that machines boot"}
-	cmd.AddCommand(imageBuildCommand(), imageLockCommand(), imageVerifyCommand())
+	cmd.AddCommand(imageBuildCommand(), imageMediaCommand(), imageLockCommand(), imageVerifyCommand())
 	return cmd
 }
 
@@ -50,7 +51,8 @@ func imageBuildCommand() *cobra.Command {
 
 What machines boot over a network and what they install is always built. A raw
 disk or an ISO boots a machine without a network's help; to find its boot
-service it needs the arguments slipway.server and slipway.ca.
+service it needs the arguments slipway.server and slipway.ca, which
+'slipway image media' adds by itself.
 
 Needs neither root nor a container engine. Debian packages are downloaded once,
 checked against the lock file, and kept in the cache; with a full cache the
@@ -65,6 +67,7 @@ build needs no network.`,
 		"pxe (always built), raw (slipway.raw, an installed disk) or iso (slipway.iso, for a CD or a stick); may be repeated")
 	cmd.Flags().StringArrayVar(&f.arguments, "argument", nil,
 		"kernel argument of raw and iso, such as slipway.server=https://10.0.0.1:8443; may be repeated")
+	cmd.Flags().StringVar(&f.sign, "sign", "", "program that signs the UEFI program whose path is its argument, in place, for Secure Boot")
 	cmd.Flags().BoolVar(&f.updateLock, "update-lock", false, "first pin the newest packages of the archive")
 	return cmd
 }
@@ -100,7 +103,7 @@ func (f *imageFlags) addMedia(b *image.Builder) error {
 	for _, word := range f.arguments {
 		errs = append(errs, image.CheckArgument(word))
 	}
-	b.Arguments = f.arguments
+	b.Arguments, b.Sign = f.arguments, image.Signer(f.sign)
 	return errors.Join(errs...)
 }
 

@@ -18,6 +18,12 @@ type Section struct {
 	Data []byte
 }
 
+// commandLine is the section of the kernel's command line; joined are the names
+// of all sections that images of ours have beside the stub's.
+const commandLine = ".cmdline"
+
+var joined = []string{".osrel", ".uname", commandLine, ".initrd", ".linux"}
+
 const (
 	pageSize      = 4096
 	sectionHeader = 40
@@ -27,6 +33,7 @@ const (
 	// offsets in the optional header of PE32+, from its begin
 	sizeOfInitializedData, sizeOfImage, sizeOfHeaders, checkSum = 8, 56, 60, 64
 	fileAlignment                                               = 36
+	certificates                                                = 144 // a data directory: where signatures are
 	// offsets in the COFF header, from the PE signature
 	numberOfSections, symbolTable, symbolCount, coffEnd = 6, 12, 16, 24
 )
@@ -53,6 +60,60 @@ func Join(stub []byte, sections ...Section) ([]byte, error) {
 		}
 	}
 	return j.finish(), nil
+}
+
+// WithCommandLine is an image that Join made, with another command line. A
+// signature is not kept: it would be of something else.
+func WithCommandLine(image []byte, line string) ([]byte, error) {
+	stub, sections, err := split(image)
+	if err != nil {
+		return nil, fmt.Errorf("read the image: %w", err)
+	}
+	at := slices.IndexFunc(sections, func(s Section) bool { return s.Name == commandLine })
+	if at < 0 {
+		return nil, fmt.Errorf("read the image: it has no section %s", commandLine)
+	}
+	sections[at].Data = []byte(line)
+	return Join(stub, sections...)
+}
+
+// split undoes Join: what systemd's stub has itself ends where its own sections end.
+func split(image []byte) (stub []byte, added []Section, err error) {
+	file, err := pe.NewFile(bytes.NewReader(image))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer file.Close()
+	own, size := 0, uint32(0)
+	for _, s := range file.Sections {
+		if !slices.Contains(joined, s.Name) {
+			own++
+			continue
+		}
+		data, err := s.Data()
+		if err != nil {
+			return nil, nil, fmt.Errorf("section %s: %w", s.Name, err)
+		}
+		added = append(added, Section{s.Name, data[:min(uint32(len(data)), s.VirtualSize)]})
+		size += s.Size
+	}
+	if own == len(file.Sections) || file.Sections[own].Name != added[0].Name {
+		return nil, nil, errors.New("it has no sections of ours behind a stub's")
+	}
+	return withoutSections(slices.Clone(image[:file.Sections[own].Offset]), own, size), added, nil
+}
+
+// withoutSections corrects the headers of a stub whose further sections, with
+// so many bytes, were cut off.
+func withoutSections(stub []byte, own int, size uint32) []byte {
+	le := binary.LittleEndian
+	signature := le.Uint32(stub[0x3c:])
+	le.PutUint16(stub[signature+numberOfSections:], uint16(own))
+	optional := signature + coffEnd
+	data := stub[optional+sizeOfInitializedData:]
+	le.PutUint32(data, le.Uint32(data)-size)
+	clear(stub[optional+certificates:][:8])
+	return stub
 }
 
 // join is an image being made.

@@ -77,6 +77,28 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// TestWithCommandLine: nothing but the command line differs, and a signature is gone.
+func TestWithCommandLine(t *testing.T) {
+	image := func(line string) []byte {
+		out, err := Join(stub(t), Section{".cmdline", []byte(line)}, Section{".linux", bytes.Repeat([]byte("k"), 5000)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	signed := image("quiet")
+	at := binary.LittleEndian.Uint32(signed[0x3c:]) + coffEnd + certificates
+	binary.LittleEndian.PutUint64(signed[at:], uint64(len(signed))|16<<32)
+	signed = append(signed, "the signature..."...)
+	got, err := WithCommandLine(signed, strings.Repeat("longer ", 100))
+	if err != nil || !bytes.Equal(got, image(strings.Repeat("longer ", 100))) {
+		t.Errorf("the image is another one than if it were made so: %v", err)
+	}
+	if _, err := WithCommandLine(stub(t), "quiet"); err == nil || !strings.Contains(err.Error(), "no sections of ours") {
+		t.Errorf("a stub alone: %v", err)
+	}
+}
+
 func TestJoinRefuses(t *testing.T) {
 	ok := []byte("x")
 	for name, tt := range map[string]struct {
