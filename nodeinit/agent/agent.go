@@ -51,22 +51,22 @@ func Main(ctx context.Context, log *slog.Logger) error {
 	defer screen.Close()
 	clock := systemClock()
 	c := &console{out: screen, log: log, sinceBoot: clock.sinceBoot}
-	cmdline, err := commandLine()
-	if err != nil {
-		return fmt.Errorf("read the kernel command line: %w", err)
-	}
 	booted, err := bootedSlot(early.SlotFile)
 	if err != nil {
 		return err
 	}
 	s := storeOf(booted)
-	args, err := arguments(string(cmdline), s)
+	cmdline, err := commandLine(ctx, c, s)
+	if err != nil {
+		return fmt.Errorf("read the kernel command line: %w", err)
+	}
+	args, err := arguments(cmdline, s)
 	if err != nil {
 		c.say("this machine cannot enrol: %v", err)
 		return fmt.Errorf("read the kernel command line: %w", err)
 	}
 	a := system(args, booted, s, c, clock)
-	a.disk = newDisk(args, booted, string(cmdline))
+	a.disk = newDisk(args, booted, cmdline)
 	a.initStart = startOf(os.Getenv(InitStarted))
 	return a.run(ctx)
 }
