@@ -14,6 +14,7 @@ import (
 	"slipway/bootsvc/api"
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/assign"
+	"slipway/bootsvc/authority"
 	"slipway/bootsvc/dhcp"
 	"slipway/bootsvc/enroll"
 	"slipway/bootsvc/httpd"
@@ -77,6 +78,7 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 			{"store", background(p.state.Run)}, {"inventory", background(machines.Run)},
 			{"api", people.Run}, {"http", web.Run}, {"tftp", loaders.Run}, {"dhcp", ask.Run}, {"radv", routers.Run},
 			{"snapshots", background(clock.Run)}, {"rotations", background(s.rotations(people.Office))},
+			{"ca", background(s.followCA(p, people.Office))},
 		},
 	}, nil
 }
@@ -84,6 +86,19 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 // rotations moves on what is being rotated in the clusters.
 func (s Service) rotations(office *assign.Office) func(context.Context) error {
 	return func(ctx context.Context) error { return office.RunRotations(ctx, s.Log) }
+}
+
+// followCA keeps the files in the data folder what the CA is now.
+func (s Service) followCA(p plan, office *assign.Office) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return p.who.ca.Run(ctx, s.Log, func(v *authority.View) error {
+			key, err := p.who.writeFiles(s.DataDir, p.apiURL())
+			if err != nil {
+				return err
+			}
+			return office.People.Renewed(ctx, key, v.Digest)
+		})
+	}
 }
 
 // both tells two observers.
@@ -114,16 +129,15 @@ func (s Service) dhcp(ctx context.Context, p plan, observe timeline.Observer, fr
 }
 
 func (s Service) api(p plan, machines *inventory.Inventory, refusals *refusal.Recorder, metrics *prometheus.Registry) *api.Server {
-	office := assign.New(p.state, machines, p.who.ca.CertPEM, s.Now)
+	office := assign.New(p.state, machines, p.who.ca, s.Now)
 	office.Image = machine.Image{Version: p.image.Version, SHA256: p.image.digest}
 	return &api.Server{
 		Listen:      netip.AddrPortFrom(netip.IPv4Unspecified(), apiPort),
 		Inventory:   machines,
-		Desk:        &enroll.Desk{Inventory: machines, CA: p.who.ca, Rules: s.Rules, Now: s.Now},
+		Desk:        &enroll.Desk{Inventory: machines, CA: p.who.ca.View, Rules: s.Rules, Now: s.Now},
 		Office:      office,
 		Image:       &bootv1.GetImageResponse{Version: p.image.Version, Sha256: p.image.digest, Kubernetes: p.image.Kubernetes, RootHash: p.image.Root.Hash},
 		Certificate: p.who.certificate,
-		ClientCAs:   p.who.pool(),
 		Metrics:     promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
 		Refusals:    refusals,
 		Log:         s.Log,
@@ -135,7 +149,7 @@ func (s Service) api(p plan, machines *inventory.Inventory, refusals *refusal.Re
 func (p plan) script(machines *inventory.Inventory) func(context.Context, net.HardwareAddr) ([]byte, error) {
 	return func(ctx context.Context, mac net.HardwareAddr) ([]byte, error) {
 		s := ipxe.Script{
-			HTTP: p.httpURL(), API: p.apiURL(), CA: pki.CertHash(p.who.root),
+			HTTP: p.httpURL(), API: p.apiURL(), CA: pki.CertHash(p.who.ca.View().Signer),
 			Machine: strings.ReplaceAll(mac.String(), ":", "-"), Args: p.image.Arguments,
 		}
 		m, err := machines.Get(ctx, s.Machine)
@@ -151,6 +165,6 @@ func (p plan) script(machines *inventory.Inventory) func(context.Context, net.Ha
 func (p plan) where() Started {
 	return Started{
 		Interface: p.link.name, Subnet: p.link.prefix.Masked(), First: p.pool.First, Last: p.pool.Last,
-		HTTP: p.httpURL(), API: p.apiURL(), Image: p.image.Version, CA: pki.CertHash(p.who.root),
+		HTTP: p.httpURL(), API: p.apiURL(), Image: p.image.Version, CA: pki.CertHash(p.who.ca.View().Signer),
 	}
 }

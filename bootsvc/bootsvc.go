@@ -110,7 +110,7 @@ func (s Service) Serve(ctx context.Context, started func(Started)) error {
 	}
 	where := parts.where
 	where.Context = filepath.Join(s.DataDir, "admin.yaml")
-	if err := who.writeFiles(s.DataDir, where.API); err != nil {
+	if _, err := who.writeFiles(s.DataDir, where.API); err != nil {
 		return err
 	}
 	return parts.run(ctx, func() { started(where) })

@@ -2,6 +2,7 @@ package bootsvc
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -15,25 +16,24 @@ import (
 
 	"slipway/bootsvc/api"
 	"slipway/bootsvc/api/client"
+	"slipway/bootsvc/authority"
 	"slipway/bootsvc/store"
 	"slipway/configs/secret"
 	"slipway/controlplane/pki"
 )
 
 // How long the boot service's own certificates hold. The server's is renewed
-// while it runs, the administrator's with every start.
+// while it runs, the administrator's with every start too.
 const (
-	caValidity     = 20 * 365 * 24 * time.Hour
 	serverValidity = 90 * 24 * time.Hour
 	adminValidity  = 365 * 24 * time.Hour
 	backupValidity = 24 * time.Hour
 )
 
-// identity is who the boot service is: its CA, and the server certificate that
-// it shows now.
+// identity is who the boot service is: its CA, and the certificates that it
+// shows now.
 type identity struct {
-	ca    pki.CA
-	root  *x509.Certificate
+	ca    *authority.Keeper
 	names []string
 	ips   []net.IP
 	now   func() time.Time
@@ -43,40 +43,29 @@ type identity struct {
 	backup issued // to nodes, whose etcd it takes snapshots of
 }
 
-// issued is a certificate that is made anew a third of its life before its end.
+// issued is a certificate that is made anew a third of its life before its end,
+// and when another CA signs.
 type issued struct {
 	cert *tls.Certificate
 	due  time.Time
+	by   *x509.Certificate
 }
 
 // newIdentity reads the CA from the store, or makes it on the first start.
 func newIdentity(ctx context.Context, s *store.Store, address netip.Addr, now func() time.Time) (*identity, error) {
-	fresh, err := pki.NewCA("Slipway boot service", now(), caValidity)
+	ca, err := authority.Open(ctx, s, now)
 	if err != nil {
 		return nil, err
 	}
-	ca, err := store.SealedTable[pki.CA](s, "boot-ca").Update(ctx, "ca", func(kept *pki.CA) error {
-		if len(kept.CertPEM) == 0 {
-			*kept = fresh
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the boot service's CA: %w", err)
-	}
-	root, err := pki.ParseCert(ca.CertPEM)
-	if err != nil {
-		return nil, fmt.Errorf("read the boot service's CA: %w", err)
-	}
 	return &identity{
-		ca: ca, root: root, now: now,
+		ca: ca, now: now,
 		names: []string{client.ServerName, "localhost"},
 		ips:   []net.IP{address.AsSlice(), net.IPv4(127, 0, 0, 1)},
 	}, nil
 }
 
-// certificate is what the API shows. The CA itself closes the chain: machines
-// know that by its hash only.
+// certificate is what the API shows. The chain has the CA itself: machines know
+// that by its hash only.
 func (i *identity) certificate() (*tls.Certificate, error) {
 	return i.renew(&i.shown, pki.Request{
 		CommonName: client.ServerName, DNSNames: i.names, IPs: i.ips, Server: true, Validity: serverValidity,
@@ -95,47 +84,58 @@ func (i *identity) backupCertificate() (*tls.Certificate, error) {
 func (i *identity) renew(kept *issued, r pki.Request) (*tls.Certificate, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if kept.cert != nil && i.now().Before(kept.due) {
+	ca := i.ca.View()
+	if kept.cert != nil && i.now().Before(kept.due) && kept.by.Equal(ca.Signer) {
 		return kept.cert, nil
 	}
-	leaf, err := i.ca.Issue(r, i.now())
+	leaf, err := ca.Issue(r, i.now())
 	if err != nil {
 		return nil, err
 	}
-	chain := append(append([]byte(nil), leaf.CertPEM...), i.ca.CertPEM...)
-	cert, err := tls.X509KeyPair(chain, leaf.KeyPEM)
+	cert, err := tls.X509KeyPair(ca.Shown(leaf.CertPEM), leaf.KeyPEM)
 	if err != nil {
 		return nil, fmt.Errorf("use certificate of %s: %w", r.CommonName, err)
 	}
-	*kept = issued{cert: &cert, due: i.now().Add(r.Validity / 3 * 2)}
+	*kept = issued{cert: &cert, due: i.now().Add(r.Validity / 3 * 2), by: ca.Signer}
 	return kept.cert, nil
 }
 
-func (i *identity) pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(i.root)
-	return pool
-}
-
-// writeFiles leaves the CA certificate and the administrator's context in the
-// data folder.
-func (i *identity) writeFiles(dir, server string) error {
-	leaf, err := i.ca.Issue(pki.Request{
+// writeFiles leaves the CA certificates and the administrator's context in the
+// data folder. It returns the hash of the administrator's key, which stays the
+// same: copies of the file are the same person's.
+func (i *identity) writeFiles(dir, server string) (key string, err error) {
+	path, ca := filepath.Join(dir, "admin.yaml"), i.ca.View()
+	pair, keyPEM, err := adminKey(path)
+	if err != nil {
+		return "", err
+	}
+	cert, err := ca.Sign(pair.Public(), pki.Request{
 		CommonName: "admin", Organizations: []string{string(api.Admin)}, Client: true, Validity: adminValidity,
 	}, i.now())
 	if err != nil {
-		return err
+		return "", err
 	}
 	text, err := client.Context{
-		Servers: []string{server}, CA: string(i.ca.CertPEM),
-		Certificate: string(leaf.CertPEM), Key: secret.New(string(leaf.KeyPEM)),
+		Servers: []string{server}, CA: string(ca.Bundle), Certificate: string(cert), Key: secret.New(string(keyPEM)),
 	}.Encode()
 	if err != nil {
-		return err
+		return "", err
 	}
-	return errors.Join(
-		replace(filepath.Join(dir, "ca.pem"), i.ca.CertPEM, 0o644),
-		replace(filepath.Join(dir, "admin.yaml"), text, 0o600))
+	hash, err := pki.KeyHash(pair.Public())
+	return hash, errors.Join(err,
+		replace(filepath.Join(dir, "ca.pem"), ca.Bundle, 0o644),
+		replace(path, text, 0o600))
+}
+
+// adminKey is the key of the context that is there, or a new one.
+func adminKey(path string) (*ecdsa.PrivateKey, []byte, error) {
+	if old, err := client.Load(path); err == nil {
+		text := []byte(old.Key.Reveal())
+		if key, err := pki.ParseKey(text); err == nil {
+			return key, text, nil
+		}
+	}
+	return pki.NewKey()
 }
 
 // replace writes a file whole: a reader sees the old text or the new one.

@@ -10,7 +10,6 @@ import (
 
 	"slipway/bootsvc/api/client"
 	"slipway/bootsvc/store"
-	"slipway/controlplane/pki"
 )
 
 func TestIdentity(t *testing.T) {
@@ -35,8 +34,8 @@ func TestIdentity(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if last := first.Certificate[len(first.Certificate)-1]; string(last) != string(who.root.Raw) {
-		t.Error("the chain does not end with the CA, which machines look for")
+	if second := first.Certificate[1]; string(second) != string(who.ca.View().Signer.Raw) {
+		t.Error("the chain does not have the CA, which machines look for")
 	}
 	now = now.Add(serverValidity/2 + time.Hour)
 	if again, err := who.certificate(); err != nil || again != first {
@@ -47,22 +46,30 @@ func TestIdentity(t *testing.T) {
 		t.Errorf("not renewed at its end: %v", err)
 	}
 	other, err := newIdentity(t.Context(), s, netip.MustParseAddr("10.0.0.2"), clock)
-	if err != nil || pki.CertHash(other.root) != pki.CertHash(who.root) {
+	if err != nil || !other.ca.View().Signer.Equal(who.ca.View().Signer) {
 		t.Errorf("a second start made another CA: %v", err)
 	}
 }
 
 func TestTheAdminContextIsPrivateAndComplete(t *testing.T) {
 	dir := t.TempDir()
-	ca, err := pki.NewCA("test", time.Now(), time.Hour)
+	s, err := store.Open(t.Context(), store.Config{Dir: filepath.Join(dir, "etcd"), KeyFile: filepath.Join(dir, "key"), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	who := &identity{ca: ca, now: time.Now}
-	for range 2 { // the second start replaces what the first wrote
-		if err := who.writeFiles(dir, "https://10.0.0.1:8443"); err != nil {
+	defer s.Close()
+	who, err := newIdentity(t.Context(), s, netip.MustParseAddr("10.0.0.1"), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys [2]string
+	for n := range keys { // the second start replaces what the first wrote
+		if keys[n], err = who.writeFiles(dir, "https://10.0.0.1:8443"); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if keys[0] != keys[1] {
+		t.Error("the second start made the administrator somebody else")
 	}
 	path := filepath.Join(dir, "admin.yaml")
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {

@@ -2,6 +2,7 @@ package bootsvc
 
 import (
 	"context"
+	"crypto/x509"
 	"path/filepath"
 	"slices"
 
@@ -20,7 +21,7 @@ func (s Service) snapshots(p plan, people *api.Server, metrics *prometheus.Regis
 	if err != nil {
 		return nil, err
 	}
-	nodes := &snapshot.Nodes{Roots: p.who.pool(), Certificate: p.who.backupCertificate}
+	nodes := &snapshot.Nodes{Roots: func() *x509.CertPool { return p.who.ca.View().Pool }, Certificate: p.who.backupCertificate}
 	people.Snapshots, people.Take, people.EtcdStatus = store, snapshot.NewTaker(store, nodes).Take, nodes.Status
 	return &snapshot.Schedule{
 		Take: people.Take, Store: store, Metrics: metrics, Log: s.Log, Now: s.Now,

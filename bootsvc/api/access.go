@@ -15,6 +15,8 @@ import (
 	"connectrpc.com/connect"
 
 	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/bootsvc/authority"
+	"slipway/configs/enroll"
 	"slipway/controlplane/pki"
 )
 
@@ -67,6 +69,10 @@ func Access() map[string][]Role {
 		bootv1connect.ClusterServicePlanRecoveryProcedure:   {Operator, Admin},
 		bootv1connect.ClusterServiceRecoverClusterProcedure: {Admin},
 		bootv1connect.ClusterServiceRotateProcedure:         {Admin},
+
+		bootv1connect.AuthorityServiceGetAuthorityProcedure:    {Reader, Backup, Operator, Admin},
+		bootv1connect.AuthorityServiceRotateAuthorityProcedure: {Admin},
+		bootv1connect.AuthorityServiceRetireAuthorityProcedure: {Admin},
 	}
 }
 
@@ -78,6 +84,9 @@ type caller struct {
 	keyHash string
 	address netip.Addr
 	problem error // why the certificate that was shown counts for nothing
+	until   time.Time
+	old     bool   // its certificate is not of the CA that signs now
+	trusts  string // the digest of the CAs that it trusts, as it says
 }
 
 type callerKey struct{}
@@ -96,7 +105,9 @@ func (s *Server) withCaller(next http.Handler) http.Handler {
 			c.address = remote.Addr().Unmap()
 		}
 		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-			c.problem = c.identify(r.TLS.PeerCertificates[0], s.ClientCAs, s.Now())
+			c.problem = c.identify(r.TLS.PeerCertificates[0], s.Office.CA.View(), s.Now())
+			c.trusts = r.Header.Get(enroll.TrustHeader)
+			s.sees(r.Context(), c, w.Header())
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 	})
@@ -104,13 +115,17 @@ func (s *Server) withCaller(next http.Handler) http.Handler {
 
 // identify takes name, roles and key from a certificate of ours. It says why a
 // certificate is none of ours: the handshake could only break off.
-func (c *caller) identify(cert *x509.Certificate, cas *x509.CertPool, now time.Time) error {
+func (c *caller) identify(cert *x509.Certificate, ca *authority.View, now time.Time) error {
 	_, err := cert.Verify(x509.VerifyOptions{
-		Roots: cas, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: ca.Pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	if err != nil {
+	switch {
+	case err != nil && ca.Retired(cert):
+		return fmt.Errorf("%w: the CA that signed it was rotated", err)
+	case err != nil:
 		return err
 	}
+	c.until, c.old = cert.NotAfter, cert.CheckSignatureFrom(ca.Signer) != nil
 	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
 	if !ok {
 		return errors.New("its key is not ECDSA")

@@ -10,7 +10,6 @@ package api
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -58,16 +57,15 @@ type Server struct {
 	// EtcdStatus asks a node how its member of etcd is: snapshot.Nodes does.
 	EtcdStatus assign.AskStatus
 	// Certificate is what the server shows; it is asked for every handshake,
-	// so that it can be renewed. Its chain must end with the CA certificate:
-	// machines know that by its hash only.
+	// so that it can be renewed. Its chain must have the CA certificate: machines
+	// know that by its hash only.
 	Certificate func() (*tls.Certificate, error)
 	// Image is what the boot service serves.
-	Image     *bootv1.GetImageResponse
-	ClientCAs *x509.CertPool
-	Metrics   http.Handler // what /metrics answers to readers
-	Refusals  *refusal.Recorder
-	Log       *slog.Logger
-	Now       func() time.Time
+	Image    *bootv1.GetImageResponse
+	Metrics  http.Handler // what /metrics answers to readers
+	Refusals *refusal.Recorder
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
 // Run listens, calls ready, and serves until ctx ends; requests under way then
@@ -136,6 +134,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle(bootv1connect.NewMachineServiceHandler(&machineHandler{Server: s}, options))
 	mux.Handle(bootv1connect.NewInventoryServiceHandler(&inventoryHandler{s}, options))
 	mux.Handle(bootv1connect.NewClusterServiceHandler(&clusterHandler{Server: s}, options))
+	mux.Handle(bootv1connect.NewAuthorityServiceHandler(&authorityHandler{s}, options))
 	mux.Handle("GET /metrics", s.readersOnly(s.Metrics))
 	return s.withCaller(withDeadlines(mux))
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -22,6 +23,7 @@ import (
 	"slipway/bootsvc/api/bootv1/bootv1connect"
 	"slipway/bootsvc/api/client"
 	"slipway/bootsvc/assign"
+	"slipway/bootsvc/authority"
 	"slipway/bootsvc/enroll"
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/refusal"
@@ -83,35 +85,51 @@ func start(t *testing.T, rules enroll.Rules) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(state.Close)
-	ca := newCA(t, "boot service")
+	keeper, err := authority.Open(t.Context(), state, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := keeper.View().CA
 	machines := inventory.New(state, log, metrics)
-	desk := &enroll.Desk{Inventory: machines, CA: ca, Rules: rules, Now: time.Now}
-	shown := keyPair(t, ca, pki.Request{CommonName: "slipway", DNSNames: []string{client.ServerName}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Server: true})
+	desk := &enroll.Desk{Inventory: machines, CA: keeper.View, Rules: rules, Now: time.Now}
 	snapshots, err := snapshot.Open(filepath.Join(dir, "snapshots"), log, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := &Server{
 		Snapshots: snapshots, Take: snapshot.NewTaker(snapshots, &snapshot.Nodes{}).Take,
-		Inventory: machines, Desk: desk, Office: assign.New(state, machines, ca.CertPEM, time.Now),
-		Certificate: func() (*tls.Certificate, error) { return shown, nil }, ClientCAs: pool(t, ca),
-		Metrics:  promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
-		Refusals: refusal.New(log, metrics, time.Now), Log: log, Now: time.Now,
+		Inventory: machines, Desk: desk, Office: assign.New(state, machines, keeper, time.Now),
+		Certificate: func() (*tls.Certificate, error) { return show(keeper.View()) },
+		Metrics:     promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
+		Refusals:    refusal.New(log, metrics, time.Now), Log: log, Now: time.Now,
 	}
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
+	done := make(chan error, 2)
 	go func() { done <- server.Serve(ctx, listener, func() {}) }()
+	go func() { done <- keeper.Run(ctx, log, func(*authority.View) error { return nil }) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := errors.Join(<-done, <-done); err != nil {
 			t.Error(err)
 		}
 	})
 	return &site{url: "https://" + listener.Addr().String(), ca: ca, desk: desk, server: server}
+}
+
+// show makes a certificate of the server.
+func show(ca *authority.View) (*tls.Certificate, error) {
+	leaf, err := ca.Issue(pki.Request{
+		CommonName: "slipway", DNSNames: []string{client.ServerName}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Server: true, Validity: time.Hour,
+	}, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	cert, err := tls.X509KeyPair(ca.Shown(leaf.CertPEM), leaf.KeyPEM)
+	return &cert, err
 }
 
 // as is an HTTP client that shows a certificate; nil shows none.

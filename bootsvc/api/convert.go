@@ -13,6 +13,7 @@ import (
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/assign"
+	"slipway/bootsvc/authority"
 	"slipway/bootsvc/enroll"
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/snapshot"
@@ -57,6 +58,8 @@ var codes = []struct {
 	{assign.ErrHealthy, connect.CodeFailedPrecondition},
 	{assign.ErrNoSurvivor, connect.CodeFailedPrecondition},
 	{assign.ErrPlan, connect.CodeAborted},
+	{authority.ErrNoRotation, connect.CodeFailedPrecondition},
+	{authority.ErrEarly, connect.CodeFailedPrecondition},
 	{snapshot.ErrNotFound, connect.CodeNotFound},
 	{snapshot.ErrBad, connect.CodeInvalidArgument},
 	{snapshot.ErrFull, connect.CodeResourceExhausted},

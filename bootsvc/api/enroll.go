@@ -44,7 +44,7 @@ func (h *enrollHandler) Enroll(ctx context.Context, request *connect.Request[boo
 		return connect.NewResponse(answer), nil
 	}
 	answer.State = bootv1.EnrollResponse_APPROVED
-	answer.Certificate, answer.Ca = cert, h.Desk.CA.CertPEM
+	answer.Certificate, answer.Ca = cert, h.Office.CA.View().Bundle
 	return connect.NewResponse(answer), nil
 }
 
@@ -59,5 +59,5 @@ func enrolment(m *bootv1.EnrollRequest, from netip.Addr) (enroll.Request, error)
 	if err != nil || address != from {
 		return enroll.Request{}, fmt.Errorf("%w: the address %s is not the one the request comes from, %s", enroll.ErrRequest, clean(m.GetAddress()), from)
 	}
-	return enroll.Request{MachineID: m.GetMachineId(), Facts: facts, CSR: m.GetCsr(), Address: address}, nil
+	return enroll.Request{MachineID: m.GetMachineId(), Facts: facts, CSR: m.GetCsr(), Address: address, Checked: m.GetChecked()}, nil
 }

@@ -78,7 +78,7 @@ func (h *machineHandler) RenewCertificate(ctx context.Context, _ *connect.Reques
 	if err != nil {
 		return nil, h.failed(ctx, "certificate refused", err)
 	}
-	return connect.NewResponse(&bootv1.RenewCertificateResponse{Certificate: cert}), nil
+	return connect.NewResponse(&bootv1.RenewCertificateResponse{Certificate: cert, Ca: h.Office.CA.View().Bundle}), nil
 }
 
 // digestFrom reads a SHA-256, as hex; nothing is nothing.
@@ -123,7 +123,7 @@ func (h *machineHandler) Report(ctx context.Context, request *connect.Request[bo
 	c := callerOf(ctx)
 	m, err := h.Office.Report(ctx, c.name, c.keyHash, assign.Report{
 		Events: events, Phase: phase, WaitingFor: clean(report.GetWaitingFor()),
-		Applied: applied, Etcd: etcdFrom(report.GetEtcd()), Disk: disk, Wiped: report.GetWiped(),
+		Applied: applied, Etcd: etcdFrom(report.GetEtcd()), Disk: disk, Wiped: report.GetWiped(), Trusts: c.trusting(),
 	})
 	if err != nil {
 		return nil, h.failed(ctx, "report refused", err)

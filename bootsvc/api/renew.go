@@ -18,14 +18,14 @@ const personValidity = 365 * 24 * time.Hour
 // is what the old one said, so nobody gains by it but time.
 func (h *inventoryHandler) RenewCredentials(ctx context.Context, _ *connect.Request[bootv1.RenewCredentialsRequest]) (*connect.Response[bootv1.RenewCredentialsResponse], error) {
 	c := callerOf(ctx)
-	cert, err := h.Desk.CA.Sign(c.key, pki.Request{
+	cert, err := h.Office.CA.View().Sign(c.key, pki.Request{
 		CommonName: c.name, Organizations: personRoles(c.roles), Client: true, Validity: personValidity,
 	}, h.Now())
 	if err != nil {
 		return nil, h.failed(ctx, "credentials refused", err)
 	}
 	h.Log.Info("credentials renewed", "unit", service, "person", c.name)
-	return connect.NewResponse(&bootv1.RenewCredentialsResponse{Certificate: cert}), nil
+	return connect.NewResponse(&bootv1.RenewCredentialsResponse{Certificate: cert, Ca: h.Office.CA.View().Bundle}), nil
 }
 
 // personRoles are the roles among all that a person may have.

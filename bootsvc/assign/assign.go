@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"slipway/bootsvc/authority"
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/store"
 	"slipway/configs/cluster"
@@ -42,8 +43,12 @@ type Office struct {
 	inventory *inventory.Inventory
 	clusters  store.Table[record]
 	keys      store.Table[Keys]
-	machineCA string // the boot service's CA certificate, PEM
 	now       func() time.Time
+
+	// CA signs the machines' own certificates.
+	CA *authority.Keeper
+	// People are who uses the boot service.
+	People *authority.People
 
 	// Image is what machines that have a disk are told to install. Set it before use.
 	Image machine.Image
@@ -70,13 +75,14 @@ type Cluster struct {
 	// Current are the machines, by ID, whose units run with the config that they
 	// should have. Only Show fills it in.
 	Current map[string]bool
+
+	machineCA string // the CAs that sign machines' certificates, PEM
 }
 
-// New returns the office of a store. machineCA is the certificate, PEM, of the
-// CA that signs the machines' own certificates.
-func New(s *store.Store, v *inventory.Inventory, machineCA []byte, now func() time.Time) *Office {
+// New returns the office of a store. ca signs the machines' own certificates.
+func New(s *store.Store, v *inventory.Inventory, ca *authority.Keeper, now func() time.Time) *Office {
 	return &Office{
-		store: s, inventory: v, machineCA: string(machineCA), now: now,
+		store: s, inventory: v, CA: ca, People: authority.NewPeople(s), now: now,
 		clusters: store.SealedTable[record](s, "clusters"),
 		keys:     store.SealedTable[Keys](s, "cluster-keys"),
 	}
@@ -157,10 +163,15 @@ func (o *Office) Get(ctx context.Context, name string) (Cluster, error) {
 	if err != nil {
 		return Cluster{}, err
 	}
+	ca, err := o.CA.Table().Get(ctx, authority.ID)
+	if err != nil {
+		return Cluster{}, err
+	}
 	c, err := kept.cluster()
 	if err != nil {
 		return Cluster{}, err
 	}
+	c.machineCA = string(ca.Trusted())
 	for _, place := range c.Document.Machines {
 		m, err := o.inventory.Get(ctx, place.ID)
 		if err != nil {
@@ -188,7 +199,7 @@ func (o *Office) Show(ctx context.Context, name string) (Cluster, error) {
 	trouble, _ := c.Etcd.trouble(members)
 	for i, m := range c.Machines {
 		if m.Applied != "" {
-			wanted, err := c.render(m, keys, o.machineCA)
+			wanted, err := c.render(m, keys)
 			if err != nil {
 				return Cluster{}, err
 			}
@@ -208,10 +219,15 @@ func (o *Office) load(tx *store.Tx, name string) (Cluster, record, error) {
 	if err != nil {
 		return Cluster{}, record{}, err
 	}
+	ca, err := o.CA.Table().Load(tx, authority.ID)
+	if err != nil {
+		return Cluster{}, record{}, err
+	}
 	c, err := kept.cluster()
 	if err != nil {
 		return Cluster{}, record{}, err
 	}
+	c.machineCA = string(ca.Trusted())
 	for _, place := range c.Document.Machines {
 		if place.Role == machine.Worker {
 			continue

@@ -12,11 +12,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"slipway/bootsvc/authority"
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/store"
 	"slipway/configs/enroll"
 	"slipway/configs/machine"
-	"slipway/controlplane/pki"
 )
 
 var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
@@ -33,11 +33,12 @@ func newOffice(t *testing.T) *Office {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	ca, err := pki.NewCA("boot", noon, time.Hour)
+	clock := func() time.Time { return noon }
+	ca, err := authority.Open(t.Context(), s, clock)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(s, inventory.New(s, log, prometheus.NewRegistry()), ca.CertPEM, func() time.Time { return noon })
+	return New(s, inventory.New(s, log, prometheus.NewRegistry()), ca, clock)
 }
 
 // approve makes the n-th machine one that has an approved key, "key".

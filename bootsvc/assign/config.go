@@ -79,8 +79,8 @@ type handout struct {
 }
 
 // render makes a machine's config. It is pure: the same cluster gives the same bytes.
-func (c Cluster) render(m inventory.Machine, keys Keys, machineCA string) (handout, error) {
-	config := c.configFor(m, keys, machineCA)
+func (c Cluster) render(m inventory.Machine, keys Keys) (handout, error) {
+	config := c.configFor(m, keys)
 	if err := config.Validate(); err != nil {
 		return handout{}, fmt.Errorf("render config of %s: %w", m.ID, err)
 	}
@@ -97,7 +97,7 @@ func (c Cluster) render(m inventory.Machine, keys Keys, machineCA string) (hando
 }
 
 // configFor is pure: the config of one machine of the cluster.
-func (c Cluster) configFor(m inventory.Machine, keys Keys, machineCA string) *machine.Config {
+func (c Cluster) configFor(m inventory.Machine, keys Keys) *machine.Config {
 	place := c.Document.Machines[slices.IndexFunc(c.Document.Machines, func(p cluster.Machine) bool { return p.ID == m.ID })]
 	config := &machine.Config{
 		APIVersion: machine.APIVersion,
@@ -114,7 +114,7 @@ func (c Cluster) configFor(m inventory.Machine, keys Keys, machineCA string) *ma
 			ServiceSubnet:       c.Document.Network.ServiceSubnet,
 			DNSDomain:           c.Document.Network.DNSDomain,
 			CA:                  keys.CA.Bundle(),
-			MachineCA:           machineCA,
+			MachineCA:           c.machineCA,
 			BootstrapToken:      secret.New(keys.BootstrapToken),
 			CertificateLifetime: c.Document.CertificateLifetime,
 		},

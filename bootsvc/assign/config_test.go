@@ -144,14 +144,14 @@ func TestTheSameClusterGivesTheSameBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Phase, m.Role = enroll.Ready, machine.ControlPlane
-	c := Cluster{Document: doc, Endpoint: "https://10.0.0.1:6443", Etcd: Etcd{Generation: 1}}
+	c := Cluster{Document: doc, Endpoint: "https://10.0.0.1:6443", Etcd: Etcd{Generation: 1}, machineCA: string(o.CA.View().Bundle)}
 	c.Machines = append(c.Machines, m)
-	first, err := c.render(m, keys, o.machineCA)
+	first, err := c.render(m, keys)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
-		if again, err := c.render(m, keys, o.machineCA); err != nil || again.digest != first.digest || first.generation != 1 {
+		if again, err := c.render(m, keys); err != nil || again.digest != first.digest || first.generation != 1 {
 			t.Fatalf("%s, then %s, %v", first.digest, again.digest, err)
 		}
 	}

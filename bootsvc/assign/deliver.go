@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"slipway/bootsvc/authority"
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/store"
 	"slipway/configs/enroll"
@@ -27,7 +28,7 @@ type asker struct {
 	keyHash string // the key that it proved
 	have    string // SHA-256, hex, of the config that it has stored; empty: none
 	// matter are the ids of what the last answer was made of: the machine, its
-	// cluster, and whoever may go before it.
+	// cluster, whoever may go before it, and the CA that signs its certificate.
 	matter map[string]bool
 }
 
@@ -47,7 +48,7 @@ func (o *Office) Fetch(ctx context.Context, id, keyHash, have string, wait time.
 		config, err = o.offer(ctx, &a)
 		asked = true
 		return config.YAML != nil || config.Released, err
-	}, o.inventory.Machines(), o.clusters, o.keys)
+	}, o.inventory.Machines(), o.clusters, o.keys, o.CA.Table())
 	switch {
 	case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 		return config, err
@@ -75,7 +76,7 @@ func (o *Office) offer(ctx context.Context, a *asker) (config Config, err error)
 const unknownHere = "a person: it has the config of a cluster that is not known here; restore the boot service's state, or slipway node reset"
 
 func (o *Office) offerIn(tx *store.Tx, a *asker) (Config, error) {
-	a.matter = map[string]bool{a.id: true}
+	a.matter = map[string]bool{a.id: true, authority.ID: true}
 	m, err := o.inventory.LoadIn(tx, a.id)
 	if err != nil {
 		return Config{}, err
@@ -142,14 +143,14 @@ func (o *Office) answer(tx *store.Tx, a *asker, c Cluster, keys Keys, m inventor
 		return Config{Machine: m, WaitingFor: first}, nil
 	}
 	m = o.imaged(c, m)
-	wanted, err := c.render(m, keys, o.machineCA)
+	wanted, err := c.render(m, keys)
 	switch {
 	case err != nil:
 		return unchanged, err
 	case wanted.digest == a.have:
 		return unchanged, o.give(tx, m, wanted)
 	case a.have != "":
-		if unchanged.WaitingFor, err = c.turn(m, wanted, keys, o.machineCA, o.now()); err != nil || unchanged.WaitingFor != "" {
+		if unchanged.WaitingFor, err = c.turn(m, wanted, keys, o.now()); err != nil || unchanged.WaitingFor != "" {
 			return unchanged, err
 		}
 	}

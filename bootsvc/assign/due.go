@@ -114,13 +114,13 @@ func firstOf(machines []stand, is func(stand) bool, words string) string {
 }
 
 // turn is due of a machine among those of its cluster that are loaded.
-func (c Cluster) turn(m inventory.Machine, wanted handout, keys Keys, machineCA string, now time.Time) (string, error) {
+func (c Cluster) turn(m inventory.Machine, wanted handout, keys Keys, now time.Time) (string, error) {
 	var others []stand
 	for _, other := range c.Machines {
 		if other.ID == m.ID || !addressed(other) {
 			continue
 		}
-		theirs, err := c.render(other, keys, machineCA)
+		theirs, err := c.render(other, keys)
 		if err != nil {
 			return "", err
 		}

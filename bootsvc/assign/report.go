@@ -20,6 +20,7 @@ type Report struct {
 	Etcd       *inventory.EtcdState
 	Disk       *enroll.SystemDisk // where it lives, if it does on a disk
 	Wiped      bool               // it does no more: what was ours is wiped
+	Trusts     string             // the digest of the boot service's CAs that it trusts
 }
 
 // Report takes a machine's report. That it is a voter of etcd, or a control
@@ -57,6 +58,9 @@ func (r Report) found() bool {
 
 // on is the machine after the report.
 func (r Report) on(m inventory.Machine) inventory.Machine {
+	if r.Trusts != "" {
+		m.Trusts = r.Trusts
+	}
 	switch {
 	case r.Wiped:
 		m.Installation = inventory.Installation{}

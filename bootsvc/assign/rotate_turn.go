@@ -47,7 +47,7 @@ func (o *Office) Rotations(ctx context.Context, c Cluster) ([]RotationStatus, er
 	if err != nil || len(keys.Rotations) == 0 {
 		return nil, err
 	}
-	machines, err := c.standing(keys, o.machineCA, o.now())
+	machines, err := c.standing(keys, o.now())
 	if err != nil {
 		return nil, err
 	}
@@ -78,14 +78,15 @@ func (o *Office) RunRotations(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// Turn moves on every rotation of every cluster that can be moved on. It looks
+// Turn moves on every rotation of every cluster, and that of the boot service's
+// own CA, if it can be moved on. It looks
 // at how things are, not at what has changed, so it may be called at any time.
 func (o *Office) Turn(ctx context.Context, log *slog.Logger) error {
 	all, err := o.clusters.List(ctx)
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{o.TurnAuthority(ctx)}
 	for _, one := range all {
 		passed, err := o.turn(ctx, one.Name)
 		if err != nil {
@@ -111,7 +112,7 @@ func (o *Office) turn(ctx context.Context, name string) (passed []Rotation, err 
 	if err != nil {
 		return nil, err
 	}
-	machines, err := c.standing(keys, o.machineCA, o.now())
+	machines, err := c.standing(keys, o.now())
 	if err != nil {
 		return nil, err
 	}
@@ -167,12 +168,12 @@ func (o *Office) noteRotations(tx *store.Tx, c Cluster, passed []Rotation) error
 }
 
 // standing is how the cluster's machines stand to the configs that keys make.
-func (c Cluster) standing(keys Keys, machineCA string, now time.Time) ([]Standing, error) {
+func (c Cluster) standing(keys Keys, now time.Time) ([]Standing, error) {
 	var all []Standing
 	for _, m := range c.Machines {
 		s := Standing{ID: m.ID, Hostname: m.Hostname, Runs: m.Given.Digest != "" || !m.Enrolment.Acknowledged.IsZero()}
 		if s.Runs {
-			wanted, err := c.render(m, keys, machineCA)
+			wanted, err := c.render(m, keys)
 			if err != nil {
 				return nil, err
 			}

@@ -43,7 +43,7 @@ func (r *rig) take(n int) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	wanted, err := c.render(c.Machines[n-1], keys, r.machineCA)
+	wanted, err := c.render(c.Machines[n-1], keys)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestConfigsShowBothWhileTheyRotate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wanted, err := c.render(c.Machines[0], keys, r.machineCA) // which validates
+	wanted, err := c.render(c.Machines[0], keys) // which validates
 	if err != nil {
 		t.Fatal(err)
 	}

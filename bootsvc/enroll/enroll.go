@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"time"
 
+	"slipway/bootsvc/authority"
 	"slipway/bootsvc/inventory"
 	"slipway/configs/enroll"
 	"slipway/controlplane/pki"
@@ -42,8 +43,8 @@ const certValidity = 365 * 24 * time.Hour
 // Desk is where machines enrol.
 type Desk struct {
 	Inventory *inventory.Inventory
-	CA        pki.CA // the boot service's
-	Rules     Rules  // the zero value approves nothing
+	CA        func() *authority.View // the boot service's, as it is now
+	Rules     Rules                  // the zero value approves nothing
 	Now       func() time.Time
 }
 
@@ -53,6 +54,9 @@ type Request struct {
 	Facts     enroll.Facts
 	CSR       []byte     // PKCS #10, DER
 	Address   netip.Addr // the machine's
+	// Checked is the SHA-256 of the CA by which the machine checked the boot
+	// service. Its console shows words of that one.
+	Checked []byte
 }
 
 // Enrol handles one request. It returns the machine's certificate, PEM, or nil
@@ -62,7 +66,7 @@ func (d *Desk) Enrol(ctx context.Context, r Request) (inventory.Machine, []byte,
 	if err != nil {
 		return inventory.Machine{}, nil, err
 	}
-	shown, err := d.keyOf(key)
+	shown, err := d.keyOf(key, r.Checked)
 	if err != nil {
 		return inventory.Machine{}, nil, err
 	}
@@ -99,8 +103,9 @@ func (d *Desk) check(r Request) (string, *ecdsa.PublicKey, error) {
 	return id, key, nil
 }
 
-// keyOf names a key by its hash and by the words people compare.
-func (d *Desk) keyOf(key *ecdsa.PublicKey) (inventory.Key, error) {
+// keyOf names a key by its hash and by the words people compare: those that the
+// machine's console shows, if it checked the boot service by a CA of ours.
+func (d *Desk) keyOf(key *ecdsa.PublicKey, checked []byte) (inventory.Key, error) {
 	hash, err := pki.KeyHash(key)
 	if err != nil {
 		return inventory.Key{}, err
@@ -109,9 +114,9 @@ func (d *Desk) keyOf(key *ecdsa.PublicKey) (inventory.Key, error) {
 	if err != nil {
 		return inventory.Key{}, fmt.Errorf("encode public key: %w", err)
 	}
-	ca, err := pki.ParseCert(d.CA.CertPEM)
-	if err != nil {
-		return inventory.Key{}, err
+	ca := d.CA().Find(checked)
+	if ca == nil {
+		ca = d.CA().Signer
 	}
 	return inventory.Key{Hash: hash, Words: enroll.Words(spki, ca.Raw), Since: d.Now()}, nil
 }
@@ -202,7 +207,7 @@ func (d *Desk) certify(m inventory.Machine, key *ecdsa.PublicKey) ([]byte, error
 	if m.Hostname != "" {
 		r.DNSNames = []string{m.Hostname}
 	}
-	return d.CA.Sign(key, r, d.Now())
+	return d.CA().Sign(key, r, d.Now())
 }
 
 // Certify signs a machine's approved key anew: for the host name that its

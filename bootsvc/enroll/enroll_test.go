@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"slipway/bootsvc/authority"
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/store"
 	"slipway/configs/enroll"
@@ -58,11 +59,15 @@ func newDesk(t testing.TB, rules Rules) *Desk {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	ca, err := pki.NewCA("test", noon, time.Hour)
+	made, err := pki.NewCA("test", noon, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Desk{Inventory: inventory.New(s, log, prometheus.NewRegistry()), CA: ca, Rules: rules, Now: func() time.Time { return noon }}
+	ca, err := authority.NewView(authority.Record{CA: made})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Desk{Inventory: inventory.New(s, log, prometheus.NewRegistry()), CA: func() *authority.View { return ca }, Rules: rules, Now: func() time.Time { return noon }}
 }
 
 // machineKey is a machine's side of an enrolment.

@@ -32,6 +32,9 @@ type Machine struct {
 
 	Installation Installation `json:"installation,omitzero"`
 
+	// Trusts is the digest of the boot service's CAs that the machine trusts, as it said last.
+	Trusts string `json:"trusts,omitempty"`
+
 	// Cluster, Hostname and Role are empty until a cluster claims the machine.
 	Cluster  string       `json:"cluster,omitempty"`
 	Hostname string       `json:"hostname,omitempty"`
@@ -100,7 +103,7 @@ func (e Enrolment) Approve(key Key) Enrolment {
 // What had the key before is gone: the machine was started again, or reset.
 func (m Machine) Approve(key Key) Machine {
 	m.Enrolment = m.Enrolment.Approve(key)
-	m.Given, m.Applied, m.Etcd, m.Installation = Given{}, "", EtcdState{}, Installation{}
+	m.Given, m.Applied, m.Etcd, m.Installation, m.Trusts = Given{}, "", EtcdState{}, Installation{}, ""
 	return m
 }
 

@@ -35,8 +35,9 @@ const (
 
 // Nodes reaches the etcd members on the clusters' nodes, over their API.
 type Nodes struct {
-	// Roots is the CA that signed the nodes' certificates.
-	Roots *x509.CertPool
+	// Roots are the CAs that may have signed the nodes' certificates. They are
+	// asked for each connection, so that they can be rotated.
+	Roots func() *x509.CertPool
 	// Certificate is the boot service's own, with the role etcd-backup. It is
 	// asked for each connection, so that it can be renewed.
 	Certificate func() (*tls.Certificate, error)
@@ -55,7 +56,7 @@ func (n *Nodes) open(address netip.Addr) (nodev1connect.EtcdServiceClient, func(
 	transport := &http.Transport{
 		DialContext: dialer.DialContext, TLSHandshakeTimeout: dialTimeout, ForceAttemptHTTP2: true,
 		TLSClientConfig: &tls.Config{
-			MinVersion: tls.VersionTLS13, RootCAs: n.Roots, VerifyConnection: isMachine,
+			MinVersion: tls.VersionTLS13, RootCAs: n.Roots(), VerifyConnection: isMachine,
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return n.Certificate() },
 		},
 	}

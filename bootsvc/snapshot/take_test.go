@@ -87,8 +87,9 @@ func newRack(t *testing.T) *rack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rack{ca: ca, nodes: &Nodes{Roots: x509.NewCertPool()}}
-	r.nodes.Roots.AppendCertsFromPEM(ca.CertPEM)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca.CertPEM)
+	r := &rack{ca: ca, nodes: &Nodes{Roots: func() *x509.CertPool { return roots }}}
 	backup := r.certificate(t, pki.Request{CommonName: "boot service", Organizations: []string{"slipway:etcd-backup"}, Client: true})
 	r.nodes.Certificate = func() (*tls.Certificate, error) { return backup, nil }
 	return r
@@ -129,7 +130,7 @@ func (r *rack) serve(t *testing.T, last byte, n *node, organization string, ips 
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
 		TLSConfig: &tls.Config{
 			Certificates: []tls.Certificate{*r.certificate(t, pki.Request{CommonName: "m", Organizations: []string{organization}, IPs: ips, Server: true, Client: true})},
-			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: r.nodes.Roots, MinVersion: tls.VersionTLS13,
+			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: r.nodes.Roots(), MinVersion: tls.VersionTLS13,
 		},
 	}
 	done := make(chan struct{})

@@ -48,6 +48,15 @@ type Request struct {
 
 // NewCA makes a CA whose common name is name. It may sign leaves only, no CAs.
 func NewCA(name string, now time.Time, validity time.Duration) (CA, error) {
+	return makeCA(name, now, validity, false)
+}
+
+// NewLine makes a CA that may vouch for its successor.
+func NewLine(name string, now time.Time, validity time.Duration) (CA, error) {
+	return makeCA(name, now, validity, true)
+}
+
+func makeCA(name string, now time.Time, validity time.Duration, vouches bool) (CA, error) {
 	key, keyPEM, err := NewKey()
 	if err != nil {
 		return CA{}, fmt.Errorf("make CA %s: %w", name, err)
@@ -59,13 +68,43 @@ func NewCA(name string, now time.Time, validity time.Duration) (CA, error) {
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		MaxPathLenZero:        true,
+		MaxPathLenZero:        !vouches,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
 	if err != nil {
 		return CA{}, fmt.Errorf("make CA %s: %w", name, err)
 	}
 	return CA{CertPEM: encodeCert(der), KeyPEM: keyPEM}, nil
+}
+
+// Vouch makes a certificate, PEM, of the next CA's key that ca signs: whoever
+// trusts ca believes with it what next signed. ca must be of NewLine.
+func (ca CA) Vouch(next CA) ([]byte, error) {
+	parent, key, err := ca.signer()
+	if err != nil {
+		return nil, err
+	}
+	heir, err := next.Signer()
+	if err != nil {
+		return nil, err
+	}
+	cert := &x509.Certificate{
+		Subject: heir.Subject, SubjectKeyId: heir.SubjectKeyId,
+		NotBefore: heir.NotBefore, NotAfter: earlier(heir.NotAfter, parent.NotAfter),
+		KeyUsage: heir.KeyUsage, BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, parent, heir.PublicKey, key)
+	if err != nil {
+		return nil, fmt.Errorf("vouch for CA %s: %w", heir.Subject.CommonName, err)
+	}
+	return encodeCert(der), nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // Issue makes a key and a certificate for it.
@@ -136,12 +175,9 @@ func template(r Request, now time.Time, ca *x509.Certificate) (*x509.Certificate
 		DNSNames:              r.DNSNames,
 		IPAddresses:           r.IPs,
 		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(r.Validity),
+		NotAfter:              earlier(now.Add(r.Validity), ca.NotAfter),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
-	}
-	if cert.NotAfter.After(ca.NotAfter) {
-		cert.NotAfter = ca.NotAfter
 	}
 	if r.Client {
 		cert.ExtKeyUsage = append(cert.ExtKeyUsage, x509.ExtKeyUsageClientAuth)

@@ -103,15 +103,11 @@ func (a *api) guard(next http.Handler) http.Handler {
 }
 
 func (a *api) check(r *http.Request) (string, error) {
-	data, err := a.store.load(caFile)
+	cas, err := a.store.authorities()
 	if err != nil {
 		return "", err
 	}
-	ca, err := parseCert(data)
-	if err != nil {
-		return "", fmt.Errorf("read the boot service's CA: %w", err)
-	}
-	return authorize(r.TLS.PeerCertificates, ca, r.URL.Path)
+	return authorize(r.TLS.PeerCertificates, cas, r.URL.Path)
 }
 
 // forward is the NodeService of PID 1, passed on, and what the agent does itself.

@@ -30,10 +30,11 @@ type delivery struct {
 var fetching = attempts{deadline: 45 * time.Second, first: 250 * time.Millisecond, most: 3 * time.Second}
 
 // machineClient speaks as the machine, with whatever certificate is stored
-// when a connection opens.
-func machineClient(args Args, s store, t *trust) (bootv1connect.MachineServiceClient, func()) {
+// when a connection opens. What the boot service thinks of that goes to news.
+func machineClient(args Args, s store, t *trust, news chan<- verdict) (bootv1connect.MachineServiceClient, func()) {
 	transport := newTransport(t.client(s.certificate))
-	client := bootv1connect.NewMachineServiceClient(&http.Client{Transport: transport}, args.Server.String(), connect.WithReadMaxBytes(maxAnswer))
+	hearing := &hearing{to: transport, store: s, news: news}
+	client := bootv1connect.NewMachineServiceClient(&http.Client{Transport: hearing}, args.Server.String(), connect.WithReadMaxBytes(maxAnswer))
 	return client, transport.CloseIdleConnections
 }
 

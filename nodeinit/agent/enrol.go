@@ -37,6 +37,8 @@ type enrolment struct {
 	clock   clock
 	facts   enroll.Facts
 	address netip.Addr
+	// anew is for a certificate that the boot service does not take any more.
+	anew bool
 }
 
 // asking is how often the boot service is asked.
@@ -48,7 +50,7 @@ var errKeyRefused = errors.New("the boot service refuses the machine's key")
 // enrol returns when the machine has a certificate. It returns errKeyRefused
 // when another key is needed.
 func (e *enrolment) enrol(ctx context.Context) error {
-	if cert, err := e.store.certificate(); err == nil && e.stillGood(cert.Leaf) {
+	if cert, err := e.store.certificate(); err == nil && !e.anew && e.stillGood(cert) {
 		return nil
 	}
 	key, err := e.store.key()
@@ -67,19 +69,19 @@ func (e *enrolment) enrol(ctx context.Context) error {
 	})
 }
 
-// stillGood reports whether a stored certificate is of the pinned CA: then an
-// agent that was restarted goes on where it was.
-func (e *enrolment) stillGood(leaf *x509.Certificate) bool {
-	data, err := e.store.load(caFile)
+// stillGood reports whether a stored certificate is of a CA that the machine
+// trusts: then an agent that was restarted goes on where it was.
+func (e *enrolment) stillGood(cert *tls.Certificate) bool {
+	chain, err := e.store.load(certFile)
 	if err != nil {
 		return false
 	}
-	ca, err := parseCert(data)
-	if err != nil || sha256.Sum256(ca.Raw) != e.args.CA || leaf.CheckSignatureFrom(ca) != nil {
+	cas, err := e.store.authorities()
+	if err != nil || len(anchored(cas, e.store.anchors(e.args.CA))) == 0 || signedBy(cert.Leaf, chain, cas) != nil {
 		return false
 	}
 	e.trust.clockIsSet()
-	return time.Now().Before(leaf.NotAfter)
+	return time.Now().Before(cert.Leaf.NotAfter)
 }
 
 func (e *enrolment) client() (bootv1connect.EnrollServiceClient, func()) {
@@ -94,6 +96,10 @@ func newTransport(config *tls.Config) *http.Transport {
 
 // ask asks once.
 func (e *enrolment) ask(ctx context.Context, client bootv1connect.EnrollServiceClient, request *bootv1.EnrollRequest, key *ecdsa.PrivateKey) error {
+	if ca, err := e.trust.authority(); err == nil { // after the first connection
+		checked := sha256.Sum256(ca.Raw)
+		request.Checked = checked[:]
+	}
 	answer, err := client.Enroll(ctx, connect.NewRequest(request))
 	if connect.CodeOf(err) == connect.CodePermissionDenied {
 		return finalError{fmt.Errorf("%w: %w", errKeyRefused, err)}
@@ -151,23 +157,9 @@ func (e *enrolment) words(key *ecdsa.PrivateKey) (string, error) {
 	return enroll.Words(spki, ca.Raw), nil
 }
 
-// accept checks and stores the certificate; the CA first, so that a
-// certificate is never there without it.
+// accept checks and stores the certificate and the CAs that it is of.
 func (e *enrolment) accept(answer *bootv1.EnrollResponse, key *ecdsa.PrivateKey) error {
-	ca, err := parseCert(answer.Ca)
-	if err != nil {
-		return fmt.Errorf("read the boot service's CA: %w", err)
-	}
-	if sha256.Sum256(ca.Raw) != e.args.CA {
-		return errors.New("the boot service answered with another CA than it has")
-	}
-	if err := checkCertificate(answer.Certificate, ca, key); err != nil {
-		return err
-	}
-	if err := e.store.save(caFile, answer.Ca); err != nil {
-		return err
-	}
-	if err := e.store.save(certFile, answer.Certificate); err != nil {
+	if err := e.store.replaceTrust(answer.Certificate, answer.Ca, e.args.CA); err != nil {
 		return err
 	}
 	words, err := e.words(key)
@@ -175,21 +167,6 @@ func (e *enrolment) accept(answer *bootv1.EnrollResponse, key *ecdsa.PrivateKey)
 		return err
 	}
 	e.console.say("enrolled as %s with the words %s", e.args.Machine, words)
-	return nil
-}
-
-// checkCertificate checks that data is a certificate of ours, signed by ca.
-func checkCertificate(data []byte, ca *x509.Certificate, key *ecdsa.PrivateKey) error {
-	cert, err := parseCert(data)
-	if err != nil {
-		return fmt.Errorf("read the machine's certificate: %w", err)
-	}
-	if err := cert.CheckSignatureFrom(ca); err != nil {
-		return fmt.Errorf("check the machine's certificate: %w", err)
-	}
-	if !key.PublicKey.Equal(cert.PublicKey) {
-		return errors.New("check the machine's certificate: it is for another key")
-	}
 	return nil
 }
 

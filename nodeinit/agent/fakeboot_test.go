@@ -25,6 +25,7 @@ import (
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/configs/enroll"
 )
 
 // testCA signs certificates for the tests.
@@ -94,7 +95,11 @@ type bootService struct {
 
 	bootv1connect.UnimplementedEnrollServiceHandler
 	t  *testing.T
-	ca *testCA
+	ca *testCA // signs
+	// former signed before; it is trusted while both is set, and vouched for ca.
+	former *testCA
+	both   bool
+	cross  []byte // what it signed for that, DER
 
 	mu         sync.Mutex
 	addr       string // where it listens, kept over a restart
@@ -111,6 +116,8 @@ type bootService struct {
 	follows    int // fetches of a machine that has a config
 	acks       int
 	acked      []byte // digest
+	renewals   int
+	trusts     string // what a machine that has renewed says it trusts
 	released   bool
 	byForce    bool
 	applied    []byte // digest
@@ -145,20 +152,80 @@ func (b *bootService) start() {
 	mux := http.NewServeMux()
 	mux.Handle(bootv1connect.NewEnrollServiceHandler(b))
 	mux.Handle(bootv1connect.NewMachineServiceHandler(b))
-	pool := x509.NewCertPool()
-	pool.AddCert(b.ca.cert)
 	b.server = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			b.update(func() { b.requests++ })
-			mux.ServeHTTP(w, r)
+			if b.admits(w, r) {
+				mux.ServeHTTP(w, r)
+			}
 		}),
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 		TLSConfig: &tls.Config{
-			Certificates: []tls.Certificate{b.ca.pair(b.t, "boot", "slipway:server")},
-			ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: pool, MinVersion: tls.VersionTLS13,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return b.shown(), nil },
+			ClientAuth:     tls.RequestClientCert, MinVersion: tls.VersionTLS13,
 		},
 	}
 	go b.server.ServeTLS(listener, "", "")
+}
+
+// shown is the server's certificate, with what leads back to the former CA.
+func (b *bootService) shown() *tls.Certificate {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	pair := b.ca.pair(b.t, "boot", "slipway:server")
+	if b.former != nil {
+		pair.Certificate = append(pair.Certificate, b.cross, b.former.cert.Raw)
+	}
+	return &pair
+}
+
+// bundle are the CAs that are trusted.
+func (b *bootService) bundle() []byte {
+	text := toPEM(b.ca.cert.Raw)
+	if b.both {
+		text = append(text, toPEM(b.former.cert.Raw)...)
+	}
+	return text
+}
+
+// admits refuses certificates of CAs that are trusted no more, as the API does.
+func (b *bootService) admits(w http.ResponseWriter, r *http.Request) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w.Header().Set(enroll.TrustHeader, enroll.TrustDigest(b.bundle()))
+	if len(r.TLS.PeerCertificates) == 0 {
+		return true
+	}
+	cert := r.TLS.PeerCertificates[0]
+	if cert.CheckSignatureFrom(b.ca.cert) == nil {
+		b.trusts = r.Header.Get(enroll.TrustHeader)
+		return true
+	}
+	w.Header().Set("Connection", "close")
+	if b.both && cert.CheckSignatureFrom(b.former.cert) == nil {
+		return true
+	}
+	w.WriteHeader(http.StatusUnauthorized)
+	return false
+}
+
+// rotate has another CA sign; the one that did is trusted still.
+func (b *bootService) rotate() {
+	next := newCA(b.t)
+	template := *next.cert
+	template.Raw, template.SerialNumber = nil, big.NewInt(2)
+	cross, err := x509.CreateCertificate(rand.Reader, &template, b.ca.cert, &next.key.PublicKey, b.ca.key)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.update(func() { b.former, b.ca, b.both, b.cross = b.ca, next, true, cross })
+}
+
+func (b *bootService) RenewCertificate(_ context.Context, r *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.renewals++
+	return connect.NewResponse(&bootv1.RenewCertificateResponse{Certificate: b.certify(b.enrolments[0].Csr), Ca: b.bundle()}), nil
 }
 
 func (b *bootService) stop() { _ = b.server.Close() }
@@ -217,7 +284,7 @@ func (b *bootService) Enroll(_ context.Context, r *connect.Request[bootv1.Enroll
 		}
 		answer = &bootv1.EnrollResponse{State: bootv1.EnrollResponse_PENDING, WaitingFor: "approval", ServerTime: timestamppb.Now()}
 		if b.approved {
-			answer.State, answer.Ca, answer.Certificate = bootv1.EnrollResponse_APPROVED, toPEM(b.ca.cert.Raw), b.certify(r.Msg.Csr)
+			answer.State, answer.Ca, answer.Certificate = bootv1.EnrollResponse_APPROVED, b.bundle(), b.certify(r.Msg.Csr)
 		}
 	})
 	if err != nil {
@@ -235,7 +302,11 @@ func (b *bootService) certify(csr []byte) []byte {
 		b.t.Error(err)
 		return nil
 	}
-	return toPEM(b.ca.sign(b.t, request.PublicKey.(*ecdsa.PublicKey), request.Subject.CommonName, "slipway:machine"))
+	cert := toPEM(b.ca.sign(b.t, request.PublicKey.(*ecdsa.PublicKey), request.Subject.CommonName, "slipway:machine"))
+	if b.former != nil {
+		cert = append(cert, toPEM(b.cross)...)
+	}
+	return cert
 }
 
 func (b *bootService) FetchConfig(ctx context.Context, r *connect.Request[bootv1.FetchConfigRequest]) (*connect.Response[bootv1.FetchConfigResponse], error) {

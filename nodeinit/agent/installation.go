@@ -75,7 +75,7 @@ func (i *installation) install(ctx context.Context, have wanted) error {
 }
 
 // kept are the files that make an installed machine the one that it was.
-var kept = []string{keyFile, certFile, caFile, configFile, argsFile}
+var kept = []string{keyFile, certFile, caFile, pinFile, configFile, argsFile}
 
 func (i *installation) files() (map[string][]byte, error) {
 	files := map[string][]byte{}

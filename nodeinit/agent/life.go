@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -30,26 +31,32 @@ func (a *agent) identify(ctx context.Context, lease netconf.Lease) error {
 	if a.booted != "" && err == nil && config != nil {
 		return nil
 	}
-	return a.enrol(ctx, lease)
+	return a.enrol(ctx, lease, false)
 }
 
-// enrol gets the machine a certificate.
-func (a *agent) enrol(ctx context.Context, lease netconf.Lease) error {
+// enrol gets the machine a certificate; another one, if anew.
+func (a *agent) enrol(ctx context.Context, lease netconf.Lease, anew bool) error {
 	e := &enrolment{
 		args: a.args, store: a.store, trust: a.trust(), console: a.console, clock: a.clock,
-		facts: Facts(a.files), address: lease.Address.Addr(),
+		facts: Facts(a.files), address: lease.Address.Addr(), anew: anew,
 	}
 	return e.enrol(ctx)
 }
 
-func (a *agent) trust() *trust { return &trust{host: a.args.Server.Hostname(), pin: a.args.CA} }
+func (a *agent) trust() *trust {
+	return &trust{
+		host:    a.args.Server.Hostname(),
+		anchors: func() [][sha256.Size]byte { return a.store.anchors(a.args.CA) },
+	}
+}
 
 // enrolled is the life of a machine with a certificate. That it enrolled is
 // in the boot service's own timeline.
 func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 	trust := a.trust()
 	trust.clockIsSet()
-	client, done := machineClient(a.args, a.store, trust)
+	news := make(chan verdict, 1)
+	client, done := machineClient(a.args, a.store, trust, news)
 	defer done()
 	reports := newReporter(client, a.store, a.console, a.clock)
 	reports.event(event{name: "kernel"})
@@ -81,8 +88,8 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 		return bootRelay{to: client}.serve(ctx, filepath.Join(a.runtime, bootSocket), a.console.log)
 	})
 	group.Go(func() error {
-		again := func(ctx context.Context) error { return a.enrol(ctx, lease) }
-		return (&renewer{store: a.store, client: client, console: a.console, enrol: again}).run(ctx)
+		again := func(ctx context.Context) error { return a.enrol(ctx, lease, true) }
+		return (&renewer{pin: a.args.CA, store: a.store, client: client, console: a.console, news: news, enrol: again, renewed: reports.poke}).run(ctx)
 	})
 	group.Go(func() error {
 		people := &api{store: a.store, init: nodes, etcd: etcd, reset: reset, upgrade: upgrade, health: health, log: a.console.log}

@@ -13,10 +13,10 @@ import (
 )
 
 // PinError says that a server has no part of the CA the machine was booted
-// with. Nothing was sent to it.
+// with, or of what came after that. Nothing was sent to it.
 type PinError struct {
 	Server string
-	Want   string   // the pin on the kernel command line
+	Want   string   // the pin on the kernel command line, or the CA that came after it
 	Seen   []string // what the server showed, its own certificate first
 }
 
@@ -25,13 +25,14 @@ func (e *PinError) Error() string {
 		e.Server, e.Want, strings.Join(e.Seen, ", "))
 }
 
-// trust checks servers against the CA pin.
+// trust checks servers against the CAs that the machine trusts.
 type trust struct {
 	host string // the server's name or address, as its certificate must say
-	pin  [sha256.Size]byte
+	// anchors are the CAs, by hash, at least one: store.anchors.
+	anchors func() [][sha256.Size]byte
 
 	mu      sync.Mutex
-	ca      *x509.Certificate // seen and pinned; nil before the first connection
+	ca      *x509.Certificate // the first anchor that was seen; nil before the first connection
 	clockOK bool              // the machine's clock was set: dates count
 }
 
@@ -53,26 +54,29 @@ func (t *trust) client(certificate func() (*tls.Certificate, error)) *tls.Config
 }
 
 func (t *trust) verify(state tls.ConnectionState) error {
-	chain := state.PeerCertificates
-	ca := t.pinned(chain)
-	if ca == nil {
-		return t.pinError(chain)
+	chain, anchors := state.PeerCertificates, t.anchors()
+	known := anchored(chain, anchors)
+	if len(known) == 0 {
+		return t.pinError(chain, anchors[0])
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
-	roots.AddCert(ca)
-	for _, cert := range chain[1:] {
-		between.AddCert(cert)
-	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
-		DNSName: t.host, Roots: roots, Intermediates: between, CurrentTime: t.now(chain[0]),
+		DNSName: t.host, Roots: pool(known), Intermediates: pool(chain[1:]), CurrentTime: t.now(chain[0]),
 	})
 	if err != nil {
 		return fmt.Errorf("verify the boot service's certificate: %w", err)
 	}
-	t.ca = ca
+	t.ca = known[0]
 	return nil
+}
+
+func pool(certs []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, cert := range certs {
+		pool.AddCert(cert)
+	}
+	return pool
 }
 
 // now is the time to check dates at. A machine without a battery thinks it is
@@ -90,17 +94,20 @@ func (t *trust) now(leaf *x509.Certificate) time.Time {
 	return now
 }
 
-func (t *trust) pinned(chain []*x509.Certificate) *x509.Certificate {
-	for _, cert := range chain {
-		if sha256.Sum256(cert.Raw) == t.pin && cert.IsCA {
-			return cert
+// anchored are the CAs of a chain that are anchors, in the anchors' order.
+func anchored(chain []*x509.Certificate, anchors [][sha256.Size]byte) (known []*x509.Certificate) {
+	for _, anchor := range anchors {
+		for _, cert := range chain {
+			if sha256.Sum256(cert.Raw) == anchor && cert.IsCA {
+				known = append(known, cert)
+			}
 		}
 	}
-	return nil
+	return known
 }
 
-func (t *trust) pinError(chain []*x509.Certificate) error {
-	e := &PinError{Server: t.host, Want: hex.EncodeToString(t.pin[:])}
+func (t *trust) pinError(chain []*x509.Certificate, want [sha256.Size]byte) error {
+	e := &PinError{Server: t.host, Want: hex.EncodeToString(want[:])}
 	for _, cert := range chain {
 		sum := sha256.Sum256(cert.Raw)
 		e.Seen = append(e.Seen, hex.EncodeToString(sum[:]))
@@ -108,7 +115,7 @@ func (t *trust) pinError(chain []*x509.Certificate) error {
 	return e
 }
 
-// authority is the pinned CA; an error before it was seen.
+// authority is the CA by which the boot service was checked; an error before it was.
 func (t *trust) authority() (*x509.Certificate, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -22,6 +22,15 @@ func chain(t *testing.T, pair tls.Certificate) []*x509.Certificate {
 	return certs
 }
 
+// pinned are anchors that stay what they are.
+func pinned(cas ...*x509.Certificate) func() [][sha256.Size]byte {
+	var anchors [][sha256.Size]byte
+	for _, ca := range cas {
+		anchors = append(anchors, sha256.Sum256(ca.Raw))
+	}
+	return func() [][sha256.Size]byte { return anchors }
+}
+
 func TestTrust(t *testing.T) {
 	ca, other := newCA(t), newCA(t)
 	good := chain(t, ca.pair(t, "boot", "slipway:server"))
@@ -41,7 +50,7 @@ func TestTrust(t *testing.T) {
 		{name: "a leaf pinned as if it were a CA", host: "127.0.0.1", pin: &testCA{cert: good[0]}, chain: good, want: "expected the CA pin"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			trust := &trust{host: tt.host, pin: sha256.Sum256(tt.pin.cert.Raw)}
+			trust := &trust{host: tt.host, anchors: pinned(tt.pin.cert)}
 			err := trust.verify(tls.ConnectionState{PeerCertificates: tt.chain})
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
@@ -61,7 +70,7 @@ func TestTrustBeforeTheClockIsSet(t *testing.T) {
 	for _, cert := range certs { // as seen by a machine a year behind, or ahead
 		cert.NotBefore, cert.NotAfter = cert.NotBefore.AddDate(1, 0, 0), cert.NotAfter.AddDate(1, 0, 0)
 	}
-	trust := &trust{host: "127.0.0.1", pin: sha256.Sum256(ca.cert.Raw)}
+	trust := &trust{host: "127.0.0.1", anchors: pinned(ca.cert)}
 	if err := trust.verify(tls.ConnectionState{PeerCertificates: certs}); err != nil {
 		t.Errorf("before: %v", err)
 	}

@@ -36,6 +36,7 @@ func (c *testCA) lasting(t testing.TB, key *ecdsa.PublicKey, from time.Time, lif
 type renewals struct {
 	bootv1connect.MachineServiceClient
 	issue func() []byte
+	ca    []byte
 	down  bool
 	times []time.Duration // when it was asked
 	start time.Time
@@ -46,7 +47,7 @@ func (r *renewals) RenewCertificate(context.Context, *connect.Request[bootv1.Ren
 	if r.down {
 		return nil, connect.NewError(connect.CodeUnavailable, errors.New("connection refused"))
 	}
-	return connect.NewResponse(&bootv1.RenewCertificateResponse{Certificate: r.issue()}), nil
+	return connect.NewResponse(&bootv1.RenewCertificateResponse{Certificate: r.issue(), Ca: r.ca}), nil
 }
 
 // TestRenew: two thirds into its life a certificate is renewed, each minute
@@ -63,9 +64,9 @@ func TestRenew(t *testing.T) {
 		if err := errors.Join(s.save(caFile, toPEM(ca.cert.Raw)), s.save(certFile, issue())); err != nil {
 			t.Fatal(err)
 		}
-		server := &renewals{issue: issue, start: time.Now()}
+		server := &renewals{issue: issue, ca: toPEM(ca.cert.Raw), start: time.Now()}
 		enrolled := make(chan time.Duration, 1)
-		r := &renewer{store: s, client: server, console: quiet(&screen{}), enrol: func(context.Context) error {
+		r := &renewer{store: s, client: server, console: quiet(&screen{}), renewed: func() {}, enrol: func(context.Context) error {
 			enrolled <- time.Since(server.start)
 			return s.save(certFile, issue())
 		}}
@@ -108,9 +109,9 @@ func TestRenewRefusesForeign(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := newKey(t)
-	server := &renewals{issue: func() []byte { return ca.lasting(t, &other.PublicKey, time.Now(), time.Hour) }}
+	server := &renewals{issue: func() []byte { return ca.lasting(t, &other.PublicKey, time.Now(), time.Hour) }, ca: toPEM(ca.cert.Raw)}
 	r := &renewer{store: s, client: server, console: quiet(&screen{})}
-	if err := r.look(t.Context(), time.Now()); err == nil {
+	if err := r.look(t.Context(), verdict{}, time.Now()); err == nil {
 		t.Error("a certificate for another key was taken")
 	}
 	if now, err := s.load(certFile); err != nil || !bytes.Equal(now, old) {

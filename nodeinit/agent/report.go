@@ -123,6 +123,7 @@ func (r *reporter) wipe() {
 	r.wiped, r.disk = true, nil
 }
 
+// poke has the reporter tell how things are.
 func (r *reporter) poke() {
 	select {
 	case r.changed <- struct{}{}:

@@ -55,17 +55,12 @@ var (
 )
 
 // authorize decides whether the bearer of the chain may call the procedure.
-func authorize(chain []*x509.Certificate, ca *x509.Certificate, procedure string) (person string, err error) {
+func authorize(chain []*x509.Certificate, cas []*x509.Certificate, procedure string) (person string, err error) {
 	if len(chain) == 0 {
 		return "", errNoCertificate
 	}
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
-	roots.AddCert(ca)
-	for _, cert := range chain[1:] {
-		between.AddCert(cert)
-	}
 	_, err = chain[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: pool(cas), Intermediates: pool(chain[1:]), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", errBadCertificate, err)

@@ -30,7 +30,8 @@ type store struct {
 const (
 	keyFile    = "machine.key" // PEM, the machine's private key
 	certFile   = "machine.crt" // PEM, its certificate
-	caFile     = "ca.crt"      // PEM, the boot service's CA
+	caFile     = "ca.crt"      // PEM, the boot service's CAs; the one that signs comes first
+	pinFile    = "ca.pin"      // the pin, hex, of which those came
 	configFile = "config.yaml" // the MachineConfig, as delivered
 	argsFile   = "args"        // the boot service's kernel arguments, which a disk's loader does not know
 	leaseFile  = "lease.json"  // the last DHCP lease
@@ -73,10 +74,11 @@ func (s store) write(name string, data []byte) error {
 	return os.Rename(temp.Name(), filepath.Join(s.dir, name))
 }
 
-// forget drops all that belongs to the machine's key.
+// forget drops all that belongs to the machine's key. Which CAs it trusts has
+// nothing to do with that.
 func (s store) forget() error {
 	for _, path := range []string{
-		filepath.Join(s.dir, configFile), filepath.Join(s.dir, certFile), filepath.Join(s.dir, caFile),
+		filepath.Join(s.dir, configFile), filepath.Join(s.dir, certFile),
 		filepath.Join(s.dir, keyFile), filepath.Join(s.ofBoot().dir, eventsFile),
 	} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -125,26 +127,6 @@ func (s store) certificate() (*tls.Certificate, error) {
 		return nil, fmt.Errorf("read the machine's certificate: %w", err)
 	}
 	return &cert, nil
-}
-
-// replaceCertificate stores another certificate of the machine's key, if it is one.
-func (s store) replaceCertificate(cert []byte) error {
-	data, err := s.load(caFile)
-	if err != nil {
-		return err
-	}
-	ca, err := parseCert(data)
-	if err != nil {
-		return fmt.Errorf("read the boot service's CA: %w", err)
-	}
-	key, err := s.key()
-	if err != nil {
-		return err
-	}
-	if err := checkCertificate(cert, ca, key); err != nil {
-		return err
-	}
-	return s.save(certFile, cert)
 }
 
 // lease is the last one that was saved, nil if there is none that can be read.

@@ -362,11 +362,14 @@ func (x *Facts) GetDisks() []*Disk {
 }
 
 type EnrollRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MachineId     string                 `protobuf:"bytes,1,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"` // the MAC address it boots from: 52-54-00-12-34-56
-	Facts         *Facts                 `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
-	Csr           []byte                 `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`         // PKCS #10, DER, ECDSA P-256; its signature proves the key
-	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // the machine's IPv4 address
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	MachineId string                 `protobuf:"bytes,1,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"` // the MAC address it boots from: 52-54-00-12-34-56
+	Facts     *Facts                 `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
+	Csr       []byte                 `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`         // PKCS #10, DER, ECDSA P-256; its signature proves the key
+	Address   string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // the machine's IPv4 address
+	// SHA-256 of the CA by which the machine checked the boot service: the words
+	// are of this one. Empty: the one that signs.
+	Checked       []byte `protobuf:"bytes,5,opt,name=checked,proto3" json:"checked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -429,12 +432,19 @@ func (x *EnrollRequest) GetAddress() string {
 	return ""
 }
 
+func (x *EnrollRequest) GetChecked() []byte {
+	if x != nil {
+		return x.Checked
+	}
+	return nil
+}
+
 type EnrollResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	State         EnrollResponse_State   `protobuf:"varint,1,opt,name=state,proto3,enum=slipway.boot.v1.EnrollResponse_State" json:"state,omitempty"`
 	WaitingFor    string                 `protobuf:"bytes,2,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // PENDING: what, in words for the console
 	Certificate   []byte                 `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`                 // APPROVED: PEM; client and server, SANs hostname and address
-	Ca            []byte                 `protobuf:"bytes,4,opt,name=ca,proto3" json:"ca,omitempty"`                                   // APPROVED: the boot service's CA, PEM
+	Ca            []byte                 `protobuf:"bytes,4,opt,name=ca,proto3" json:"ca,omitempty"`                                   // APPROVED: the CAs to be trusted from now on, PEM; the one that signs comes first
 	ServerTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -928,7 +938,8 @@ func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
 
 type RenewCertificateResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM
+	Ca            []byte                 `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`                   // the CAs to be trusted from now on, PEM; the one that signs comes first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -966,6 +977,13 @@ func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
 func (x *RenewCertificateResponse) GetCertificate() []byte {
 	if x != nil {
 		return x.Certificate
+	}
+	return nil
+}
+
+func (x *RenewCertificateResponse) GetCa() []byte {
+	if x != nil {
+		return x.Ca
 	}
 	return nil
 }
@@ -2637,7 +2655,8 @@ func (*RenewCredentialsRequest) Descriptor() ([]byte, []int) {
 
 type RenewCredentialsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM
+	Ca            []byte                 `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`                   // the CAs to be trusted from now on, PEM; the one that signs comes first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2675,6 +2694,13 @@ func (*RenewCredentialsResponse) Descriptor() ([]byte, []int) {
 func (x *RenewCredentialsResponse) GetCertificate() []byte {
 	if x != nil {
 		return x.Certificate
+	}
+	return nil
+}
+
+func (x *RenewCredentialsResponse) GetCa() []byte {
+	if x != nil {
+		return x.Ca
 	}
 	return nil
 }
@@ -4083,6 +4109,398 @@ func (x *RotateResponse) GetCluster() *Cluster {
 	return nil
 }
 
+type GetAuthorityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuthorityRequest) Reset() {
+	*x = GetAuthorityRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAuthorityRequest) ProtoMessage() {}
+
+func (x *GetAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*GetAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{71}
+}
+
+type GetAuthorityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Authority     *Authority             `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuthorityResponse) Reset() {
+	*x = GetAuthorityResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAuthorityResponse) ProtoMessage() {}
+
+func (x *GetAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*GetAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *GetAuthorityResponse) GetAuthority() *Authority {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
+type Authority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          string                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"` // hex SHA-256 of the certificate that signs: machines' pin
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	Trusted       []byte                 `protobuf:"bytes,3,opt,name=trusted,proto3" json:"trusted,omitempty"` // PEM; the one that signs comes first
+	Phase         string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"`     // trust, use, retire; empty: it is not being rotated
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	Waiting       []*Holder              `protobuf:"bytes,6,rep,name=waiting,proto3" json:"waiting,omitempty"` // who is waited for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authority) Reset() {
+	*x = Authority{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authority) ProtoMessage() {}
+
+func (x *Authority) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authority.ProtoReflect.Descriptor instead.
+func (*Authority) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *Authority) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *Authority) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Authority) GetTrusted() []byte {
+	if x != nil {
+		return x.Trusted
+	}
+	return nil
+}
+
+func (x *Authority) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Authority) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Authority) GetWaiting() []*Holder {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+type Holder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	WaitingFor    string                 `protobuf:"bytes,2,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	Missing       bool                   `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"` // RetireAuthority goes on without
+	After         string                 `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`      // what becomes of it then
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Holder) Reset() {
+	*x = Holder{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Holder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Holder) ProtoMessage() {}
+
+func (x *Holder) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Holder.ProtoReflect.Descriptor instead.
+func (*Holder) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *Holder) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Holder) GetWaitingFor() string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return ""
+}
+
+func (x *Holder) GetMissing() bool {
+	if x != nil {
+		return x.Missing
+	}
+	return false
+}
+
+func (x *Holder) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+type RotateAuthorityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAuthorityRequest) Reset() {
+	*x = RotateAuthorityRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuthorityRequest) ProtoMessage() {}
+
+func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{75}
+}
+
+type RotateAuthorityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Authority     *Authority             `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAuthorityResponse) Reset() {
+	*x = RotateAuthorityResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuthorityResponse) ProtoMessage() {}
+
+func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *RotateAuthorityResponse) GetAuthority() *Authority {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
+type RetireAuthorityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireAuthorityRequest) Reset() {
+	*x = RetireAuthorityRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireAuthorityRequest) ProtoMessage() {}
+
+func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{77}
+}
+
+type RetireAuthorityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Authority     *Authority             `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireAuthorityResponse) Reset() {
+	*x = RetireAuthorityResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireAuthorityResponse) ProtoMessage() {}
+
+func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *RetireAuthorityResponse) GetAuthority() *Authority {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
 type KubeconfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -4092,7 +4510,7 @@ type KubeconfigRequest struct {
 
 func (x *KubeconfigRequest) Reset() {
 	*x = KubeconfigRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[71]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4104,7 +4522,7 @@ func (x *KubeconfigRequest) String() string {
 func (*KubeconfigRequest) ProtoMessage() {}
 
 func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[71]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4117,7 +4535,7 @@ func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigRequest.ProtoReflect.Descriptor instead.
 func (*KubeconfigRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{71}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *KubeconfigRequest) GetName() string {
@@ -4136,7 +4554,7 @@ type KubeconfigResponse struct {
 
 func (x *KubeconfigResponse) Reset() {
 	*x = KubeconfigResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[72]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4148,7 +4566,7 @@ func (x *KubeconfigResponse) String() string {
 func (*KubeconfigResponse) ProtoMessage() {}
 
 func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[72]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4161,7 +4579,7 @@ func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigResponse.ProtoReflect.Descriptor instead.
 func (*KubeconfigResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{72}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *KubeconfigResponse) GetKubeconfig() []byte {
@@ -4203,13 +4621,14 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x06memory\x18\b \x01(\x04R\x06memory\x12(\n" +
 	"\x04nics\x18\t \x03(\v2\x14.slipway.boot.v1.NICR\x04nics\x12+\n" +
 	"\x05disks\x18\n" +
-	" \x03(\v2\x15.slipway.boot.v1.DiskR\x05disks\"\x88\x01\n" +
+	" \x03(\v2\x15.slipway.boot.v1.DiskR\x05disks\"\xa2\x01\n" +
 	"\rEnrollRequest\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\tR\tmachineId\x12,\n" +
 	"\x05facts\x18\x02 \x01(\v2\x16.slipway.boot.v1.FactsR\x05facts\x12\x10\n" +
 	"\x03csr\x18\x03 \x01(\fR\x03csr\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\"\x98\x02\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x18\n" +
+	"\achecked\x18\x05 \x01(\fR\achecked\"\x98\x02\n" +
 	"\x0eEnrollResponse\x12;\n" +
 	"\x05state\x18\x01 \x01(\x0e2%.slipway.boot.v1.EnrollResponse.StateR\x05state\x12\x1f\n" +
 	"\vwaiting_for\x18\x02 \x01(\tR\n" +
@@ -4243,9 +4662,10 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x06sha256\x18\x01 \x01(\fR\x06sha256\"#\n" +
 	"\rSnapshotChunk\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\x19\n" +
-	"\x17RenewCertificateRequest\"<\n" +
+	"\x17RenewCertificateRequest\"L\n" +
 	"\x18RenewCertificateResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"z\n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"z\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12.\n" +
@@ -4365,9 +4785,10 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"kubernetes\x18\x03 \x01(\tR\n" +
 	"kubernetes\x12\x1b\n" +
 	"\troot_hash\x18\x04 \x01(\tR\brootHash\"\x19\n" +
-	"\x17RenewCredentialsRequest\"<\n" +
+	"\x17RenewCredentialsRequest\"L\n" +
 	"\x18RenewCredentialsResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"0\n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"0\n" +
 	"\x14CreateClusterRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\"K\n" +
 	"\x15CreateClusterResponse\x122\n" +
@@ -4451,7 +4872,29 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04what\x18\x02 \x01(\tR\x04what\"D\n" +
 	"\x0eRotateResponse\x122\n" +
-	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"'\n" +
+	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"\x15\n" +
+	"\x13GetAuthorityRequest\"P\n" +
+	"\x14GetAuthorityResponse\x128\n" +
+	"\tauthority\x18\x01 \x01(\v2\x1a.slipway.boot.v1.AuthorityR\tauthority\"\xe6\x01\n" +
+	"\tAuthority\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\tR\x04hash\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x18\n" +
+	"\atrusted\x18\x03 \x01(\fR\atrusted\x12\x14\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x121\n" +
+	"\awaiting\x18\x06 \x03(\v2\x17.slipway.boot.v1.HolderR\awaiting\"m\n" +
+	"\x06Holder\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
+	"\vwaiting_for\x18\x02 \x01(\tR\n" +
+	"waitingFor\x12\x18\n" +
+	"\amissing\x18\x03 \x01(\bR\amissing\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\tR\x05after\"\x18\n" +
+	"\x16RotateAuthorityRequest\"S\n" +
+	"\x17RotateAuthorityResponse\x128\n" +
+	"\tauthority\x18\x01 \x01(\v2\x1a.slipway.boot.v1.AuthorityR\tauthority\"\x18\n" +
+	"\x16RetireAuthorityRequest\"S\n" +
+	"\x17RetireAuthorityResponse\x128\n" +
+	"\tauthority\x18\x01 \x01(\v2\x1a.slipway.boot.v1.AuthorityR\tauthority\"'\n" +
 	"\x11KubeconfigRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"4\n" +
 	"\x12KubeconfigResponse\x12\x1e\n" +
@@ -4494,7 +4937,11 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x0eRestoreCluster\x12&.slipway.boot.v1.RestoreClusterRequest\x1a'.slipway.boot.v1.RestoreClusterResponse\x12[\n" +
 	"\fPlanRecovery\x12$.slipway.boot.v1.PlanRecoveryRequest\x1a%.slipway.boot.v1.PlanRecoveryResponse\x12a\n" +
 	"\x0eRecoverCluster\x12&.slipway.boot.v1.RecoverClusterRequest\x1a'.slipway.boot.v1.RecoverClusterResponse\x12I\n" +
-	"\x06Rotate\x12\x1e.slipway.boot.v1.RotateRequest\x1a\x1f.slipway.boot.v1.RotateResponseB\x1cZ\x1aslipway/bootsvc/api/bootv1b\x06proto3"
+	"\x06Rotate\x12\x1e.slipway.boot.v1.RotateRequest\x1a\x1f.slipway.boot.v1.RotateResponse2\xbb\x02\n" +
+	"\x10AuthorityService\x12[\n" +
+	"\fGetAuthority\x12$.slipway.boot.v1.GetAuthorityRequest\x1a%.slipway.boot.v1.GetAuthorityResponse\x12d\n" +
+	"\x0fRotateAuthority\x12'.slipway.boot.v1.RotateAuthorityRequest\x1a(.slipway.boot.v1.RotateAuthorityResponse\x12d\n" +
+	"\x0fRetireAuthority\x12'.slipway.boot.v1.RetireAuthorityRequest\x1a(.slipway.boot.v1.RetireAuthorityResponseB\x1cZ\x1aslipway/bootsvc/api/bootv1b\x06proto3"
 
 var (
 	file_bootsvc_api_bootv1_boot_proto_rawDescOnce sync.Once
@@ -4509,7 +4956,7 @@ func file_bootsvc_api_bootv1_boot_proto_rawDescGZIP() []byte {
 }
 
 var file_bootsvc_api_bootv1_boot_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(EnrollResponse_State)(0),        // 0: slipway.boot.v1.EnrollResponse.State
 	(*NIC)(nil),                      // 1: slipway.boot.v1.NIC
@@ -4583,17 +5030,25 @@ var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(*RecoverClusterResponse)(nil),   // 69: slipway.boot.v1.RecoverClusterResponse
 	(*RotateRequest)(nil),            // 70: slipway.boot.v1.RotateRequest
 	(*RotateResponse)(nil),           // 71: slipway.boot.v1.RotateResponse
-	(*KubeconfigRequest)(nil),        // 72: slipway.boot.v1.KubeconfigRequest
-	(*KubeconfigResponse)(nil),       // 73: slipway.boot.v1.KubeconfigResponse
-	(*timestamppb.Timestamp)(nil),    // 74: google.protobuf.Timestamp
+	(*GetAuthorityRequest)(nil),      // 72: slipway.boot.v1.GetAuthorityRequest
+	(*GetAuthorityResponse)(nil),     // 73: slipway.boot.v1.GetAuthorityResponse
+	(*Authority)(nil),                // 74: slipway.boot.v1.Authority
+	(*Holder)(nil),                   // 75: slipway.boot.v1.Holder
+	(*RotateAuthorityRequest)(nil),   // 76: slipway.boot.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),  // 77: slipway.boot.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),   // 78: slipway.boot.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),  // 79: slipway.boot.v1.RetireAuthorityResponse
+	(*KubeconfigRequest)(nil),        // 80: slipway.boot.v1.KubeconfigRequest
+	(*KubeconfigResponse)(nil),       // 81: slipway.boot.v1.KubeconfigResponse
+	(*timestamppb.Timestamp)(nil),    // 82: google.protobuf.Timestamp
 }
 var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	1,  // 0: slipway.boot.v1.Facts.nics:type_name -> slipway.boot.v1.NIC
 	2,  // 1: slipway.boot.v1.Facts.disks:type_name -> slipway.boot.v1.Disk
 	3,  // 2: slipway.boot.v1.EnrollRequest.facts:type_name -> slipway.boot.v1.Facts
 	0,  // 3: slipway.boot.v1.EnrollResponse.state:type_name -> slipway.boot.v1.EnrollResponse.State
-	74, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
-	74, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
+	82, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
+	82, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
 	16, // 6: slipway.boot.v1.ReportRequest.events:type_name -> slipway.boot.v1.Event
 	26, // 7: slipway.boot.v1.ReportRequest.etcd:type_name -> slipway.boot.v1.EtcdState
 	19, // 8: slipway.boot.v1.ReportRequest.system_disk:type_name -> slipway.boot.v1.SystemDisk
@@ -4602,7 +5057,7 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	24, // 11: slipway.boot.v1.WipeManifest.disks:type_name -> slipway.boot.v1.WipeDisk
 	25, // 12: slipway.boot.v1.WipeDisk.signatures:type_name -> slipway.boot.v1.Signature
 	3,  // 13: slipway.boot.v1.Machine.facts:type_name -> slipway.boot.v1.Facts
-	74, // 14: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
+	82, // 14: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
 	16, // 15: slipway.boot.v1.Machine.timeline:type_name -> slipway.boot.v1.Event
 	26, // 16: slipway.boot.v1.Machine.etcd:type_name -> slipway.boot.v1.EtcdState
 	28, // 17: slipway.boot.v1.Machine.installation:type_name -> slipway.boot.v1.Installation
@@ -4617,80 +5072,92 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	49, // 26: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	27, // 27: slipway.boot.v1.Cluster.machines:type_name -> slipway.boot.v1.Machine
 	50, // 28: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
-	74, // 29: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
+	82, // 29: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
 	49, // 30: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	74, // 31: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
+	82, // 31: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
 	55, // 32: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
 	55, // 33: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
 	55, // 34: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
 	49, // 35: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	67, // 36: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
-	74, // 37: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
+	82, // 37: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
 	49, // 38: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	49, // 39: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	4,  // 40: slipway.boot.v1.EnrollService.Enroll:input_type -> slipway.boot.v1.EnrollRequest
-	6,  // 41: slipway.boot.v1.MachineService.FetchConfig:input_type -> slipway.boot.v1.FetchConfigRequest
-	8,  // 42: slipway.boot.v1.MachineService.AckConfig:input_type -> slipway.boot.v1.AckConfigRequest
-	10, // 43: slipway.boot.v1.MachineService.RedeemBootstrap:input_type -> slipway.boot.v1.RedeemBootstrapRequest
-	12, // 44: slipway.boot.v1.MachineService.FetchSnapshot:input_type -> slipway.boot.v1.FetchSnapshotRequest
-	14, // 45: slipway.boot.v1.MachineService.RenewCertificate:input_type -> slipway.boot.v1.RenewCertificateRequest
-	17, // 46: slipway.boot.v1.MachineService.Report:input_type -> slipway.boot.v1.ReportRequest
-	21, // 47: slipway.boot.v1.MachineService.ReportWipe:input_type -> slipway.boot.v1.ReportWipeRequest
-	29, // 48: slipway.boot.v1.InventoryService.ListMachines:input_type -> slipway.boot.v1.ListMachinesRequest
-	31, // 49: slipway.boot.v1.InventoryService.GetMachine:input_type -> slipway.boot.v1.GetMachineRequest
-	33, // 50: slipway.boot.v1.InventoryService.Approve:input_type -> slipway.boot.v1.ApproveRequest
-	35, // 51: slipway.boot.v1.InventoryService.AgreeWipe:input_type -> slipway.boot.v1.AgreeWipeRequest
-	39, // 52: slipway.boot.v1.InventoryService.BootFrom:input_type -> slipway.boot.v1.BootFromRequest
-	37, // 53: slipway.boot.v1.InventoryService.Forget:input_type -> slipway.boot.v1.ForgetRequest
-	41, // 54: slipway.boot.v1.InventoryService.GetImage:input_type -> slipway.boot.v1.GetImageRequest
-	43, // 55: slipway.boot.v1.InventoryService.RenewCredentials:input_type -> slipway.boot.v1.RenewCredentialsRequest
-	45, // 56: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
-	47, // 57: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
-	72, // 58: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
-	51, // 59: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
-	53, // 60: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
-	56, // 61: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
-	58, // 62: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
-	60, // 63: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
-	61, // 64: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
-	63, // 65: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
-	65, // 66: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
-	68, // 67: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
-	70, // 68: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
-	5,  // 69: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
-	7,  // 70: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
-	9,  // 71: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
-	11, // 72: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
-	13, // 73: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	15, // 74: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
-	18, // 75: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
-	22, // 76: slipway.boot.v1.MachineService.ReportWipe:output_type -> slipway.boot.v1.ReportWipeResponse
-	30, // 77: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
-	32, // 78: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
-	34, // 79: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
-	36, // 80: slipway.boot.v1.InventoryService.AgreeWipe:output_type -> slipway.boot.v1.AgreeWipeResponse
-	40, // 81: slipway.boot.v1.InventoryService.BootFrom:output_type -> slipway.boot.v1.BootFromResponse
-	38, // 82: slipway.boot.v1.InventoryService.Forget:output_type -> slipway.boot.v1.ForgetResponse
-	42, // 83: slipway.boot.v1.InventoryService.GetImage:output_type -> slipway.boot.v1.GetImageResponse
-	44, // 84: slipway.boot.v1.InventoryService.RenewCredentials:output_type -> slipway.boot.v1.RenewCredentialsResponse
-	46, // 85: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
-	48, // 86: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
-	73, // 87: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
-	52, // 88: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
-	54, // 89: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
-	57, // 90: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
-	59, // 91: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
-	13, // 92: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	62, // 93: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
-	64, // 94: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
-	66, // 95: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
-	69, // 96: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
-	71, // 97: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
-	69, // [69:98] is the sub-list for method output_type
-	40, // [40:69] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	74, // 40: slipway.boot.v1.GetAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
+	82, // 41: slipway.boot.v1.Authority.until:type_name -> google.protobuf.Timestamp
+	82, // 42: slipway.boot.v1.Authority.since:type_name -> google.protobuf.Timestamp
+	75, // 43: slipway.boot.v1.Authority.waiting:type_name -> slipway.boot.v1.Holder
+	74, // 44: slipway.boot.v1.RotateAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
+	74, // 45: slipway.boot.v1.RetireAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
+	4,  // 46: slipway.boot.v1.EnrollService.Enroll:input_type -> slipway.boot.v1.EnrollRequest
+	6,  // 47: slipway.boot.v1.MachineService.FetchConfig:input_type -> slipway.boot.v1.FetchConfigRequest
+	8,  // 48: slipway.boot.v1.MachineService.AckConfig:input_type -> slipway.boot.v1.AckConfigRequest
+	10, // 49: slipway.boot.v1.MachineService.RedeemBootstrap:input_type -> slipway.boot.v1.RedeemBootstrapRequest
+	12, // 50: slipway.boot.v1.MachineService.FetchSnapshot:input_type -> slipway.boot.v1.FetchSnapshotRequest
+	14, // 51: slipway.boot.v1.MachineService.RenewCertificate:input_type -> slipway.boot.v1.RenewCertificateRequest
+	17, // 52: slipway.boot.v1.MachineService.Report:input_type -> slipway.boot.v1.ReportRequest
+	21, // 53: slipway.boot.v1.MachineService.ReportWipe:input_type -> slipway.boot.v1.ReportWipeRequest
+	29, // 54: slipway.boot.v1.InventoryService.ListMachines:input_type -> slipway.boot.v1.ListMachinesRequest
+	31, // 55: slipway.boot.v1.InventoryService.GetMachine:input_type -> slipway.boot.v1.GetMachineRequest
+	33, // 56: slipway.boot.v1.InventoryService.Approve:input_type -> slipway.boot.v1.ApproveRequest
+	35, // 57: slipway.boot.v1.InventoryService.AgreeWipe:input_type -> slipway.boot.v1.AgreeWipeRequest
+	39, // 58: slipway.boot.v1.InventoryService.BootFrom:input_type -> slipway.boot.v1.BootFromRequest
+	37, // 59: slipway.boot.v1.InventoryService.Forget:input_type -> slipway.boot.v1.ForgetRequest
+	41, // 60: slipway.boot.v1.InventoryService.GetImage:input_type -> slipway.boot.v1.GetImageRequest
+	43, // 61: slipway.boot.v1.InventoryService.RenewCredentials:input_type -> slipway.boot.v1.RenewCredentialsRequest
+	45, // 62: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
+	47, // 63: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
+	80, // 64: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
+	51, // 65: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
+	53, // 66: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
+	56, // 67: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
+	58, // 68: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
+	60, // 69: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
+	61, // 70: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
+	63, // 71: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
+	65, // 72: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
+	68, // 73: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
+	70, // 74: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
+	72, // 75: slipway.boot.v1.AuthorityService.GetAuthority:input_type -> slipway.boot.v1.GetAuthorityRequest
+	76, // 76: slipway.boot.v1.AuthorityService.RotateAuthority:input_type -> slipway.boot.v1.RotateAuthorityRequest
+	78, // 77: slipway.boot.v1.AuthorityService.RetireAuthority:input_type -> slipway.boot.v1.RetireAuthorityRequest
+	5,  // 78: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
+	7,  // 79: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
+	9,  // 80: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
+	11, // 81: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
+	13, // 82: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	15, // 83: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
+	18, // 84: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
+	22, // 85: slipway.boot.v1.MachineService.ReportWipe:output_type -> slipway.boot.v1.ReportWipeResponse
+	30, // 86: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
+	32, // 87: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
+	34, // 88: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
+	36, // 89: slipway.boot.v1.InventoryService.AgreeWipe:output_type -> slipway.boot.v1.AgreeWipeResponse
+	40, // 90: slipway.boot.v1.InventoryService.BootFrom:output_type -> slipway.boot.v1.BootFromResponse
+	38, // 91: slipway.boot.v1.InventoryService.Forget:output_type -> slipway.boot.v1.ForgetResponse
+	42, // 92: slipway.boot.v1.InventoryService.GetImage:output_type -> slipway.boot.v1.GetImageResponse
+	44, // 93: slipway.boot.v1.InventoryService.RenewCredentials:output_type -> slipway.boot.v1.RenewCredentialsResponse
+	46, // 94: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
+	48, // 95: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
+	81, // 96: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
+	52, // 97: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
+	54, // 98: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
+	57, // 99: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
+	59, // 100: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
+	13, // 101: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	62, // 102: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
+	64, // 103: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
+	66, // 104: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
+	69, // 105: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
+	71, // 106: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
+	73, // 107: slipway.boot.v1.AuthorityService.GetAuthority:output_type -> slipway.boot.v1.GetAuthorityResponse
+	77, // 108: slipway.boot.v1.AuthorityService.RotateAuthority:output_type -> slipway.boot.v1.RotateAuthorityResponse
+	79, // 109: slipway.boot.v1.AuthorityService.RetireAuthority:output_type -> slipway.boot.v1.RetireAuthorityResponse
+	78, // [78:110] is the sub-list for method output_type
+	46, // [46:78] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_bootsvc_api_bootv1_boot_proto_init() }
@@ -4704,9 +5171,9 @@ func file_bootsvc_api_bootv1_boot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bootsvc_api_bootv1_boot_proto_rawDesc), len(file_bootsvc_api_bootv1_boot_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   73,
+			NumMessages:   81,
 			NumExtensions: 0,
-			NumServices:   4,
+			NumServices:   5,
 		},
 		GoTypes:           file_bootsvc_api_bootv1_boot_proto_goTypes,
 		DependencyIndexes: file_bootsvc_api_bootv1_boot_proto_depIdxs,

@@ -21,6 +21,7 @@ import (
 
 	"slipway/bootsvc/api/bootv1/bootv1connect"
 	"slipway/configs/document"
+	"slipway/configs/enroll"
 	"slipway/configs/secret"
 )
 
@@ -38,7 +39,8 @@ type Context struct {
 	// Servers are the boot services' API addresses, https://host:port; the
 	// first that accepts a connection is used.
 	Servers []string `yaml:"servers"`
-	// CA, Certificate and Key are PEM.
+	// CA, Certificate and Key are PEM. While the boot service's CA is rotated,
+	// CA holds two.
 	CA          string        `yaml:"ca"`
 	Certificate string        `yaml:"certificate"`
 	Key         secret.String `yaml:"key"`
@@ -85,6 +87,7 @@ func (c Context) Encode() ([]byte, error) {
 type Client struct {
 	Inventory bootv1connect.InventoryServiceClient
 	Clusters  bootv1connect.ClusterServiceClient
+	Authority bootv1connect.AuthorityServiceClient
 }
 
 // New returns a client. It connects when it is first used. That of a context
@@ -95,8 +98,9 @@ func (c Context) New() (*Client, error) {
 		return nil, err
 	}
 	transport := &http.Transport{DialContext: c.dial, ForceAttemptHTTP2: true, TLSClientConfig: config}
-	web := &http.Client{Transport: transport}
-	renew := &renewal{context: c}
+	told := &trusting{to: transport, mine: enroll.TrustDigest([]byte(c.CA))}
+	web := &http.Client{Transport: told}
+	renew := &renewal{context: c, trust: told}
 	renewing := connect.WithInterceptors(connect.UnaryInterceptorFunc(renew.wrap))
 	if c.path == "" {
 		renewing = connect.WithInterceptors()
@@ -105,6 +109,7 @@ func (c Context) New() (*Client, error) {
 	return &Client{
 		Inventory: bootv1connect.NewInventoryServiceClient(web, "https://"+ServerName, renewing),
 		Clusters:  bootv1connect.NewClusterServiceClient(web, "https://"+ServerName, renewing),
+		Authority: bootv1connect.NewAuthorityServiceClient(web, "https://"+ServerName, renewing),
 	}, nil
 }
 

@@ -7,25 +7,56 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"slipway/bootsvc/api/bootv1"
+	"slipway/configs/enroll"
 )
 
 // renewing is how long a renewal may hold a command up.
 const renewing = 5 * time.Second
 
+// trusting is a transport that tells the boot service which CAs a context
+// trusts, and hears which ones it is to trust.
+type trusting struct {
+	to     http.RoundTripper
+	mine   string                 // digest
+	theirs atomic.Pointer[string] // nil before the first answer
+}
+
+func (t *trusting) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set(enroll.TrustHeader, t.mine)
+	answer, err := t.to.RoundTrip(r)
+	if err == nil {
+		said := answer.Header.Get(enroll.TrustHeader)
+		t.theirs.Store(&said)
+	}
+	return answer, err
+}
+
+// rotated says that the boot service trusts other CAs than the context does, or
+// that another one signs.
+func (t *trusting) rotated() bool {
+	theirs := t.theirs.Load()
+	return theirs != nil && *theirs != "" && *theirs != t.mine
+}
+
 // renewal renews the certificate of a context file on use: behind the first
 // call that the boot service answered, if less than a third of its life is
-// left. What fails is logged; the next command tries again.
+// left, or if the boot service's CA is being rotated. What fails is logged; the
+// next command tries again.
 type renewal struct {
 	context Context
+	trust   *trusting
 	client  *Client
 	once    sync.Once
 }
@@ -47,7 +78,7 @@ func (r *renewal) wrap(next connect.UnaryFunc) connect.UnaryFunc {
 
 func (r *renewal) renew(ctx context.Context, now time.Time) error {
 	cert, err := parse([]byte(r.context.Certificate))
-	if err != nil || !due(cert, now) {
+	if err != nil || !due(cert, now) && !r.trust.rotated() {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewing)
@@ -58,6 +89,9 @@ func (r *renewal) renew(ctx context.Context, now time.Time) error {
 	}
 	renewed := r.context
 	renewed.Certificate = string(answer.Msg.GetCertificate())
+	if ca := answer.Msg.GetCa(); len(ca) > 0 {
+		renewed.CA = string(ca)
+	}
 	if _, err := renewed.TLS(ServerName); err != nil {
 		return err // it does not fit the key: the old one stays
 	}

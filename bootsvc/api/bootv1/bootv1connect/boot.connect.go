@@ -34,6 +34,8 @@ const (
 	InventoryServiceName = "slipway.boot.v1.InventoryService"
 	// ClusterServiceName is the fully-qualified name of the ClusterService service.
 	ClusterServiceName = "slipway.boot.v1.ClusterService"
+	// AuthorityServiceName is the fully-qualified name of the AuthorityService service.
+	AuthorityServiceName = "slipway.boot.v1.AuthorityService"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -127,6 +129,15 @@ const (
 	ClusterServiceRecoverClusterProcedure = "/slipway.boot.v1.ClusterService/RecoverCluster"
 	// ClusterServiceRotateProcedure is the fully-qualified name of the ClusterService's Rotate RPC.
 	ClusterServiceRotateProcedure = "/slipway.boot.v1.ClusterService/Rotate"
+	// AuthorityServiceGetAuthorityProcedure is the fully-qualified name of the AuthorityService's
+	// GetAuthority RPC.
+	AuthorityServiceGetAuthorityProcedure = "/slipway.boot.v1.AuthorityService/GetAuthority"
+	// AuthorityServiceRotateAuthorityProcedure is the fully-qualified name of the AuthorityService's
+	// RotateAuthority RPC.
+	AuthorityServiceRotateAuthorityProcedure = "/slipway.boot.v1.AuthorityService/RotateAuthority"
+	// AuthorityServiceRetireAuthorityProcedure is the fully-qualified name of the AuthorityService's
+	// RetireAuthority RPC.
+	AuthorityServiceRetireAuthorityProcedure = "/slipway.boot.v1.AuthorityService/RetireAuthority"
 )
 
 // EnrollServiceClient is a client for the slipway.boot.v1.EnrollService service.
@@ -221,7 +232,9 @@ type MachineServiceClient interface {
 	RedeemBootstrap(context.Context, *connect.Request[bootv1.RedeemBootstrapRequest]) (*connect.Response[bootv1.RedeemBootstrapResponse], error)
 	// FetchSnapshot streams the snapshot that the machine's config tells it to restore.
 	FetchSnapshot(context.Context, *connect.Request[bootv1.FetchSnapshotRequest]) (*connect.ServerStreamForClient[bootv1.SnapshotChunk], error)
-	// RenewCertificate signs the machine's key again.
+	// RenewCertificate signs the machine's key again. It is time for it before a
+	// third of the certificate's life is left, and whenever the header
+	// Slipway-Trust of an answer is not the digest of the CAs that the machine trusts.
 	RenewCertificate(context.Context, *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error)
 	// Report adds events to the machine's timeline and sets its phase.
 	Report(context.Context, *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error)
@@ -350,7 +363,9 @@ type MachineServiceHandler interface {
 	RedeemBootstrap(context.Context, *connect.Request[bootv1.RedeemBootstrapRequest]) (*connect.Response[bootv1.RedeemBootstrapResponse], error)
 	// FetchSnapshot streams the snapshot that the machine's config tells it to restore.
 	FetchSnapshot(context.Context, *connect.Request[bootv1.FetchSnapshotRequest], *connect.ServerStream[bootv1.SnapshotChunk]) error
-	// RenewCertificate signs the machine's key again.
+	// RenewCertificate signs the machine's key again. It is time for it before a
+	// third of the certificate's life is left, and whenever the header
+	// Slipway-Trust of an answer is not the digest of the CAs that the machine trusts.
 	RenewCertificate(context.Context, *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error)
 	// Report adds events to the machine's timeline and sets its phase.
 	Report(context.Context, *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error)
@@ -1165,4 +1180,134 @@ func (UnimplementedClusterServiceHandler) RecoverCluster(context.Context, *conne
 
 func (UnimplementedClusterServiceHandler) Rotate(context.Context, *connect.Request[bootv1.RotateRequest]) (*connect.Response[bootv1.RotateResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.ClusterService.Rotate is not implemented"))
+}
+
+// AuthorityServiceClient is a client for the slipway.boot.v1.AuthorityService service.
+type AuthorityServiceClient interface {
+	GetAuthority(context.Context, *connect.Request[bootv1.GetAuthorityRequest]) (*connect.Response[bootv1.GetAuthorityResponse], error)
+	// RotateAuthority begins to replace the CA. That goes on by itself, phase by
+	// phase, once nobody is waited for. Beginning what is under way is no error.
+	RotateAuthority(context.Context, *connect.Request[bootv1.RotateAuthorityRequest]) (*connect.Response[bootv1.RotateAuthorityResponse], error)
+	// RetireAuthority has the old CA retire though somebody is missing. Before the
+	// phase use it is FAILED_PRECONDITION.
+	RetireAuthority(context.Context, *connect.Request[bootv1.RetireAuthorityRequest]) (*connect.Response[bootv1.RetireAuthorityResponse], error)
+}
+
+// NewAuthorityServiceClient constructs a client for the slipway.boot.v1.AuthorityService service.
+// By default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped
+// responses, and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewAuthorityServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) AuthorityServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	authorityServiceMethods := bootv1.File_bootsvc_api_bootv1_boot_proto.Services().ByName("AuthorityService").Methods()
+	return &authorityServiceClient{
+		getAuthority: connect.NewClient[bootv1.GetAuthorityRequest, bootv1.GetAuthorityResponse](
+			httpClient,
+			baseURL+AuthorityServiceGetAuthorityProcedure,
+			connect.WithSchema(authorityServiceMethods.ByName("GetAuthority")),
+			connect.WithClientOptions(opts...),
+		),
+		rotateAuthority: connect.NewClient[bootv1.RotateAuthorityRequest, bootv1.RotateAuthorityResponse](
+			httpClient,
+			baseURL+AuthorityServiceRotateAuthorityProcedure,
+			connect.WithSchema(authorityServiceMethods.ByName("RotateAuthority")),
+			connect.WithClientOptions(opts...),
+		),
+		retireAuthority: connect.NewClient[bootv1.RetireAuthorityRequest, bootv1.RetireAuthorityResponse](
+			httpClient,
+			baseURL+AuthorityServiceRetireAuthorityProcedure,
+			connect.WithSchema(authorityServiceMethods.ByName("RetireAuthority")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// authorityServiceClient implements AuthorityServiceClient.
+type authorityServiceClient struct {
+	getAuthority    *connect.Client[bootv1.GetAuthorityRequest, bootv1.GetAuthorityResponse]
+	rotateAuthority *connect.Client[bootv1.RotateAuthorityRequest, bootv1.RotateAuthorityResponse]
+	retireAuthority *connect.Client[bootv1.RetireAuthorityRequest, bootv1.RetireAuthorityResponse]
+}
+
+// GetAuthority calls slipway.boot.v1.AuthorityService.GetAuthority.
+func (c *authorityServiceClient) GetAuthority(ctx context.Context, req *connect.Request[bootv1.GetAuthorityRequest]) (*connect.Response[bootv1.GetAuthorityResponse], error) {
+	return c.getAuthority.CallUnary(ctx, req)
+}
+
+// RotateAuthority calls slipway.boot.v1.AuthorityService.RotateAuthority.
+func (c *authorityServiceClient) RotateAuthority(ctx context.Context, req *connect.Request[bootv1.RotateAuthorityRequest]) (*connect.Response[bootv1.RotateAuthorityResponse], error) {
+	return c.rotateAuthority.CallUnary(ctx, req)
+}
+
+// RetireAuthority calls slipway.boot.v1.AuthorityService.RetireAuthority.
+func (c *authorityServiceClient) RetireAuthority(ctx context.Context, req *connect.Request[bootv1.RetireAuthorityRequest]) (*connect.Response[bootv1.RetireAuthorityResponse], error) {
+	return c.retireAuthority.CallUnary(ctx, req)
+}
+
+// AuthorityServiceHandler is an implementation of the slipway.boot.v1.AuthorityService service.
+type AuthorityServiceHandler interface {
+	GetAuthority(context.Context, *connect.Request[bootv1.GetAuthorityRequest]) (*connect.Response[bootv1.GetAuthorityResponse], error)
+	// RotateAuthority begins to replace the CA. That goes on by itself, phase by
+	// phase, once nobody is waited for. Beginning what is under way is no error.
+	RotateAuthority(context.Context, *connect.Request[bootv1.RotateAuthorityRequest]) (*connect.Response[bootv1.RotateAuthorityResponse], error)
+	// RetireAuthority has the old CA retire though somebody is missing. Before the
+	// phase use it is FAILED_PRECONDITION.
+	RetireAuthority(context.Context, *connect.Request[bootv1.RetireAuthorityRequest]) (*connect.Response[bootv1.RetireAuthorityResponse], error)
+}
+
+// NewAuthorityServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewAuthorityServiceHandler(svc AuthorityServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	authorityServiceMethods := bootv1.File_bootsvc_api_bootv1_boot_proto.Services().ByName("AuthorityService").Methods()
+	authorityServiceGetAuthorityHandler := connect.NewUnaryHandler(
+		AuthorityServiceGetAuthorityProcedure,
+		svc.GetAuthority,
+		connect.WithSchema(authorityServiceMethods.ByName("GetAuthority")),
+		connect.WithHandlerOptions(opts...),
+	)
+	authorityServiceRotateAuthorityHandler := connect.NewUnaryHandler(
+		AuthorityServiceRotateAuthorityProcedure,
+		svc.RotateAuthority,
+		connect.WithSchema(authorityServiceMethods.ByName("RotateAuthority")),
+		connect.WithHandlerOptions(opts...),
+	)
+	authorityServiceRetireAuthorityHandler := connect.NewUnaryHandler(
+		AuthorityServiceRetireAuthorityProcedure,
+		svc.RetireAuthority,
+		connect.WithSchema(authorityServiceMethods.ByName("RetireAuthority")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/slipway.boot.v1.AuthorityService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case AuthorityServiceGetAuthorityProcedure:
+			authorityServiceGetAuthorityHandler.ServeHTTP(w, r)
+		case AuthorityServiceRotateAuthorityProcedure:
+			authorityServiceRotateAuthorityHandler.ServeHTTP(w, r)
+		case AuthorityServiceRetireAuthorityProcedure:
+			authorityServiceRetireAuthorityHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedAuthorityServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedAuthorityServiceHandler struct{}
+
+func (UnimplementedAuthorityServiceHandler) GetAuthority(context.Context, *connect.Request[bootv1.GetAuthorityRequest]) (*connect.Response[bootv1.GetAuthorityResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.AuthorityService.GetAuthority is not implemented"))
+}
+
+func (UnimplementedAuthorityServiceHandler) RotateAuthority(context.Context, *connect.Request[bootv1.RotateAuthorityRequest]) (*connect.Response[bootv1.RotateAuthorityResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.AuthorityService.RotateAuthority is not implemented"))
+}
+
+func (UnimplementedAuthorityServiceHandler) RetireAuthority(context.Context, *connect.Request[bootv1.RetireAuthorityRequest]) (*connect.Response[bootv1.RetireAuthorityResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.AuthorityService.RetireAuthority is not implemented"))
 }
