@@ -78,7 +78,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a deadline passed,
 	})
 	root.AddCommand(
 		serveCommand(), machinesCommand(), clusterCommand(), nodeCommand(), etcdCommand(), configCommand(), versionCommand(),
-		imageCommand(), labCommand(),
+		imageCommand(), labCommand(), caCommand(),
 	)
 	checkUsage(root)
 	return root

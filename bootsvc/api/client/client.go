@@ -21,7 +21,6 @@ import (
 
 	"slipway/bootsvc/api/bootv1/bootv1connect"
 	"slipway/configs/document"
-	"slipway/configs/enroll"
 	"slipway/configs/secret"
 )
 
@@ -97,10 +96,10 @@ func (c Context) New() (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	renew := newRenewal(c)
+	config.Certificates, config.GetClientCertificate = nil, renew.certificate
 	transport := &http.Transport{DialContext: c.dial, ForceAttemptHTTP2: true, TLSClientConfig: config}
-	told := &trusting{to: transport, mine: enroll.TrustDigest([]byte(c.CA))}
-	web := &http.Client{Transport: told}
-	renew := &renewal{context: c, trust: told}
+	web := &http.Client{Transport: telling{transport, renew}}
 	renewing := connect.WithInterceptors(connect.UnaryInterceptorFunc(renew.wrap))
 	if c.path == "" {
 		renewing = connect.WithInterceptors()
@@ -116,9 +115,9 @@ func (c Context) New() (*Client, error) {
 // TLS is how this person speaks to a server that has a certificate of the boot
 // service's CA: the boot service itself, or a node by its address.
 func (c Context) TLS(serverName string) (*tls.Config, error) {
-	cert, err := tls.X509KeyPair([]byte(c.Certificate), []byte(c.Key.Reveal()))
+	cert, err := c.pair()
 	if err != nil {
-		return nil, fmt.Errorf("use context: %w", err)
+		return nil, err
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(c.CA)) {
@@ -126,8 +125,17 @@ func (c Context) TLS(serverName string) (*tls.Config, error) {
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: serverName,
-		RootCAs: pool, Certificates: []tls.Certificate{cert},
+		RootCAs: pool, Certificates: []tls.Certificate{*cert},
 	}, nil
+}
+
+// pair is the person's certificate with its key.
+func (c Context) pair() (*tls.Certificate, error) {
+	cert, err := tls.X509KeyPair([]byte(c.Certificate), []byte(c.Key.Reveal()))
+	if err != nil {
+		return nil, fmt.Errorf("use context: %w", err)
+	}
+	return &cert, nil
 }
 
 // dial connects to the first server that accepts.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -24,70 +25,91 @@ import (
 // renewing is how long a renewal may hold a command up.
 const renewing = 5 * time.Second
 
-// trusting is a transport that tells the boot service which CAs a context
-// trusts, and hears which ones it is to trust.
-type trusting struct {
-	to     http.RoundTripper
-	mine   string                 // digest
-	theirs atomic.Pointer[string] // nil before the first answer
+// renewal renews the certificate of a context file on use: behind a call that
+// the boot service answered, if less than a third of its life is left, or if the
+// boot service trusts other CAs than the context does, or another one signs. What
+// fails is logged; the next command tries again. Its methods may be called
+// concurrently.
+type renewal struct {
+	now    atomic.Pointer[Context] // as it was renewed last
+	theirs atomic.Value            // string: the digest of the CAs that the boot service trusts, as it said last
+	client *Client                 // that does not renew
+
+	mu    sync.Mutex
+	tried map[string]bool // for which of those a renewal was tried
 }
 
-func (t *trusting) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.Header.Set(enroll.TrustHeader, t.mine)
-	answer, err := t.to.RoundTrip(r)
+func newRenewal(c Context) *renewal {
+	r := &renewal{tried: map[string]bool{}}
+	r.now.Store(&c)
+	r.theirs.Store("")
+	return r
+}
+
+// certificate is what a new connection shows.
+func (r *renewal) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return r.now.Load().pair()
+}
+
+// trusts is the digest of the CAs that the context trusts.
+func (r *renewal) trusts() string { return enroll.TrustDigest([]byte(r.now.Load().CA)) }
+
+// telling is a transport that tells the boot service which CAs the context
+// trusts, and hears which ones it is to trust.
+type telling struct {
+	*http.Transport
+	renewal *renewal
+}
+
+func (t telling) RoundTrip(request *http.Request) (*http.Response, error) {
+	request = request.Clone(request.Context())
+	request.Header.Set(enroll.TrustHeader, t.renewal.trusts())
+	answer, err := t.Transport.RoundTrip(request)
 	if err == nil {
-		said := answer.Header.Get(enroll.TrustHeader)
-		t.theirs.Store(&said)
+		t.renewal.theirs.Store(answer.Header.Get(enroll.TrustHeader))
 	}
 	return answer, err
-}
-
-// rotated says that the boot service trusts other CAs than the context does, or
-// that another one signs.
-func (t *trusting) rotated() bool {
-	theirs := t.theirs.Load()
-	return theirs != nil && *theirs != "" && *theirs != t.mine
-}
-
-// renewal renews the certificate of a context file on use: behind the first
-// call that the boot service answered, if less than a third of its life is
-// left, or if the boot service's CA is being rotated. What fails is logged; the
-// next command tries again.
-type renewal struct {
-	context Context
-	trust   *trusting
-	client  *Client
-	once    sync.Once
 }
 
 // wrap is a connect.UnaryInterceptorFunc.
 func (r *renewal) wrap(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
 		answer, err := next(ctx, request)
-		if err == nil {
-			r.once.Do(func() {
-				if err := r.renew(ctx, time.Now()); err != nil {
-					slog.Warn("your credentials could not be renewed", "context", r.context.path, "err", err)
-				}
-			})
+		if err != nil {
+			return answer, err
 		}
-		return answer, err
+		if err := r.renewOnce(ctx, time.Now()); err != nil {
+			slog.Warn("your credentials could not be renewed", "context", r.now.Load().path, "err", err)
+		}
+		return answer, nil
 	}
 }
 
-func (r *renewal) renew(ctx context.Context, now time.Time) error {
-	cert, err := parse([]byte(r.context.Certificate))
-	if err != nil || !due(cert, now) && !r.trust.rotated() {
+// renewOnce renews if it is time, and tries so once for each state of the boot
+// service's CAs.
+func (r *renewal) renewOnce(ctx context.Context, now time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	theirs := r.theirs.Load().(string)
+	if r.tried[theirs] {
+		return nil
+	}
+	r.tried[theirs] = true
+	cert, err := parse([]byte(r.now.Load().Certificate))
+	if err != nil || !due(cert, now) && (theirs == "" || theirs == r.trusts()) {
 		return err
 	}
+	return r.renew(ctx)
+}
+
+func (r *renewal) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, renewing)
 	defer cancel()
 	answer, err := r.client.Inventory.RenewCredentials(ctx, connect.NewRequest(&bootv1.RenewCredentialsRequest{}))
 	if err != nil {
 		return err
 	}
-	renewed := r.context
+	renewed := *r.now.Load()
 	renewed.Certificate = string(answer.Msg.GetCertificate())
 	if ca := answer.Msg.GetCa(); len(ca) > 0 {
 		renewed.CA = string(ca)
@@ -95,7 +117,11 @@ func (r *renewal) renew(ctx context.Context, now time.Time) error {
 	if _, err := renewed.TLS(ServerName); err != nil {
 		return err // it does not fit the key: the old one stays
 	}
-	return renewed.save(r.context.path)
+	if err := renewed.save(renewed.path); err != nil {
+		return err
+	}
+	r.now.Store(&renewed)
+	return nil
 }
 
 // save replaces the file, whole or not at all. It stays its owner's: a command
