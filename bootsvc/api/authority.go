@@ -75,7 +75,7 @@ func (h *authorityHandler) RotateAuthority(ctx context.Context, _ *connect.Reque
 
 // RetireAuthority goes on without who is missing.
 func (h *authorityHandler) RetireAuthority(ctx context.Context, _ *connect.Request[bootv1.RetireAuthorityRequest]) (*connect.Response[bootv1.RetireAuthorityResponse], error) {
-	shown, err := h.change(ctx, "the boot service's old CA retires without who is missing", authority.Record.Hurry)
+	shown, err := h.change(ctx, "the boot service's old CA retires, whoever has renewed", authority.Record.Hurry)
 	if err != nil {
 		return nil, h.failed(ctx, "retirement refused", err)
 	}

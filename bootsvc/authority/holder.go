@@ -26,14 +26,15 @@ type Holder struct {
 // Waiting is somebody who is waited for.
 type Waiting struct {
 	Name, For, After string
-	Missing          bool // a person may decide not to wait: Record.Hurry
+	Missing          bool // nothing is heard of them
 }
 
-// Waiting are those whom the rotation waits for in its phase. Who is missing is
-// waited for only before the old CA retires: that he trusts only the old one
-// does no harm before, and afterwards nobody needs him.
+// Waiting are those whom the rotation waits for in its phase: nobody, once a
+// person hurried it. Who is missing is waited for only before the old CA retires:
+// that he trusts only the old one does no harm before, and afterwards nobody
+// needs him.
 func (r Record) Waiting(holders []Holder) (all []Waiting) {
-	if r.Rotation == nil {
+	if r.Rotation == nil || r.Rotation.Hurried {
 		return nil
 	}
 	use, now := r.Rotation.Phase == Use, digest(r.Trusted())
@@ -46,7 +47,7 @@ func (r Record) Waiting(holders []Holder) (all []Waiting) {
 			}
 		}
 		missing := h.Missing != ""
-		if what == "" || h.Person && !use || missing && (!use || r.Rotation.Hurried) {
+		if what == "" || h.Person && !use || missing && !use {
 			continue
 		}
 		if missing {

@@ -51,7 +51,7 @@ type Record struct {
 type Rotation struct {
 	Phase Phase     `json:"phase"`
 	Since time.Time `json:"since"` // when the phase began
-	// Hurried is a person's word that who is missing is not waited for.
+	// Hurried is a person's word that nobody is waited for any more.
 	Hurried bool `json:"hurried,omitempty"`
 }
 
@@ -95,7 +95,7 @@ func (r Record) Begin(now time.Time) (Record, error) {
 	return r, nil
 }
 
-// Hurry lets the old CA retire though somebody is missing.
+// Hurry lets the old CA retire though not everybody has renewed.
 func (r Record) Hurry() (Record, error) {
 	switch {
 	case r.Rotation == nil:
@@ -119,7 +119,7 @@ func (r Record) Advance(holders []Holder, now time.Time) (Record, error) {
 	case Trust:
 		return r.handOver(now)
 	case Use:
-		r.Former, r.Rotation = nil, &Rotation{Phase: Retire, Since: now}
+		r.Former, r.Rotation = nil, &Rotation{Phase: Retire, Since: now, Hurried: r.Rotation.Hurried}
 	case Retire:
 		r.Rotation = nil
 	}

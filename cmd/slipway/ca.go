@@ -63,17 +63,12 @@ func authorityTable(w io.Writer, ca *bootv1.Authority, now time.Time) {
 		return
 	}
 	fmt.Fprintln(w)
-	row(w, "WAITS FOR", "TO HAVE", "OTHERWISE")
-	missing := false
+	row(w, "WHO", "WAITED FOR", "OTHERWISE")
 	for _, h := range ca.GetWaiting() {
-		otherwise := ""
-		if h.GetMissing() {
-			otherwise, missing = h.GetAfter(), true
-		}
-		row(w, h.GetName(), h.GetWaitingFor(), otherwise)
+		row(w, h.GetName(), h.GetWaitingFor(), h.GetAfter())
 	}
-	if missing {
-		fmt.Fprint(w, "\nslipway ca retire goes on without those who have an OTHERWISE.\n")
+	if ca.GetPhase() == "use" {
+		fmt.Fprint(w, "\nslipway ca retire goes on without them.\n")
 	}
 }
 
@@ -126,9 +121,9 @@ func caRetireCommand(r *remote) *cobra.Command {
 	var f waitFlags
 	cmd := &cobra.Command{
 		Use:   "retire",
-		Short: "Have the old CA retire though somebody is missing",
-		Long: `Have the old CA retire though somebody is missing: a machine that is off, a
-person who has not used a context. Machines that are heard of are waited for still.`,
+		Short: "Have the old CA retire though not everybody has renewed",
+		Long: `Have the old CA retire though not everybody has renewed: a machine that is off, a
+person who has not used a context.`,
 		Args: cobra.NoArgs,
 		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 			now, err := getAuthority(cmd.Context(), c)
@@ -136,9 +131,7 @@ person who has not used a context. Machines that are heard of are waited for sti
 				return err
 			}
 			for _, h := range now.GetWaiting() {
-				if h.GetMissing() {
-					fmt.Fprintf(cmd.ErrOrStderr(), "%s is missing: %s\n", h.GetName(), h.GetAfter())
-				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s has not renewed: %s\n", h.GetName(), h.GetAfter())
 			}
 			if err := agree(cmd, f.yes, "Go on without?"); err != nil {
 				return err
@@ -185,7 +178,7 @@ func (w *waiting) forCA(ctx context.Context) error {
 
 func holders(ca *bootv1.Authority) (texts []string) {
 	for _, h := range ca.GetWaiting() {
-		texts = append(texts, h.GetName()+" to have "+h.GetWaitingFor())
+		texts = append(texts, h.GetName()+": "+h.GetWaitingFor())
 	}
 	return texts
 }

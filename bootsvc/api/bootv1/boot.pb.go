@@ -4277,8 +4277,8 @@ type Holder struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	WaitingFor    string                 `protobuf:"bytes,2,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
-	Missing       bool                   `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"` // RetireAuthority goes on without
-	After         string                 `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`      // what becomes of it then
+	Missing       bool                   `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"` // nothing is heard of it
+	After         string                 `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`      // what becomes of it if RetireAuthority goes on without
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

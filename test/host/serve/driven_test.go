@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"fmt"
 	"strings"
 	"time"
@@ -25,15 +24,19 @@ type driven struct {
 	self   bootv1connect.MachineServiceClient
 	config []byte // what it has stored
 	parsed *machine.Config
+
+	server   string
+	believer *believer
 }
 
 // driven prints one line for each line that it reads.
-func (p *part) driven(ctx context.Context, cue *bufio.Scanner, certificate []byte) error {
-	cert, err := tls.X509KeyPair(certificate, p.key)
-	if err != nil {
+func (p *part) driven(ctx context.Context, cue *bufio.Scanner, request *bootv1.EnrollRequest, answer *bootv1.EnrollResponse) error {
+	d := &driven{server: p.Server, believer: &believer{
+		pin: p.CA, trusted: answer.GetCa(), request: request, key: p.key, cert: answer.GetCertificate(),
+	}}
+	if err := d.reconnect(); err != nil {
 		return fmt.Errorf("it is not approved: %w", err)
 	}
-	d := &driven{self: bootv1connect.NewMachineServiceClient(p.web(&cert), p.Server)}
 	fmt.Println("approved")
 	for cue.Scan() {
 		answer, err := d.do(ctx, cue.Text())
@@ -65,12 +68,8 @@ func (d *driven) do(ctx context.Context, order string) (string, error) {
 		keys := d.parsed.ControlPlaneKeys
 		return fmt.Sprintf("trusts %d etcd-ca, %d kubernetes-ca, has %d keys, rewrites %v",
 			cas(d.parsed.Etcd.CA), cas(d.parsed.Cluster.CA), len(keys.EncryptionKeys), keys.RewriteSecrets), nil
-	case "renew":
-		answer, err := d.self.RenewCertificate(ctx, connect.NewRequest(&bootv1.RenewCertificateRequest{}))
-		if err != nil {
-			return "", err
-		}
-		return fmt.Sprint("renewed ", len(answer.Msg.GetCertificate()) > 0), nil
+	case "trust", "renew", "enrol":
+		return d.trusting(ctx, order)
 	}
 	return "", fmt.Errorf("%q is no order", order)
 }

@@ -73,7 +73,7 @@ func (p *part) play(ctx context.Context, cue *bufio.Scanner) error {
 		return err
 	}
 	if p.Driven {
-		return p.driven(ctx, cue, answer.GetCertificate())
+		return p.driven(ctx, cue, request, answer)
 	}
 	words, err := p.words(&key.PublicKey)
 	if err != nil {

@@ -82,7 +82,7 @@ func TestACrashNeverStartsEtcdTwice(t *testing.T) {
 		t.Errorf("the status is\n%s", status)
 	}
 	m[0].told("ready", "said")
-	m[0].told("renew", "renewed true")
+	m[0].told("renew", "trusts 1, signed by the first true")
 	r.replace(hosts[3], m)
 	r.loseEverything(hosts[0])
 }

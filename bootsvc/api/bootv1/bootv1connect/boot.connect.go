@@ -1188,8 +1188,8 @@ type AuthorityServiceClient interface {
 	// RotateAuthority begins to replace the CA. That goes on by itself, phase by
 	// phase, once nobody is waited for. Beginning what is under way is no error.
 	RotateAuthority(context.Context, *connect.Request[bootv1.RotateAuthorityRequest]) (*connect.Response[bootv1.RotateAuthorityResponse], error)
-	// RetireAuthority has the old CA retire though somebody is missing. Before the
-	// phase use it is FAILED_PRECONDITION.
+	// RetireAuthority has the old CA retire though not everybody has renewed. Before
+	// the phase use it is FAILED_PRECONDITION.
 	RetireAuthority(context.Context, *connect.Request[bootv1.RetireAuthorityRequest]) (*connect.Response[bootv1.RetireAuthorityResponse], error)
 }
 
@@ -1253,8 +1253,8 @@ type AuthorityServiceHandler interface {
 	// RotateAuthority begins to replace the CA. That goes on by itself, phase by
 	// phase, once nobody is waited for. Beginning what is under way is no error.
 	RotateAuthority(context.Context, *connect.Request[bootv1.RotateAuthorityRequest]) (*connect.Response[bootv1.RotateAuthorityResponse], error)
-	// RetireAuthority has the old CA retire though somebody is missing. Before the
-	// phase use it is FAILED_PRECONDITION.
+	// RetireAuthority has the old CA retire though not everybody has renewed. Before
+	// the phase use it is FAILED_PRECONDITION.
 	RetireAuthority(context.Context, *connect.Request[bootv1.RetireAuthorityRequest]) (*connect.Response[bootv1.RetireAuthorityResponse], error)
 }
 
