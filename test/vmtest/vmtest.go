@@ -36,6 +36,8 @@ type Lab struct {
 	factor float64
 	state  string        // $XDG_STATE_HOME of the lab
 	kept   string        // where the logs of failed stories go
+	image  string        // directory of the image that was built
+	args   []string      // of a guest's kernel, by which it is best started here
 	up     *exec.Cmd     // slipway lab up --foreground
 	said   *bytes.Buffer // by it; complete when ended is closed
 	ended  chan struct{}
@@ -130,7 +132,7 @@ func prepare(t *testing.T, o options) (lab *Lab, image string) {
 	}
 	return &Lab{
 		bin: bin, factor: factor, state: t.TempDir(), kept: filepath.Join(root, ".build", "consoles"),
-		said: new(bytes.Buffer), ended: make(chan struct{}),
+		said: new(bytes.Buffer), ended: make(chan struct{}), image: image, args: host.Accel.KernelArgs(),
 	}, image
 }
 
