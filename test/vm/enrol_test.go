@@ -39,13 +39,18 @@ func awaitPhase(t *testing.T, lab *vmtest.Lab, machine, want string, within time
 }
 
 // TestFirmwareToEnrolled boots machines by firmware that has to be given a loader: UEFI's own
-// PXE client, and a BIOS network card without iPXE.
+// PXE client, a BIOS network card without iPXE, and UEFI HTTP boot.
 func TestFirmwareToEnrolled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots machines")
 	}
-	for _, machine := range []qemu.Machine{vmtest.UEFI("uefi"), vmtest.PlainBIOS("bios")} {
+	http := vmtest.UEFI("http")
+	http.PXE = qemu.HTTPBoot
+	for _, machine := range []qemu.Machine{vmtest.UEFI("uefi"), vmtest.PlainBIOS("bios"), http} {
 		t.Run(machine.Name, func(t *testing.T) {
+			if machine.PXE == qemu.HTTPBoot {
+				needCores(t, 4) // it is the loader of the first, fetched in another way
+			}
 			lab := vmtest.New(t, vmtest.Machines(machine))
 			awaitPhase(t, lab, machine.Name, "approved", enrolPatience)
 			t.Logf("timeline:\n%s", lab.CLI(t, "machines", "timeline", lab.MachineID(t, machine.Name)))
