@@ -100,14 +100,20 @@ func (m Machine) diskArgs() []string {
 	return args
 }
 
-// The places of media in the boot order, behind all disks.
+// The places of media in the boot order, behind all disks. But SeaBIOS tries one hard disk
+// only, and a stick is one to it: it comes before the others then.
 const (
+	firstIndex = 0
 	cdIndex    = 90
 	stickIndex = 91
 )
 
 // mediaArgs plugs in what is neither written to nor kept.
 func (m Machine) mediaArgs() []string {
+	index := stickIndex
+	if m.Firmware != UEFI {
+		index = firstIndex
+	}
 	var args []string
 	if m.CD != "" {
 		args = append(args, "-drive", "if=none,id=cd,media=cdrom,format=raw,readonly=on,file="+m.CD,
@@ -115,7 +121,7 @@ func (m Machine) mediaArgs() []string {
 	}
 	if m.Stick != "" {
 		args = append(args, "-drive", "if=none,id=stick,format=raw,readonly=on,file="+m.Stick,
-			"-device", "qemu-xhci", "-device", fmt.Sprintf("usb-storage,drive=stick,removable=on,bootindex=%d", stickIndex))
+			"-device", "qemu-xhci", "-device", fmt.Sprintf("usb-storage,drive=stick,removable=on,bootindex=%d", index))
 	}
 	return args
 }

@@ -39,7 +39,7 @@ const (
 type Boot string
 
 const (
-	// NetworkBoot tries the network, then the disks, the CD and the stick.
+	// NetworkBoot tries the network, then the disks, the CD and the stick. BIOS: the stick first.
 	NetworkBoot Boot = "network"
 	// LocalBoot leaves the network out, as a firmware does whose network boot is off.
 	LocalBoot Boot = "local"
