@@ -109,6 +109,8 @@ func (k *kubernetes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, `{}`)
 	case r.URL.Path == "/api/v1/nodes":
 		io.WriteString(w, `{"items":[{"metadata":{"name":"prod-worker-1"}},{"metadata":{"name":"prod-worker-2"}}]}`)
+	case r.URL.Path == "/readyz":
+		io.WriteString(w, "ok")
 	default: // pods
 		k.done = append(k.done, "look at pods")
 		io.WriteString(w, `{"items":[]}`)

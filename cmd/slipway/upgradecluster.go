@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -21,7 +22,7 @@ import (
 // toImage is the journey to the image that the boot service serves.
 func (u *upgrade) toImage(m *bootv1.Machine, image *bootv1.GetImageResponse) journey {
 	return journey{machine: m, hash: image.GetRootHash(), start: func(ctx context.Context, node nodev1connect.NodeServiceClient) (steps, error) {
-		return node.Upgrade(ctx, connect.NewRequest(&nodev1.UpgradeRequest{Sha256: image.GetSha256(), Kexec: u.kexec}))
+		return node.Upgrade(ctx, connect.NewRequest(&nodev1.UpgradeRequest{Sha256: image.GetSha256(), Kexec: u.kexec, Older: u.older}))
 	}}
 }
 
@@ -37,9 +38,9 @@ func (u *upgrade) image(ctx context.Context) (*bootv1.GetImageResponse, error) {
 	return answer.Msg, nil
 }
 
-// checkSkew refuses what Kubernetes' version-skew policy forbids for the
-// machines that are to be upgraded.
-func (u *upgrade) checkSkew(ctx context.Context, machines []*bootv1.Machine, image *bootv1.GetImageResponse) error {
+// checkSkew refuses what Kubernetes' version-skew policy forbids if some of a
+// cluster's machines are upgraded and the others stay as they are.
+func (u *upgrade) checkSkew(ctx context.Context, all, moving []*bootv1.Machine, image *bootv1.GetImageResponse) error {
 	api, err := u.kube(ctx)
 	if err != nil {
 		return err
@@ -48,15 +49,18 @@ func (u *upgrade) checkSkew(ctx context.Context, machines []*bootv1.Machine, ima
 	if err != nil {
 		return err
 	}
-	return skew.Check(skewNodes(machines, versions), image.GetKubernetes())
+	return skew.Check(skewNodes(all, moving, versions), image.GetKubernetes())
 }
 
 // skewNodes are the machines that have a Node, with what runs there.
-func skewNodes(machines []*bootv1.Machine, versions map[string]string) (nodes []skew.Node) {
-	for _, m := range machines {
-		if v, ok := versions[m.GetHostname()]; ok && hasNode(m) {
-			nodes = append(nodes, skew.Node{Name: m.GetHostname(), Version: v, ControlPlane: m.GetRole() == string(machine.ControlPlane)})
+func skewNodes(all, moving []*bootv1.Machine, versions map[string]string) (nodes []skew.Node) {
+	for _, m := range all {
+		v, ok := versions[m.GetHostname()]
+		if !ok || !hasNode(m) {
+			continue
 		}
+		moves := slices.ContainsFunc(moving, func(other *bootv1.Machine) bool { return other.GetId() == m.GetId() })
+		nodes = append(nodes, skew.Node{Name: m.GetHostname(), Version: v, ControlPlane: m.GetRole() == string(machine.ControlPlane), Stays: !moves})
 	}
 	return nodes
 }
@@ -64,30 +68,44 @@ func skewNodes(machines []*bootv1.Machine, versions map[string]string) (nodes []
 // all upgrades a cluster: its control planes and members of etcd one after the
 // other, each once all others are well; then its workers, some at once. The
 // first that fails stops what has not begun.
-func (u *upgrade) all(ctx context.Context, c *bootv1.Cluster, image *bootv1.GetImageResponse, atOnce int) error {
-	planes, workers := inTurn(c.GetMachines())
+func (u *upgrade) all(ctx context.Context, cluster string, machines []*bootv1.Machine, image *bootv1.GetImageResponse, atOnce int) error {
+	planes, workers := inTurn(machines)
 	for _, m := range planes {
-		if err := u.awaitOthers(ctx, c.GetName(), m); err != nil {
+		if err := u.awaitOthers(ctx, cluster, m); err != nil {
 			return err
 		}
 		if err := u.one(ctx, u.toImage(m, image)); err != nil {
 			return err
 		}
 	}
-	if err := u.awaitOthers(ctx, c.GetName(), nil); err != nil {
+	if len(workers) == 0 {
+		return nil
+	}
+	if err := u.awaitOthers(ctx, cluster, nil); err != nil {
 		return err
 	}
-	group, groupCtx := errgroup.WithContext(ctx)
+	return u.some(ctx, workers, image, atOnce)
+}
+
+// some upgrades workers, a number of them at once. One that has begun goes on to
+// its end, though another fails; the error is of all that failed.
+func (u *upgrade) some(ctx context.Context, workers []*bootv1.Machine, image *bootv1.GetImageResponse, atOnce int) error {
+	var failed atomic.Bool
+	errs := make([]error, len(workers))
+	var group errgroup.Group
 	group.SetLimit(atOnce)
-	for _, m := range workers {
+	for i, m := range workers {
 		group.Go(func() error {
-			if groupCtx.Err() != nil {
-				return nil // another one failed
+			if failed.Load() {
+				return nil
 			}
-			return u.one(ctx, u.toImage(m, image)) // one that has begun goes on to its end
+			if errs[i] = u.one(ctx, u.toImage(m, image)); errs[i] != nil {
+				failed.Store(true)
+			}
+			return nil
 		})
 	}
-	return group.Wait()
+	return errors.Join(group.Wait(), errors.Join(errs...))
 }
 
 // inTurn are the machines of which one at a time is upgraded, and the others.
@@ -114,7 +132,8 @@ func boolToInt(b bool) int {
 }
 
 // awaitOthers waits until every control plane and member of etcd but one is
-// well: etcd's quorum stands without that one then.
+// well: etcd's quorum stands without that one then. What the boot service knows
+// may be minutes old, so that the machines and etcd itself are asked too.
 func (u *upgrade) awaitOthers(ctx context.Context, cluster string, but *bootv1.Machine) error {
 	ctx, cancel := context.WithTimeout(ctx, u.timeout)
 	defer cancel()
@@ -128,7 +147,7 @@ func (u *upgrade) awaitOthers(ctx context.Context, cluster string, but *bootv1.M
 		}
 		waits := "the boot service"
 		if err == nil {
-			waits = unwell(answer.Msg.GetCluster().GetMachines(), but.GetId())
+			waits = u.unwell(ctx, answer.Msg.GetCluster().GetMachines(), but)
 		}
 		if waits == "" {
 			return nil
@@ -140,9 +159,68 @@ func (u *upgrade) awaitOthers(ctx context.Context, cluster string, but *bootv1.M
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("%w: after %v, cluster %s still waits for %s; the same command goes on where it stopped", errDeadline, u.timeout, cluster, waits))
+			return fmt.Errorf("%w: after %v, cluster %s still waits for %s; the same command goes on where it stopped", errDeadline, u.timeout, cluster, waits)
 		}
 	}
+}
+
+// unwell says what keeps all but one machine from being well; empty if nothing does.
+func (u *upgrade) unwell(ctx context.Context, machines []*bootv1.Machine, but *bootv1.Machine) string {
+	if waits := unwell(machines, but.GetId()); waits != "" {
+		return waits
+	}
+	for _, m := range machines {
+		if m.GetId() == but.GetId() || m.GetRole() == string(machine.Worker) {
+			continue
+		}
+		if _, err := nodeStatus(ctx, u.remote, m.GetAddress()); err != nil {
+			return name(m) + " to answer: " + explain(err)
+		}
+	}
+	return u.ailing(ctx, machines, but)
+}
+
+// ailing asks etcd for its members.
+func (u *upgrade) ailing(ctx context.Context, machines []*bootv1.Machine, but *bootv1.Machine) string {
+	var nodes []etcdNode
+	for _, m := range etcdMachines(machines) {
+		if m.GetId() == but.GetId() || m.GetEtcd() == nil { // without one, etcd is someone else's
+			continue
+		}
+		web, base, err := u.nodeHTTP(ctx, m.GetAddress())
+		if err != nil {
+			return "etcd to answer: " + explain(err)
+		}
+		nodes = append(nodes, etcdNode{name(m), nodev1connect.NewEtcdServiceClient(web, base)})
+	}
+	if len(nodes) == 0 {
+		return "" // the only member: the cluster stands still while it restarts
+	}
+	list, err := first(ctx, nodes, func(ctx context.Context, e nodev1connect.EtcdServiceClient) (*connect.Response[nodev1.EtcdMembersResponse], error) {
+		return e.Members(ctx, connect.NewRequest(&nodev1.EtcdMembersRequest{}))
+	})
+	if err != nil {
+		return "etcd to answer: " + explain(err)
+	}
+	return ailing(list.GetMembers(), but.GetHostname())
+}
+
+// ailing names the first member of etcd, but one, that is no healthy voter: also
+// one whose machine is gone for good, for it counts when votes are counted. It
+// is pure.
+func ailing(members []*nodev1.EtcdMember, but string) string {
+	for _, m := range members {
+		switch {
+		case m.GetName() == but:
+		case m.GetName() == "":
+			return "etcd's member " + m.GetId() + " to start"
+		case m.GetLearner():
+			return "etcd's member " + m.GetName() + " to be a voter"
+		case !m.GetHealthy():
+			return "etcd's member " + m.GetName() + " to be healthy; if its machine is gone for good, slipway etcd remove " + m.GetName()
+		}
+	}
+	return ""
 }
 
 // unwell names the first control plane or member of etcd, but one, that is not

@@ -28,6 +28,10 @@ func (f *upgradeFlags) register(cmd *cobra.Command) {
 	flags.DurationVar(&f.draining, "drain-timeout", 10*time.Minute, "how long its pods may take to go")
 }
 
+func (f *upgradeFlags) registerOlder(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.older, "older", false, "though the image is older than what runs; Kubernetes itself never goes back")
+}
+
 // of is the upgrade of machines of a cluster; of a machine without one if nil.
 func (f *upgradeFlags) of(cmd *cobra.Command, r *remote, c *bootv1.Cluster) (*upgrade, error) {
 	boot, err := r.client()
@@ -65,7 +69,7 @@ func nodeUpgradeCommand(r *remote) *cobra.Command {
 		Long:  "Have an installed node run the image that the boot service serves." + upgradeLong,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, m, err := f.forNode(cmd, r, args[0])
+			u, m, c, err := f.forNode(cmd, r, args[0])
 			if err != nil {
 				return err
 			}
@@ -73,8 +77,8 @@ func nodeUpgradeCommand(r *remote) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if m.GetCluster() != "" {
-				if err := u.checkSkew(cmd.Context(), []*bootv1.Machine{m}, image); err != nil {
+			if c != nil {
+				if err := u.checkSkew(cmd.Context(), c.GetMachines(), []*bootv1.Machine{m}, image); err != nil {
 					return err
 				}
 			}
@@ -85,6 +89,7 @@ func nodeUpgradeCommand(r *remote) *cobra.Command {
 		},
 	}
 	f.register(cmd)
+	f.registerOlder(cmd)
 	return cmd
 }
 
@@ -99,7 +104,7 @@ Its other slot still holds that. It is booted as an upgrade is: once, and for
 good when the node is well.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, m, err := f.forNode(cmd, r, args[0])
+			u, m, _, err := f.forNode(cmd, r, args[0])
 			if err != nil {
 				return err
 			}
@@ -113,29 +118,29 @@ good when the node is well.`,
 	return cmd
 }
 
-// forNode is the upgrade of one machine.
-func (f *upgradeFlags) forNode(cmd *cobra.Command, r *remote, node string) (*upgrade, *bootv1.Machine, error) {
+// forNode is the upgrade of one machine, and the cluster that has it, if one does.
+func (f *upgradeFlags) forNode(cmd *cobra.Command, r *remote, node string) (*upgrade, *bootv1.Machine, *bootv1.Cluster, error) {
 	boot, err := r.client()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	m, err := getMachine(cmd.Context(), boot, node)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if m.GetAddress() == "" {
-		return nil, nil, fmt.Errorf("machine %s has no address yet: it is %s and waits for %s", m.GetId(), m.GetPhase(), waitsFor(m))
+		return nil, nil, nil, fmt.Errorf("machine %s has no address yet: it is %s and waits for %s", m.GetId(), m.GetPhase(), waitsFor(m))
 	}
 	var c *bootv1.Cluster
 	if m.GetCluster() != "" {
 		answer, err := boot.Clusters.GetCluster(cmd.Context(), connect.NewRequest(&bootv1.GetClusterRequest{Name: m.GetCluster()}))
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		c = answer.Msg.GetCluster()
 	}
 	u, err := f.of(cmd, r, c)
-	return u, m, err
+	return u, m, c, err
 }
 
 // alone is one, of a machine that is upgraded for itself: a control plane or a
@@ -180,15 +185,15 @@ func clusterUpgradeCommand(r *remote) *cobra.Command {
 		Short: "Have all of a cluster's installed machines run the boot service's image",
 		Long: `Have all of a cluster's installed machines run the image that the boot service
 serves: the control planes one after the other, each once all others are well and
-etcd's quorum stands without it; then the workers, --workers-at-once of them at a
-time. The first that fails stops it. The same command goes on where it stopped.` + upgradeLong + `
+etcd's quorum stands without it; then the workers, --parallel of them at a time.
+The first that fails stops it. The same command goes on where it stopped.` + upgradeLong + `
 
 A way that Kubernetes' version-skew policy forbids is refused before anything is
 changed: control planes go one minor version at a time.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if atOnce < 1 {
-				return fmt.Errorf("%w: --workers-at-once is 1 or more, and not %d", errUsage, atOnce)
+				return fmt.Errorf("%w: --parallel is 1 or more, and not %d", errUsage, atOnce)
 			}
 			boot, err := r.client()
 			if err != nil {
@@ -202,7 +207,8 @@ changed: control planes go one minor version at a time.`,
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().IntVar(&atOnce, "workers-at-once", 1, "how many workers may be upgraded at the same time")
+	f.registerOlder(cmd)
+	cmd.Flags().IntVar(&atOnce, "parallel", 1, "how many workers may be upgraded at the same time")
 	return cmd
 }
 
@@ -227,17 +233,20 @@ func (f *upgradeFlags) cluster(cmd *cobra.Command, r *remote, c *bootv1.Cluster,
 	if len(installed) == 0 {
 		return fmt.Errorf("no machine of cluster %s is installed: those that run from RAM get the image at their next start, slipway node reboot NODE", c.GetName())
 	}
-	if err := u.checkSkew(cmd.Context(), installed, image); err != nil {
+	if err := u.checkSkew(cmd.Context(), c.GetMachines(), installed, image); err != nil {
 		return err
 	}
 	if err := f.plan(cmd, c, image, installed, fromRAM); err != nil {
 		return err
 	}
-	c.Machines = installed
-	if err := u.all(cmd.Context(), c, image, atOnce); err != nil {
+	if err := u.all(cmd.Context(), c.GetName(), installed, image, atOnce); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Cluster %s runs %s, Kubernetes %s.\n", c.GetName(), image.GetVersion(), image.GetKubernetes())
+	runs := "Cluster " + c.GetName() + " runs"
+	if len(fromRAM) > 0 {
+		runs = fmt.Sprintf("The %d installed machines of cluster %s run", len(installed), c.GetName())
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s, Kubernetes %s.\n", runs, image.GetVersion(), image.GetKubernetes())
 	return err
 }
 
@@ -250,10 +259,13 @@ func (f *upgradeFlags) plan(cmd *cobra.Command, c *bootv1.Cluster, image *bootv1
 		row(table, m.GetId(), m.GetRole(), m.GetHostname(), runs(m.GetInstallation().GetDisk()), image.GetVersion())
 	}
 	for _, m := range fromRAM {
-		row(table, m.GetId(), m.GetRole(), m.GetHostname(), "from RAM", "the same, until it is restarted")
+		row(table, m.GetId(), m.GetRole(), m.GetHostname(), "from RAM", "not touched")
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("print plan: %w", err)
+	}
+	if len(fromRAM) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "What runs from RAM gets %s at its next start, with a key to approve: slipway node reboot NODE, one at a time.\n", image.GetVersion())
 	}
 	return agree(cmd, f.yes, fmt.Sprintf("Upgrade cluster %s to %s, Kubernetes %s?", c.GetName(), image.GetVersion(), image.GetKubernetes()))
 }

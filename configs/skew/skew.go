@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,14 +22,17 @@ type Node struct {
 	Name         string
 	Version      string
 	ControlPlane bool
+	// Stays: it is not upgraded with the others. What goes has to suit it.
+	Stays bool
 }
 
 // ErrForbidden says that the policy does not allow the way to the version.
 var ErrForbidden = errors.New("the version-skew policy of Kubernetes forbids it")
 
-// Check returns nil if all nodes may go to the target: control planes by at most
-// one minor version and one after the other, then the workers, which may be three
-// behind meanwhile. Nothing goes back: Kubernetes keeps no old form of what it stored.
+// Check returns nil if all nodes that do not stay may go to the target: control
+// planes by at most one minor version and one after the other, then the workers,
+// which may be three behind meanwhile. Nothing goes back: Kubernetes keeps no old
+// form of what it stored. No kubelet goes beyond an API server that stays.
 func Check(nodes []Node, target string) error {
 	to, err := parse(target)
 	if err != nil {
@@ -41,7 +45,11 @@ func Check(nodes []Node, target string) error {
 			errs = append(errs, fmt.Errorf("%s: %w", n.Name, err))
 			continue
 		}
-		if why := n.forbids(from, to); why != "" {
+		why := n.forbids(from, to)
+		if n.Stays {
+			why = n.minds(from, to, planesMove(nodes))
+		}
+		if why != "" {
 			errs = append(errs, fmt.Errorf("%s has %s, the image %s: %s: %w", n.Name, n.Version, target, why, ErrForbidden))
 		}
 	}
@@ -59,6 +67,28 @@ func (n Node) forbids(from, to version) string {
 		return fmt.Sprintf("a control plane goes one minor version at a time: take an image with v%d.%d first", from.major, from.minor+1)
 	case behind > kubeletsBehind:
 		return fmt.Sprintf("its kubelet would be %d minor versions behind the API servers, %d are allowed: upgrade it to what the control planes have first", behind, kubeletsBehind)
+	}
+	return ""
+}
+
+func planesMove(nodes []Node) bool {
+	return slices.ContainsFunc(nodes, func(n Node) bool { return n.ControlPlane && !n.Stays })
+}
+
+// minds says what a node that stays has against it that others go.
+func (n Node) minds(from, to version, planesMove bool) string {
+	behind := to.minor - from.minor
+	switch {
+	case from.major != to.major:
+		return "another major version"
+	case n.ControlPlane && !planesMove && behind > 0:
+		return "no kubelet may be newer than the API servers: upgrade the control planes first"
+	case n.ControlPlane && planesMove && (behind > 1 || behind < -1):
+		return "the API servers of a cluster may be one minor version apart: upgrade this one too, or first"
+	case !n.ControlPlane && planesMove && behind > kubeletsBehind:
+		return fmt.Sprintf("its kubelet would be %d minor versions behind the API servers, %d are allowed: restart it with a newer image first", behind, kubeletsBehind)
+	case !n.ControlPlane && planesMove && behind < 0:
+		return "its kubelet would be newer than the API servers"
 	}
 	return ""
 }

@@ -10,6 +10,7 @@ import (
 
 func TestCheck(t *testing.T) {
 	plane, worker := func(v string) skew.Node { return skew.Node{Name: "cp-1", Version: v, ControlPlane: true} }, func(v string) skew.Node { return skew.Node{Name: "worker-1", Version: v} }
+	stays := func(n skew.Node) skew.Node { n.Stays = true; return n }
 	for name, c := range map[string]struct {
 		nodes  []skew.Node
 		target string
@@ -25,6 +26,13 @@ func TestCheck(t *testing.T) {
 		"back by a minor version":     {[]skew.Node{worker("v1.38.0")}, "v1.37.1", "go back"},
 		"a worker three behind":       {[]skew.Node{plane("v1.36.0"), worker("v1.34.0")}, "v1.37.0", ""},
 		"a worker four behind":        {[]skew.Node{plane("v1.36.0"), worker("v1.33.0")}, "v1.37.0", "4 minor versions behind"},
+		"one of three planes":         {[]skew.Node{plane("v1.36.0"), stays(plane("v1.36.0")), stays(worker("v1.36.0"))}, "v1.37.0", ""},
+		"a worker before the planes":  {[]skew.Node{stays(plane("v1.36.0")), worker("v1.36.0")}, "v1.37.0", "upgrade the control planes first"},
+		"a worker after the planes":   {[]skew.Node{stays(plane("v1.37.0")), worker("v1.36.0")}, "v1.37.0", ""},
+		"a worker far behind stays":   {[]skew.Node{plane("v1.36.0"), stays(worker("v1.33.0"))}, "v1.37.0", "4 minor versions behind"},
+		"a newer worker stays":        {[]skew.Node{plane("v1.35.0"), stays(worker("v1.37.0"))}, "v1.36.0", "newer than the API servers"},
+		"a newer plane stays":         {[]skew.Node{plane("v1.36.0"), stays(plane("v1.38.0"))}, "v1.36.1", "one minor version apart"},
+		"another worker's own affair": {[]skew.Node{worker("v1.36.0"), stays(worker("v1.30.0"))}, "v1.36.1", ""},
 		"another major version":       {[]skew.Node{plane("v1.37.0")}, "v2.0.0", "another major version"},
 		"a version with a suffix":     {[]skew.Node{plane("v1.37.0-rc.1+abc")}, "v1.37.1+slipway", ""},
 		"a node that says nothing":    {[]skew.Node{worker("")}, "v1.37.0", `worker-1: "" is not a Kubernetes version`},

@@ -260,7 +260,7 @@ func tlsClient(t *testing.T, ca *testCA, cert *tls.Certificate) *http.Client {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
 	config := &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"} // what the CA of the tests certifies
-	if cert != nil { // shown whatever CAs the server names
+	if cert != nil {                                              // shown whatever CAs the server names
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
 	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}

@@ -93,7 +93,7 @@ func (im *Image) Check(architecture, running string, force bool, needs []string)
 		return fmt.Errorf("%w: it is for %q, this is %s", ErrArchitecture, im.Architecture, architecture)
 	}
 	if !force && older(im.Version, running) {
-		return fmt.Errorf("%w: %s, and %s runs; force it if you mean it", ErrOlder, im.Version, running)
+		return fmt.Errorf("%w: %s, and %s runs; if you mean it, slipway node upgrade --older", ErrOlder, im.Version, running)
 	}
 	for _, name := range append([]string{rootArtifact}, needs...) {
 		if _, err := im.Find(name); err != nil {
