@@ -149,7 +149,10 @@ func (u *upgrade) awaitOthers(ctx context.Context, cluster string, but *bootv1.M
 		if err == nil {
 			waits = u.unwell(ctx, answer.Msg.GetCluster().GetMachines(), but)
 		}
-		if waits == "" {
+		switch {
+		case ctx.Err() != nil && said != "":
+			waits = said // nobody could answer in no time
+		case waits == "":
 			return nil
 		}
 		if waits != said {
