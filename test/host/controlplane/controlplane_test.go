@@ -54,6 +54,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("strangers see health only", testAnonymous)
 	t.Run("the DNS service answers", testDNS)
 	t.Run("what is deleted comes back", func(t *testing.T) { testReturn(t, cfg) })
+	t.Run("a drained node's pods go as their budget lets them", func(t *testing.T) { testDrain(t, cfg) })
 	t.Run("metrics are for those with a certificate", testMetrics)
 	t.Run("certificates are renewed while all runs", func(t *testing.T) { testRenewal(t, node, cfg) })
 	t.Run("the encryption key is replaced", func(t *testing.T) { testNewKey(t, node, cfg) })

@@ -63,6 +63,8 @@ func (d *driven) do(ctx context.Context, order string) (string, error) {
 		return d.report(ctx, "ready", &bootv1.EtcdState{MemberId: "1", Generation: int32(d.parsed.Etcd.Generation), Voter: true, Healthy: true})
 	case "learner":
 		return d.report(ctx, "joining", &bootv1.EtcdState{MemberId: "1", Generation: int32(d.parsed.Etcd.Generation), Healthy: true})
+	case "installed", "from disk", "found":
+		return d.lives(ctx, order)
 	case "count":
 		cas := func(bundle string) int { return strings.Count(bundle, "BEGIN CERTIFICATE") }
 		keys := d.parsed.ControlPlaneKeys
@@ -99,6 +101,23 @@ func (d *driven) fetch(ctx context.Context) (string, error) {
 func (d *driven) report(ctx context.Context, phase string, e *bootv1.EtcdState) (string, error) {
 	_, err := d.self.Report(ctx, connect.NewRequest(&bootv1.ReportRequest{Phase: phase, Applied: digest(d.config), Etcd: e}))
 	return "said", err
+}
+
+// lives reports where the machine lives: installed just now, running from there,
+// or found so by the installer.
+func (d *driven) lives(ctx context.Context, order string) (string, error) {
+	report := &bootv1.ReportRequest{SystemDisk: &bootv1.SystemDisk{Path: "/dev/vda", Good: "a"}}
+	switch order {
+	case "from disk":
+		report.SystemDisk.Booted = "a"
+	case "found":
+		report.Events = []*bootv1.Event{{Name: "found", Detail: "/dev/vda"}}
+	}
+	answer, err := d.self.Report(ctx, connect.NewRequest(report))
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("held %t, let go %t", answer.Msg.GetHeld() != "", answer.Msg.GetReleased()), nil
 }
 
 func digest(config []byte) []byte {
