@@ -50,7 +50,10 @@ const (
 // pkg/routes/openidmetadata.go). A pod's token is renewed when a fifth of its
 // life is left and never later than after 24 hours (pkg/kubelet/token), however
 // long it lives; then the kubelet writes it within 90 s, and programs read it
-// again within five minutes.
+// again within five minutes. That the API server accepts most of them for a year
+// (--service-account-extend-token-expiration) changes nothing here: the kubelet is
+// told the end that was asked for (pkg/registry/core/serviceaccount/storage/token.go).
+// The controllers' own tokens live for an hour (controller-manager/pkg/clientbuilder).
 func settlingTime(what What, phase RotationPhase) time.Duration {
 	switch {
 	case phase == Retire:
