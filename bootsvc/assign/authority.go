@@ -68,6 +68,9 @@ func (o *Office) behindCA(ctx context.Context, ca authority.Record) (map[string]
 // no config to take.
 func holderOf(m inventory.Machine, behind string, now time.Time) authority.Holder {
 	h := authority.Holder{Name: m.ID, Trusts: m.Trusts, Behind: behind, After: "it comes back by its machine key"}
+	if m.Applied == "" { // nothing runs there that could be behind
+		h.Behind = ""
+	}
 	if m.Hostname != "" {
 		h.Name = fmt.Sprintf("%s (%s)", m.Hostname, m.ID)
 	}

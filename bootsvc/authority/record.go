@@ -21,6 +21,9 @@ import (
 const (
 	// validity is how long a CA holds.
 	validity = 20 * 365 * 24 * time.Hour
+	// trustAtMost is how long phase trust lasts. Who has not taken the new CA by
+	// then believes it all the same: the old one vouches for it.
+	trustAtMost = time.Hour
 	// maxLine is how many CAs back a machine may have been off. It bounds what
 	// every handshake shows.
 	maxLine = 8
@@ -112,7 +115,11 @@ func (r Record) Hurry() (Record, error) {
 // Advance enters the next phase if nobody is waited for in this one. The record
 // is as it was if somebody is, or if there is no rotation.
 func (r Record) Advance(holders []Holder, now time.Time) (Record, error) {
-	if r.Rotation == nil || len(r.Waiting(holders)) > 0 {
+	switch {
+	case r.Rotation == nil:
+		return r, nil
+	case r.Rotation.Phase == Trust && !now.Before(r.Rotation.Since.Add(trustAtMost)):
+	case len(r.Waiting(holders)) > 0:
 		return r, nil
 	}
 	switch r.Rotation.Phase {

@@ -67,6 +67,10 @@ func TestWhoIsWaitedFor(t *testing.T) {
 			if moved := next.Rotation == nil || next.Rotation.Phase != phase; err != nil || moved == want || len(r.Waiting([]Holder{h})) > 0 != want {
 				t.Errorf("%s, in %s: moved %v, %v", name, phase, moved, err)
 			}
+			later, err := r.Advance([]Holder{h}, noon.Add(trustAtMost))
+			if stays := later.Rotation != nil && later.Rotation.Phase == phase; err != nil || stays != (want && phase != Trust) {
+				t.Errorf("%s, in %s, an hour later: stays %v, %v", name, phase, stays, err)
+			}
 			if phase != Use {
 				continue
 			}
