@@ -140,7 +140,7 @@ func (d *Desk) apply(m *inventory.Machine, v verdict, key inventory.Key, approve
 	} else {
 		*m = m.Enter(enroll.Enrolling)
 	}
-	if m.Enrolment.Pending.Hash == key.Hash {
+	if m.Enrolment.Pending.Hash == key.Hash && m.Enrolment.Pending.Words == key.Words {
 		m.LastSeen = d.Now()
 		return nil
 	}

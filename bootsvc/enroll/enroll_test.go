@@ -2,6 +2,8 @@ package enroll
 
 import (
 	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -124,6 +126,39 @@ func TestAPersonApproves(t *testing.T) {
 	}
 	if cert.Subject.CommonName != id || cert.Subject.Organization[0] != MachineRole || !key.key.PublicKey.Equal(cert.PublicKey) || !cert.IPAddresses[0].Equal(address.AsSlice()) {
 		t.Errorf("the certificate is for %v, %v", cert.Subject, cert.IPAddresses)
+	}
+}
+
+// TestWordsAreOfTheCAThatTheMachineChecked: while the boot service's CA is
+// rotated, the console's words and the list's stay the same.
+func TestWordsAreOfTheCAThatTheMachineChecked(t *testing.T) {
+	d, key := newDesk(t, Rules{}), newKey(t)
+	before := d.CA().Signer
+	r, err := d.CA().Begin(noon)
+	for n := 0; err == nil && n < 2; n++ {
+		r, err = r.Advance(nil, noon)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := authority.NewView(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.CA = func() *authority.View { return after }
+	spki, err := x509.MarshalPKIXPublicKey(key.key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, now, stranger := sha256.Sum256(before.Raw), sha256.Sum256(after.Signer.Raw), sha256.Sum256(nil)
+	for _, test := range []struct {
+		checked []byte
+		ca      *x509.Certificate
+	}{{nil, after.Signer}, {old[:], before}, {now[:], after.Signer}, {stranger[:], after.Signer}, {[]byte("x"), after.Signer}} {
+		m, _, err := d.Enrol(t.Context(), Request{MachineID: id, CSR: key.csr, Address: address, Checked: test.checked})
+		if want := enroll.Words(spki, test.ca.Raw); err != nil || m.Words() != want {
+			t.Errorf("checked by %.8x: the words are %s, %v; want %s", test.checked, m.Words(), err, want)
+		}
 	}
 }
 

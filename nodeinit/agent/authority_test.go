@@ -96,3 +96,22 @@ func TestAnchors(t *testing.T) {
 		t.Errorf("what was refused changed it: %x", got)
 	}
 }
+
+// FuzzParseCAs: whatever a boot service says is to be trusted is CAs, or refused.
+func FuzzParseCAs(f *testing.F) {
+	der := []byte("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
+	f.Add([]byte(nil))
+	f.Add(der)
+	f.Add(append([]byte("text\n"), der[:len(der)-4]...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cas, err := parseCAs(data)
+		if (err == nil) != (len(cas) > 0) {
+			t.Errorf("%d CAs, %v", len(cas), err)
+		}
+		for _, ca := range cas {
+			if !ca.IsCA {
+				t.Error("one is none")
+			}
+		}
+	})
+}

@@ -96,10 +96,11 @@ func newTransport(config *tls.Config) *http.Transport {
 
 // ask asks once.
 func (e *enrolment) ask(ctx context.Context, client bootv1connect.EnrollServiceClient, request *bootv1.EnrollRequest, key *ecdsa.PrivateKey) error {
+	checked := e.trust.anchors()[0]
 	if ca, err := e.trust.authority(); err == nil { // after the first connection
-		checked := sha256.Sum256(ca.Raw)
-		request.Checked = checked[:]
+		checked = sha256.Sum256(ca.Raw)
 	}
+	request.Checked = checked[:]
 	answer, err := client.Enroll(ctx, connect.NewRequest(request))
 	if connect.CodeOf(err) == connect.CodePermissionDenied {
 		return finalError{fmt.Errorf("%w: %w", errKeyRefused, err)}
