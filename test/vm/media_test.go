@@ -72,6 +72,49 @@ func rawMachine(t *testing.T) (lab *vmtest.Lab, image string) {
 	return lab, image
 }
 
+// TestNetworkThenDisk: each firmware that is given a loader gets, once its machine is installed,
+// what leads it on to the disk, though the network stays first in its boot order.
+func TestNetworkThenDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots machines")
+	}
+	needCores(t, 4)
+	http := vmtest.UEFI("http")
+	http.PXE = qemu.HTTPBoot
+	for _, machine := range []qemu.Machine{vmtest.UEFI("uefi"), http, vmtest.PlainBIOS("bios")} {
+		t.Run(machine.Name, func(t *testing.T) {
+			machine.DisksGiB, machine.MemoryMiB = []int{8}, 2048
+			lab := vmtest.New(t, vmtest.Machines(machine))
+			id := lab.MachineID(t, machine.Name)
+			assign(t, lab, id)
+			lab.Await(t, "it runs from its disk", bootPatience, func() error { return runsFrom(lab, id, "slot a of /dev/vda") })
+			t.Logf("timeline:\n%s", lab.CLI(t, "machines", "timeline", id))
+		})
+	}
+}
+
+// assign makes a cluster of one machine, which lives on its disk; the machine may be blank yet.
+func assign(t *testing.T, lab *vmtest.Lab, id string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "prod.yaml")
+	document := fmt.Sprintf("name: prod\ninstall: {disk: any}\nmachines:\n- {id: %s, role: control-plane}\n", id)
+	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lab.CLI(t, "cluster", "create", "-f", file, "--yes")
+}
+
+// runsFrom asks the node itself, whose answer must have all the words.
+func runsFrom(lab *vmtest.Lab, id string, words ...string) error {
+	out, err := lab.TryCLI("node", "status", id)
+	for _, word := range words {
+		if err == nil && !strings.Contains(out, word) {
+			err = fmt.Errorf("%q is not in what it says:\n%s", word, out)
+		}
+	}
+	return err
+}
+
 // TestRawToReady: a disk that was written elsewhere is adopted by the machine's cluster, and
 // what the machine writes to it is there after a restart.
 func TestRawToReady(t *testing.T) {
@@ -94,26 +137,14 @@ func TestUEFIFallsBack(t *testing.T) {
 	needCores(t, 4)
 	lab, image := rawMachine(t)
 	id := lab.MachineID(t, "m1")
-	file := filepath.Join(t.TempDir(), "prod.yaml")
-	document := fmt.Sprintf("name: prod\ninstall: {disk: any}\nmachines:\n- {id: %s, role: control-plane}\n", id)
-	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	lab.CLI(t, "cluster", "create", "-f", file, "--yes")
-	lab.Await(t, "the node answers", enrolPatience, func() error {
-		_, err := lab.TryCLI("node", "status", id)
-		return err
-	})
+	assign(t, lab, id)
+	lab.Await(t, "the node answers", enrolPatience, func() error { return runsFrom(lab, id) })
 	lab.Vary(t, image, "v0.0.0-bad", "rdinit=/nowhere panic=1")
 	upgrade := lab.Start(t, lab.Slipway("node", "upgrade", id, "--no-drain", "--yes")...)
 	defer upgrade.Stop(t)
 	lab.AwaitConsole(t, "m1", "Kernel panic", bootPatience)
 	lab.Await(t, "the node says why it runs from the slot before", bootPatience, func() error {
-		out, err := lab.TryCLI("node", "status", id)
-		if err == nil && !(strings.Contains(out, "slot a of /dev/vda") && strings.Contains(out, "v0.0.0-bad")) {
-			err = fmt.Errorf("it says:\n%s", out)
-		}
-		return err
+		return runsFrom(lab, id, "slot a of /dev/vda", "v0.0.0-bad")
 	})
 	t.Logf("slipway node status:\n%s", lab.CLI(t, "node", "status", id))
 }
