@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"slipway/image"
 	"slipway/image/uki"
@@ -48,6 +49,10 @@ func (l *Lab) Vary(t *testing.T, dir, version, arguments string) {
 	if err := l.Service(t.Context(), qemu.PowerCycle); err != nil {
 		t.Fatal(err)
 	}
+	l.Await(t, "the boot service serves "+version, time.Minute, func() error {
+		_, err := l.TryCLI("machines", "list")
+		return err
+	})
 }
 
 func vary(dir, version, arguments string) error {
