@@ -37,7 +37,8 @@ type Service struct {
 	DataDir string
 	// ImageDir is what slipway image build wrote.
 	ImageDir string
-	// KernelArgs are what every machine's kernel gets, after the image's own.
+	// KernelArgs are what a kernel that boots by the network gets, after the
+	// image's own. An installed machine has a command line that is part of its image.
 	KernelArgs []string
 	// Interface is the machines' network; empty when there is only one.
 	Interface string

@@ -47,7 +47,7 @@ Ctrl-C.`,
 	flags.StringVar(&f.service.ImageDir, "image", ".build/image", "what slipway image build wrote")
 	flags.StringVar(&f.service.Interface, "interface", "", "the machines' network (default: the only one there is)")
 	flags.StringVar(&f.service.Range, "range", "", "addresses to lease, FIRST-LAST (default: the upper half of the subnet)")
-	flags.StringArrayVar(&f.service.KernelArgs, "kernel-arg", nil, "argument that every machine's kernel gets, after the image's own; may be repeated")
+	flags.StringArrayVar(&f.service.KernelArgs, "kernel-arg", nil, "argument that a kernel gets that boots by the network, after the image's own; may be repeated. Installed machines have those of their image's recipe")
 	flags.StringVar(&f.approve, "approve", "none", "machines to approve without a person: any, none, or a file of rules")
 	flags.StringVar(&f.service.KeyFile, "key-file", "", "key that encrypts secrets at rest (default: DATA-DIR/key)")
 	flags.StringSliceVar(&f.service.Endpoints, "etcd-endpoints", nil, "an etcd cluster to use instead of the embedded member")
