@@ -67,6 +67,7 @@ a person agrees: slipway machines wipe.`,
 	flags.IntVar(&f.counts.etcd, "etcd", 0, "how many machines run etcd and nothing else: 1, 3, 5 or 7; none: the control planes run it")
 	flags.StringVar(&f.virtualIP, "virtual-ip", "", "unused address of the machines' network, to be held by one healthy control plane")
 	flags.StringVar(&f.disk, "disk", machine.NoDisk, "where machines live: none, in RAM; any, on the smallest suitable disk")
+	oneOf(cmd, "disk", machine.NoDisk, machine.AnyDisk)
 	flags.StringVar(&f.dataSize, "data-size", "", "how much of the disk is for /var, such as 100GiB; left out, all that is left")
 	f.register(cmd, "wait until every node is Ready", 15*time.Minute)
 	return cmd
@@ -132,6 +133,12 @@ func (f *createFlags) document(ctx context.Context, w *waiting, name string) (*c
 // blank is the cluster as the flags say, without its machines.
 func (f *createFlags) blank(name string) (doc cluster.Cluster, err error) {
 	doc.Name, doc.Install.Disk.Word = name, f.disk
+	switch {
+	case f.disk != machine.NoDisk && f.disk != machine.AnyDisk:
+		return doc, fmt.Errorf("%w: --disk is none or any, and not %q: a rule for disks is written in a document, install.disk", errUsage, f.disk)
+	case f.dataSize != "" && f.disk == machine.NoDisk:
+		return doc, fmt.Errorf("%w: --data-size is of a disk: add --disk any", errUsage)
+	}
 	if f.virtualIP != "" {
 		if doc.VirtualIP, err = netip.ParseAddr(f.virtualIP); err != nil {
 			return doc, fmt.Errorf("%w: --virtual-ip %s is not an address", errUsage, f.virtualIP)

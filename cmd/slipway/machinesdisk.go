@@ -121,6 +121,7 @@ with either.`,
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "disk or installer")
+	oneOf(cmd, "from", string(source.Disk), string(source.Installer))
 	return cmd
 }
 

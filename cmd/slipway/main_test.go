@@ -22,8 +22,12 @@ func TestMain(m *testing.M) {
 
 // TestScript runs what a person would type; the scripts are there to be read.
 func TestScript(t *testing.T) {
+	rack, outdated := scriptRacks(t)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script", RequireExplicitExec: true, Setup: writeContext,
+		Dir: "testdata/script", RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			return errors.Join(writeContext(env), os.WriteFile(env.WorkDir+"/rack.yaml", rack, 0o600), os.WriteFile(env.WorkDir+"/outdated.yaml", outdated, 0o600))
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})
 }

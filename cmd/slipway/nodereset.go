@@ -61,6 +61,7 @@ members and of the Nodes. Should it come back, it resets itself.`,
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "though etcd loses its quorum, or a step fails")
 	cmd.Flags().StringVar(&wipe, "wipe", "metadata", "how an installed machine's disk is wiped: metadata, discard or zero")
+	oneOf(cmd, "wipe", "metadata", "discard", "zero")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
 }

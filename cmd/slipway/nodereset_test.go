@@ -34,7 +34,12 @@ type fakeBoot struct {
 	refusal    error
 }
 
-func (f *fakeBoot) handler() http.Handler {
+func (f *fakeBoot) handler() http.Handler { return handlerOf(f) }
+
+func handlerOf(f interface {
+	bootv1connect.InventoryServiceHandler
+	bootv1connect.ClusterServiceHandler
+}) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(bootv1connect.NewInventoryServiceHandler(f))
 	mux.Handle(bootv1connect.NewClusterServiceHandler(f))

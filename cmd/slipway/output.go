@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 )
@@ -21,6 +22,13 @@ func checkOutput(format string) error {
 		return nil
 	}
 	return fmt.Errorf("%w: -o %s is not known; valid: table, json, yaml", errUsage, format)
+}
+
+// oneOf has a shell know the words that a flag may have.
+func oneOf(cmd *cobra.Command, flag string, words ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag: a mistake in this program
+	}
 }
 
 // show prints a message in the format a person asked for.
