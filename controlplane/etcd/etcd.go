@@ -27,13 +27,17 @@ const (
 	Name = "etcd"
 	// MemberUnit is the unit that decides about it.
 	MemberUnit = "etcd-member"
-	// Endpoint is where this machine's own clients reach the member.
-	Endpoint = "https://" + local
+	// APIServerEndpoint is where this machine's API server reaches the member:
+	// a socket of root's, without TLS. It opens a connection for each of its
+	// hundred resources. Where processors are short, their handshakes fail for
+	// want of time, all are tried again, and neither of the two comes to rest.
+	APIServerEndpoint = "unix://" + socket
 	// CAFile holds the CA of everything that speaks to etcd.
 	CAFile = dir + "/ca.crt"
 
-	local = "127.0.0.1:2379"
-	dir   = "/etc/kubernetes/pki/etcd"
+	local  = "127.0.0.1:2379"
+	socket = "/run/slipway/etcd-clients.sock"
+	dir    = "/etc/kubernetes/pki/etcd"
 
 	program = "/usr/bin/slipway-init"
 
@@ -67,7 +71,7 @@ func Units(cfg *machine.Config) []supervise.Unit {
 			Args:         []string{"--config-file=" + paths.Config},
 			Env:          env,
 			Reads:        []string{CAFile},
-			Ready:        proc.HTTPSProbe{URL: Endpoint + "/readyz", CAFile: CAFile, CertFile: paths.PKI + "/server.crt", KeyFile: paths.PKI + "/server.key"},
+			Ready:        proc.HTTPSProbe{URL: "https://" + local + "/readyz", CAFile: CAFile, CertFile: paths.PKI + "/server.crt", KeyFile: paths.PKI + "/server.key"},
 			ReadyTimeout: unlimited,
 			OOMScoreAdj:  -999,
 			// Its heartbeats must not wait behind an API server that starts.
@@ -97,13 +101,14 @@ type Paths struct {
 	Boot     string // the socket on which the agent passes calls on to the boot service
 	Etcdutl  string // the upstream program
 	Local    string // host:port at which the member answers this machine
+	Clients  string // the socket on which it answers this machine's API server
 }
 
 // NodePaths are a node's.
 func NodePaths() Paths {
 	return Paths{
 		Data: "/var/lib/etcd", Config: "/etc/kubernetes/etcd.yaml", Settings: "/etc/kubernetes/etcd-member.json", PKI: dir,
-		Socket: "/run/slipway/etcd.sock", Boot: "/run/slipway/boot.sock", Etcdutl: "/usr/bin/etcdutl", Local: local,
+		Socket: "/run/slipway/etcd.sock", Boot: "/run/slipway/boot.sock", Etcdutl: "/usr/bin/etcdutl", Local: local, Clients: socket,
 	}
 }
 

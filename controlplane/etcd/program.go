@@ -80,11 +80,12 @@ type security struct {
 }
 
 // ConfigFile is the text of etcd's configuration file. What clients and peers
-// reach, metrics and health among it, they reach with a certificate only.
+// reach over the network, metrics and health among it, they reach with a
+// certificate only; what root on this machine reaches by the socket, without.
 func (p Program) ConfigFile() ([]byte, error) {
 	s, self := p.Settings, p.Settings.Self()
 	heartbeat, election := p.Measured.Timing(len(s.Members))
-	listen := "https://" + p.Paths.Local
+	listen := "unix://" + p.Paths.Clients + ",https://" + p.Paths.Local
 	if listen != self.ClientURL() {
 		listen += "," + self.ClientURL()
 	}

@@ -65,9 +65,18 @@ func apiServer(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		// Half as many collections: a fifth less processor time until it is
 		// ready, for 40 MB.
 		Env:         append([]string{"GOGC=200"}, generation(cfg)...),
-		Reads:       append([]string{etcd.CAFile, dir + "/admission.yaml", dir + "/audit.yaml"}, accountKeyFiles(cfg)...),
+		Reads:       reads(cfg),
 		OOMScoreAdj: -998,
 	}}
+}
+
+// reads are the files whose change is a reason to start the API server anew.
+func reads(cfg *machine.Config) []string {
+	list := append([]string{dir + "/admission.yaml", dir + "/audit.yaml"}, accountKeyFiles(cfg)...)
+	if cfg.IsMember() {
+		return list
+	}
+	return append(list, etcd.CAFile)
 }
 
 // generation has a program restarted when etcd is started anew from other data:
@@ -117,11 +126,15 @@ func accountKeyFiles(cfg *machine.Config) []string {
 }
 
 func etcdArgs(cfg *machine.Config) []string {
-	return append(pair("--etcd-certfile", "--etcd-keyfile", etcdClientCert),
-		"--etcd-servers="+strings.Join(etcdServers(cfg), ","),
-		"--etcd-cafile="+etcd.CAFile,
-		"--encryption-provider-config="+EncryptionFile,
-		"--encryption-provider-config-automatic-reload")
+	args := []string{
+		"--etcd-servers=" + strings.Join(etcdServers(cfg), ","),
+		"--encryption-provider-config=" + EncryptionFile,
+		"--encryption-provider-config-automatic-reload",
+	}
+	if cfg.IsMember() { // the socket asks for no certificate
+		return args
+	}
+	return append(append(args, "--etcd-cafile="+etcd.CAFile), pair("--etcd-certfile", "--etcd-keyfile", etcdClientCert)...)
 }
 
 // etcdServers: the member beside the API server if there is one, which is as
@@ -131,7 +144,7 @@ func etcdServers(cfg *machine.Config) []string {
 		return cfg.Etcd.External.Endpoints
 	}
 	if cfg.IsMember() {
-		return []string{etcd.Endpoint}
+		return []string{etcd.APIServerEndpoint}
 	}
 	var servers []string
 	for _, m := range cfg.Etcd.Members {

@@ -52,8 +52,9 @@ func (c client) request() pki.Request {
 	return r
 }
 
-// Leaves are all certificates of this package's components. That for an etcd
-// that someone else runs is theirs to make: Files writes it.
+// Leaves are all certificates of this package's components. A member beside the
+// API server asks for none; that for an etcd that someone else runs is theirs to
+// make: Files writes it.
 func Leaves(cfg *machine.Config, id machine.Identity) []leaf.Leaf {
 	keys := cfg.ControlPlaneKeys
 	ca := leaf.CA(cfg.Cluster.CA, keys.CAKey)
@@ -62,7 +63,7 @@ func Leaves(cfg *machine.Config, id machine.Identity) []leaf.Leaf {
 		{Path: kubeletClientCert, CA: ca, Request: pki.Request{CommonName: "slipway:apiserver-kubelet-client", Client: true}},
 		{Path: proxyClientCert, CA: leaf.CA(keys.FrontProxyCA, keys.FrontProxyKey), Request: pki.Request{CommonName: frontProxyUser, Client: true}},
 	}
-	if cfg.Etcd.External == nil {
+	if cfg.Etcd.External == nil && !cfg.IsMember() {
 		list = append(list, leaf.Leaf{Path: etcdClientCert, CA: leaf.CA(cfg.Etcd.CA, cfg.Etcd.CAKey), Request: pki.Request{CommonName: "kube-apiserver", Client: true}})
 	}
 	for _, c := range clients(id) {

@@ -110,8 +110,8 @@ func testMetrics(t *testing.T) {
 		{"https://192.0.2.10:6443/metrics", "ca", "401", "403 coredns", "200 kube-scheduler"},
 		{"https://127.0.0.1:10257/metrics", "ca", "403", "403 coredns", "200 kube-scheduler"},
 		{"https://127.0.0.1:10259/metrics", "ca", "403", "403 coredns", "200 kube-scheduler"},
-		{"https://192.0.2.10:2379/metrics", "etcd/ca", "refused", "refused coredns", "200 apiserver-etcd-client"},
-		{"https://192.0.2.10:2379/health", "etcd/ca", "refused", "refused coredns", "200 apiserver-etcd-client"},
+		{"https://192.0.2.10:2379/metrics", "etcd/ca", "refused", "refused coredns", "200 etcd/server"},
+		{"https://192.0.2.10:2379/health", "etcd/ca", "refused", "refused coredns", "200 etcd/server"},
 	} {
 		for _, asked := range []string{test.nobody, test.stranger, test.reader} {
 			want, cert, _ := strings.Cut(asked, " ")

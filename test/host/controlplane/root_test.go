@@ -22,7 +22,7 @@ func newRoot(t *testing.T) {
 		must(t, os.Mkdir(root+dir, 0o755))
 		must(t, syscall.Mount(dir, root+dir, "", syscall.MS_BIND|syscall.MS_REC, ""))
 	}
-	for _, dir := range []string{"/usr/lib/slipway", "/usr/bin", "/etc", "/run", "/tmp", "/var/log/slipway"} {
+	for _, dir := range []string{"/usr/lib/slipway", "/usr/bin", "/etc", "/run/slipway", "/tmp", "/var/log/slipway"} {
 		must(t, os.MkdirAll(root+dir, 0o755))
 	}
 	const multicall = "/usr/lib/slipway/multicall"

@@ -75,7 +75,7 @@ func (s *site) add(name, addr string) *node {
 	root := s.t.TempDir()
 	return &node{site: s, name: name, addr: netip.MustParseAddr(addr), log: &syncBuffer{}, paths: etcd.Paths{
 		Data: root + "/data", Config: root + "/etcd.yaml", Settings: root + "/etcd-member.json", PKI: root + "/pki",
-		Socket: root + "/etcd.sock", Boot: root + "/boot.sock", Etcdutl: s.bin + "/etcdutl", Local: addr + ":2379",
+		Socket: root + "/etcd.sock", Boot: root + "/boot.sock", Etcdutl: s.bin + "/etcdutl", Local: addr + ":2379", Clients: root + "/clients.sock",
 	}}
 }
 
