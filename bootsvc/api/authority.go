@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -13,6 +14,9 @@ import (
 	"slipway/configs/enroll"
 	"slipway/controlplane/pki"
 )
+
+// noting is how long a call waits for it to be noted who made it.
+const noting = 2 * time.Second
 
 // sees tells the caller which CAs are trusted, and notes which ones a person
 // trusts. What a machine trusts comes with its reports. A connection with a
@@ -27,6 +31,8 @@ func (s *Server) sees(ctx context.Context, c caller, answer http.Header) {
 	if c.problem != nil || len(roles) == 0 {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, noting)
+	defer cancel()
 	err := s.Office.People.Seen(ctx, authority.Credential{
 		Key: c.keyHash, Name: c.name, Roles: roles, Until: c.until, Trusts: s.trustOf(c), Used: s.Now(),
 	})

@@ -36,6 +36,7 @@ type believer struct {
 	request *bootv1.EnrollRequest
 	key     []byte
 	cert    []byte
+	served  int // which of the trusted CAs signed what the server showed last; 0: none
 }
 
 // web is a client that shows the certificate, tells which CAs it trusts, and
@@ -76,6 +77,13 @@ func (b *believer) verify(s tls.ConnectionState) error {
 		}
 	}
 	leaf := s.PeerCertificates[0]
+	b.served = 0
+	certs, _ := pki.ParseCerts(b.trusted)
+	for n, ca := range certs {
+		if leaf.CheckSignatureFrom(ca) == nil {
+			b.served = n + 1
+		}
+	}
 	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: leaf.NotBefore.Add(time.Hour)})
 	return err
 }
@@ -123,7 +131,7 @@ func (d *driven) trusting(ctx context.Context, order string) (string, error) {
 		return "", err
 	}
 	mine, err := pki.ParseCert(b.cert)
-	return fmt.Sprintf("trusts %d, signed by the first %v", len(certs), mine.CheckSignatureFrom(certs[0]) == nil), err
+	return fmt.Sprintf("trusts %d, signed by the first %v, served by %d", len(certs), mine.CheckSignatureFrom(certs[0]) == nil, b.served), err
 }
 
 // reconnect speaks with the present certificate.
@@ -188,12 +196,12 @@ func TestTheBootServicesCARotates(t *testing.T) {
 	off.told("renew", "trusts 2, signed by the first true")
 	there.told("renew", "trusts 2, signed by the first true")
 	r.inPhase("use")
-	there.told("trust", "trusts 2, signed by the first true") // of the old one still, which it trusts first
+	there.told("trust", "trusts 2, signed by the first true, served by 2") // the server was not restarted for that
 	crash()
 	if after := r.pinOf(hosts[0]); after == before {
 		t.Error("machines boot with the old pin")
 	}
-	there.told("renew", "trusts 2, signed by the first true")
+	there.told("renew", "trusts 2, signed by the first true, served by 1")
 	bob(0)
 	if text, err := os.ReadFile(copies[0]); err != nil || strings.Count(string(text), "BEGIN CERTIFICATE") != 4 { // its own with what vouches for it, and two CAs
 		t.Errorf("the context that was used, %v:\n%s", err, text)
