@@ -70,9 +70,10 @@ func Access() map[string][]Role {
 		bootv1connect.ClusterServiceRecoverClusterProcedure: {Admin},
 		bootv1connect.ClusterServiceRotateProcedure:         {Admin},
 
-		bootv1connect.AuthorityServiceGetAuthorityProcedure:    {Reader, Backup, Operator, Admin},
-		bootv1connect.AuthorityServiceRotateAuthorityProcedure: {Admin},
-		bootv1connect.AuthorityServiceRetireAuthorityProcedure: {Admin},
+		bootv1connect.AuthorityServiceGetAuthorityProcedure:     {Reader, Backup, Operator, Admin},
+		bootv1connect.AuthorityServiceRotateAuthorityProcedure:  {Admin},
+		bootv1connect.AuthorityServiceRetireAuthorityProcedure:  {Admin},
+		bootv1connect.AuthorityServiceIssueCredentialsProcedure: {Admin},
 	}
 }
 

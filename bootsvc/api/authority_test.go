@@ -3,6 +3,7 @@ package api
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +120,48 @@ func TestContextsFollowTheCA(t *testing.T) {
 	_, err = use(t, eve)
 	if connect.CodeOf(err) != connect.CodeUnauthenticated || !strings.Contains(err.Error(), "was rotated") {
 		t.Errorf("a context that missed it all: %v", err)
+	}
+}
+
+// TestIssue: only what a person may be is issued, and only to a key that is there.
+func TestIssue(t *testing.T) {
+	site := start(t, enroll.Rules{})
+	admin := bootv1connect.NewAuthorityServiceClient(site.person(t, Admin), site.url)
+	key, _, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := pki.NewCSR("whoever", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		request *bootv1.IssueCredentialsRequest
+		want    string // in the error
+	}{
+		"good":      {&bootv1.IssueCredentialsRequest{Name: "ann.b-2", Role: "operator", Csr: csr}, ""},
+		"a machine": {&bootv1.IssueCredentialsRequest{Name: "ann", Role: "machine", Csr: csr}, "admin, operator, reader"},
+		"no role":   {&bootv1.IssueCredentialsRequest{Name: "ann", Csr: csr}, "admin, operator, reader"},
+		"no name":   {&bootv1.IssueCredentialsRequest{Role: "reader", Csr: csr}, "not a person's name"},
+		"odd name":  {&bootv1.IssueCredentialsRequest{Name: "ann\n", Role: "reader", Csr: csr}, "not a person's name"},
+		"long name": {&bootv1.IssueCredentialsRequest{Name: strings.Repeat("a", 64), Role: "reader", Csr: csr}, "not a person's name"},
+		"no key":    {&bootv1.IssueCredentialsRequest{Name: "ann", Role: "reader"}, "certificate request"},
+		"forged":    {&bootv1.IssueCredentialsRequest{Name: "ann", Role: "reader", Csr: csr[:len(csr)-2]}, "certificate request"},
+	} {
+		answer, err := admin.IssueCredentials(t.Context(), connect.NewRequest(test.request))
+		if test.want != "" {
+			if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: %v, want %q", name, err, test.want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := pki.ParseCert(answer.Msg.GetCertificate())
+		if err != nil || cert.Subject.CommonName != "ann.b-2" || !slices.Equal(cert.Subject.Organization, []string{string(Operator)}) || !key.PublicKey.Equal(cert.PublicKey) {
+			t.Errorf("%s: %v, %v", name, cert.Subject, err)
+		}
 	}
 }
 

@@ -28,10 +28,13 @@ func (h *inventoryHandler) RenewCredentials(ctx context.Context, _ *connect.Requ
 	return connect.NewResponse(&bootv1.RenewCredentialsResponse{Certificate: cert, Ca: h.Office.CA.View().Bundle}), nil
 }
 
+// personal are the roles that a person may have.
+var personal = []Role{Reader, Backup, Operator, Admin}
+
 // personRoles are the roles among all that a person may have.
 func personRoles(all []Role) (roles []string) {
 	for _, r := range all {
-		if slices.Contains([]Role{Reader, Backup, Operator, Admin}, r) {
+		if slices.Contains(personal, r) {
 			roles = append(roles, string(r))
 		}
 	}

@@ -25,7 +25,7 @@ machines, of people and of the boot service. A cluster's CAs are its own: see
 slipway cluster rotate-ca.`,
 	}
 	r.register(cmd)
-	cmd.AddCommand(caStatusCommand(r), caRotateCommand(r), caRetireCommand(r))
+	cmd.AddCommand(caStatusCommand(r), caRotateCommand(r), caRetireCommand(r), caIssueCommand(r))
 	return cmd
 }
 
@@ -112,7 +112,7 @@ func explainCARotation(out io.Writer) {
 Each begins when nobody is waited for in the one before. Nothing is down meanwhile, and no machine restarts.
 Who is off or does not use a context holds up the last phase, until slipway ca retire goes on without:
   a machine then comes back by its machine key
-  a context is refused then: copy admin.yaml from the boot service's data folder, which is renewed there
+  a context is refused then: slipway ca issue makes another; admin.yaml in the boot service's data folder is always good
 Copies of ca.pem, in a monitoring system or a CI, are to be replaced in phase use.
 `)
 }

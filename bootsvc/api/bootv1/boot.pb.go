@@ -4341,6 +4341,118 @@ func (x *Holder) GetAfter() string {
 	return ""
 }
 
+type IssueCredentialsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // the person's: a-z, 0-9, dots and dashes, at most 63
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // admin, operator, reader, etcd-backup
+	Csr           []byte                 `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`   // PKCS #10, DER, ECDSA P-256; its signature proves the key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueCredentialsRequest) Reset() {
+	*x = IssueCredentialsRequest{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueCredentialsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueCredentialsRequest) ProtoMessage() {}
+
+func (x *IssueCredentialsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueCredentialsRequest.ProtoReflect.Descriptor instead.
+func (*IssueCredentialsRequest) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *IssueCredentialsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IssueCredentialsRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *IssueCredentialsRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type IssueCredentialsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM; it lasts for a year, and is renewed on use
+	Ca            []byte                 `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`                   // the CAs to be trusted, PEM; the one that signs comes first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueCredentialsResponse) Reset() {
+	*x = IssueCredentialsResponse{}
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueCredentialsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueCredentialsResponse) ProtoMessage() {}
+
+func (x *IssueCredentialsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueCredentialsResponse.ProtoReflect.Descriptor instead.
+func (*IssueCredentialsResponse) Descriptor() ([]byte, []int) {
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *IssueCredentialsResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *IssueCredentialsResponse) GetCa() []byte {
+	if x != nil {
+		return x.Ca
+	}
+	return nil
+}
+
 type RotateAuthorityRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4349,7 +4461,7 @@ type RotateAuthorityRequest struct {
 
 func (x *RotateAuthorityRequest) Reset() {
 	*x = RotateAuthorityRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[75]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4361,7 +4473,7 @@ func (x *RotateAuthorityRequest) String() string {
 func (*RotateAuthorityRequest) ProtoMessage() {}
 
 func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[75]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4374,7 +4486,7 @@ func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{75}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{77}
 }
 
 type RotateAuthorityResponse struct {
@@ -4386,7 +4498,7 @@ type RotateAuthorityResponse struct {
 
 func (x *RotateAuthorityResponse) Reset() {
 	*x = RotateAuthorityResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[76]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4398,7 +4510,7 @@ func (x *RotateAuthorityResponse) String() string {
 func (*RotateAuthorityResponse) ProtoMessage() {}
 
 func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[76]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4411,7 +4523,7 @@ func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{76}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RotateAuthorityResponse) GetAuthority() *Authority {
@@ -4429,7 +4541,7 @@ type RetireAuthorityRequest struct {
 
 func (x *RetireAuthorityRequest) Reset() {
 	*x = RetireAuthorityRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[77]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4441,7 +4553,7 @@ func (x *RetireAuthorityRequest) String() string {
 func (*RetireAuthorityRequest) ProtoMessage() {}
 
 func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[77]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4454,7 +4566,7 @@ func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{77}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{79}
 }
 
 type RetireAuthorityResponse struct {
@@ -4466,7 +4578,7 @@ type RetireAuthorityResponse struct {
 
 func (x *RetireAuthorityResponse) Reset() {
 	*x = RetireAuthorityResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[78]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4478,7 +4590,7 @@ func (x *RetireAuthorityResponse) String() string {
 func (*RetireAuthorityResponse) ProtoMessage() {}
 
 func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[78]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4491,7 +4603,7 @@ func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{78}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *RetireAuthorityResponse) GetAuthority() *Authority {
@@ -4510,7 +4622,7 @@ type KubeconfigRequest struct {
 
 func (x *KubeconfigRequest) Reset() {
 	*x = KubeconfigRequest{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[79]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4522,7 +4634,7 @@ func (x *KubeconfigRequest) String() string {
 func (*KubeconfigRequest) ProtoMessage() {}
 
 func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[79]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4535,7 +4647,7 @@ func (x *KubeconfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigRequest.ProtoReflect.Descriptor instead.
 func (*KubeconfigRequest) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{79}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *KubeconfigRequest) GetName() string {
@@ -4554,7 +4666,7 @@ type KubeconfigResponse struct {
 
 func (x *KubeconfigResponse) Reset() {
 	*x = KubeconfigResponse{}
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[80]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4566,7 +4678,7 @@ func (x *KubeconfigResponse) String() string {
 func (*KubeconfigResponse) ProtoMessage() {}
 
 func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[80]
+	mi := &file_bootsvc_api_bootv1_boot_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4579,7 +4691,7 @@ func (x *KubeconfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubeconfigResponse.ProtoReflect.Descriptor instead.
 func (*KubeconfigResponse) Descriptor() ([]byte, []int) {
-	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{80}
+	return file_bootsvc_api_bootv1_boot_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *KubeconfigResponse) GetKubeconfig() []byte {
@@ -4888,7 +5000,14 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\vwaiting_for\x18\x02 \x01(\tR\n" +
 	"waitingFor\x12\x18\n" +
 	"\amissing\x18\x03 \x01(\bR\amissing\x12\x14\n" +
-	"\x05after\x18\x04 \x01(\tR\x05after\"\x18\n" +
+	"\x05after\x18\x04 \x01(\tR\x05after\"S\n" +
+	"\x17IssueCredentialsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x10\n" +
+	"\x03csr\x18\x03 \x01(\fR\x03csr\"L\n" +
+	"\x18IssueCredentialsResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\x18\n" +
 	"\x16RotateAuthorityRequest\"S\n" +
 	"\x17RotateAuthorityResponse\x128\n" +
 	"\tauthority\x18\x01 \x01(\v2\x1a.slipway.boot.v1.AuthorityR\tauthority\"\x18\n" +
@@ -4937,9 +5056,10 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x0eRestoreCluster\x12&.slipway.boot.v1.RestoreClusterRequest\x1a'.slipway.boot.v1.RestoreClusterResponse\x12[\n" +
 	"\fPlanRecovery\x12$.slipway.boot.v1.PlanRecoveryRequest\x1a%.slipway.boot.v1.PlanRecoveryResponse\x12a\n" +
 	"\x0eRecoverCluster\x12&.slipway.boot.v1.RecoverClusterRequest\x1a'.slipway.boot.v1.RecoverClusterResponse\x12I\n" +
-	"\x06Rotate\x12\x1e.slipway.boot.v1.RotateRequest\x1a\x1f.slipway.boot.v1.RotateResponse2\xbb\x02\n" +
+	"\x06Rotate\x12\x1e.slipway.boot.v1.RotateRequest\x1a\x1f.slipway.boot.v1.RotateResponse2\xa4\x03\n" +
 	"\x10AuthorityService\x12[\n" +
-	"\fGetAuthority\x12$.slipway.boot.v1.GetAuthorityRequest\x1a%.slipway.boot.v1.GetAuthorityResponse\x12d\n" +
+	"\fGetAuthority\x12$.slipway.boot.v1.GetAuthorityRequest\x1a%.slipway.boot.v1.GetAuthorityResponse\x12g\n" +
+	"\x10IssueCredentials\x12(.slipway.boot.v1.IssueCredentialsRequest\x1a).slipway.boot.v1.IssueCredentialsResponse\x12d\n" +
 	"\x0fRotateAuthority\x12'.slipway.boot.v1.RotateAuthorityRequest\x1a(.slipway.boot.v1.RotateAuthorityResponse\x12d\n" +
 	"\x0fRetireAuthority\x12'.slipway.boot.v1.RetireAuthorityRequest\x1a(.slipway.boot.v1.RetireAuthorityResponseB\x1cZ\x1aslipway/bootsvc/api/bootv1b\x06proto3"
 
@@ -4956,7 +5076,7 @@ func file_bootsvc_api_bootv1_boot_proto_rawDescGZIP() []byte {
 }
 
 var file_bootsvc_api_bootv1_boot_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_bootsvc_api_bootv1_boot_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(EnrollResponse_State)(0),        // 0: slipway.boot.v1.EnrollResponse.State
 	(*NIC)(nil),                      // 1: slipway.boot.v1.NIC
@@ -5034,21 +5154,23 @@ var file_bootsvc_api_bootv1_boot_proto_goTypes = []any{
 	(*GetAuthorityResponse)(nil),     // 73: slipway.boot.v1.GetAuthorityResponse
 	(*Authority)(nil),                // 74: slipway.boot.v1.Authority
 	(*Holder)(nil),                   // 75: slipway.boot.v1.Holder
-	(*RotateAuthorityRequest)(nil),   // 76: slipway.boot.v1.RotateAuthorityRequest
-	(*RotateAuthorityResponse)(nil),  // 77: slipway.boot.v1.RotateAuthorityResponse
-	(*RetireAuthorityRequest)(nil),   // 78: slipway.boot.v1.RetireAuthorityRequest
-	(*RetireAuthorityResponse)(nil),  // 79: slipway.boot.v1.RetireAuthorityResponse
-	(*KubeconfigRequest)(nil),        // 80: slipway.boot.v1.KubeconfigRequest
-	(*KubeconfigResponse)(nil),       // 81: slipway.boot.v1.KubeconfigResponse
-	(*timestamppb.Timestamp)(nil),    // 82: google.protobuf.Timestamp
+	(*IssueCredentialsRequest)(nil),  // 76: slipway.boot.v1.IssueCredentialsRequest
+	(*IssueCredentialsResponse)(nil), // 77: slipway.boot.v1.IssueCredentialsResponse
+	(*RotateAuthorityRequest)(nil),   // 78: slipway.boot.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),  // 79: slipway.boot.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),   // 80: slipway.boot.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),  // 81: slipway.boot.v1.RetireAuthorityResponse
+	(*KubeconfigRequest)(nil),        // 82: slipway.boot.v1.KubeconfigRequest
+	(*KubeconfigResponse)(nil),       // 83: slipway.boot.v1.KubeconfigResponse
+	(*timestamppb.Timestamp)(nil),    // 84: google.protobuf.Timestamp
 }
 var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	1,  // 0: slipway.boot.v1.Facts.nics:type_name -> slipway.boot.v1.NIC
 	2,  // 1: slipway.boot.v1.Facts.disks:type_name -> slipway.boot.v1.Disk
 	3,  // 2: slipway.boot.v1.EnrollRequest.facts:type_name -> slipway.boot.v1.Facts
 	0,  // 3: slipway.boot.v1.EnrollResponse.state:type_name -> slipway.boot.v1.EnrollResponse.State
-	82, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
-	82, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
+	84, // 4: slipway.boot.v1.EnrollResponse.server_time:type_name -> google.protobuf.Timestamp
+	84, // 5: slipway.boot.v1.Event.time:type_name -> google.protobuf.Timestamp
 	16, // 6: slipway.boot.v1.ReportRequest.events:type_name -> slipway.boot.v1.Event
 	26, // 7: slipway.boot.v1.ReportRequest.etcd:type_name -> slipway.boot.v1.EtcdState
 	19, // 8: slipway.boot.v1.ReportRequest.system_disk:type_name -> slipway.boot.v1.SystemDisk
@@ -5057,7 +5179,7 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	24, // 11: slipway.boot.v1.WipeManifest.disks:type_name -> slipway.boot.v1.WipeDisk
 	25, // 12: slipway.boot.v1.WipeDisk.signatures:type_name -> slipway.boot.v1.Signature
 	3,  // 13: slipway.boot.v1.Machine.facts:type_name -> slipway.boot.v1.Facts
-	82, // 14: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
+	84, // 14: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
 	16, // 15: slipway.boot.v1.Machine.timeline:type_name -> slipway.boot.v1.Event
 	26, // 16: slipway.boot.v1.Machine.etcd:type_name -> slipway.boot.v1.EtcdState
 	28, // 17: slipway.boot.v1.Machine.installation:type_name -> slipway.boot.v1.Installation
@@ -5072,20 +5194,20 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	49, // 26: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	27, // 27: slipway.boot.v1.Cluster.machines:type_name -> slipway.boot.v1.Machine
 	50, // 28: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
-	82, // 29: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
+	84, // 29: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
 	49, // 30: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	82, // 31: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
+	84, // 31: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
 	55, // 32: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
 	55, // 33: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
 	55, // 34: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
 	49, // 35: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	67, // 36: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
-	82, // 37: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
+	84, // 37: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
 	49, // 38: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	49, // 39: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
 	74, // 40: slipway.boot.v1.GetAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
-	82, // 41: slipway.boot.v1.Authority.until:type_name -> google.protobuf.Timestamp
-	82, // 42: slipway.boot.v1.Authority.since:type_name -> google.protobuf.Timestamp
+	84, // 41: slipway.boot.v1.Authority.until:type_name -> google.protobuf.Timestamp
+	84, // 42: slipway.boot.v1.Authority.since:type_name -> google.protobuf.Timestamp
 	75, // 43: slipway.boot.v1.Authority.waiting:type_name -> slipway.boot.v1.Holder
 	74, // 44: slipway.boot.v1.RotateAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
 	74, // 45: slipway.boot.v1.RetireAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
@@ -5107,7 +5229,7 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	43, // 61: slipway.boot.v1.InventoryService.RenewCredentials:input_type -> slipway.boot.v1.RenewCredentialsRequest
 	45, // 62: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
 	47, // 63: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
-	80, // 64: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
+	82, // 64: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
 	51, // 65: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
 	53, // 66: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
 	56, // 67: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
@@ -5119,42 +5241,44 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	68, // 73: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
 	70, // 74: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
 	72, // 75: slipway.boot.v1.AuthorityService.GetAuthority:input_type -> slipway.boot.v1.GetAuthorityRequest
-	76, // 76: slipway.boot.v1.AuthorityService.RotateAuthority:input_type -> slipway.boot.v1.RotateAuthorityRequest
-	78, // 77: slipway.boot.v1.AuthorityService.RetireAuthority:input_type -> slipway.boot.v1.RetireAuthorityRequest
-	5,  // 78: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
-	7,  // 79: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
-	9,  // 80: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
-	11, // 81: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
-	13, // 82: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	15, // 83: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
-	18, // 84: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
-	22, // 85: slipway.boot.v1.MachineService.ReportWipe:output_type -> slipway.boot.v1.ReportWipeResponse
-	30, // 86: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
-	32, // 87: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
-	34, // 88: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
-	36, // 89: slipway.boot.v1.InventoryService.AgreeWipe:output_type -> slipway.boot.v1.AgreeWipeResponse
-	40, // 90: slipway.boot.v1.InventoryService.BootFrom:output_type -> slipway.boot.v1.BootFromResponse
-	38, // 91: slipway.boot.v1.InventoryService.Forget:output_type -> slipway.boot.v1.ForgetResponse
-	42, // 92: slipway.boot.v1.InventoryService.GetImage:output_type -> slipway.boot.v1.GetImageResponse
-	44, // 93: slipway.boot.v1.InventoryService.RenewCredentials:output_type -> slipway.boot.v1.RenewCredentialsResponse
-	46, // 94: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
-	48, // 95: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
-	81, // 96: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
-	52, // 97: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
-	54, // 98: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
-	57, // 99: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
-	59, // 100: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
-	13, // 101: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	62, // 102: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
-	64, // 103: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
-	66, // 104: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
-	69, // 105: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
-	71, // 106: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
-	73, // 107: slipway.boot.v1.AuthorityService.GetAuthority:output_type -> slipway.boot.v1.GetAuthorityResponse
-	77, // 108: slipway.boot.v1.AuthorityService.RotateAuthority:output_type -> slipway.boot.v1.RotateAuthorityResponse
-	79, // 109: slipway.boot.v1.AuthorityService.RetireAuthority:output_type -> slipway.boot.v1.RetireAuthorityResponse
-	78, // [78:110] is the sub-list for method output_type
-	46, // [46:78] is the sub-list for method input_type
+	76, // 76: slipway.boot.v1.AuthorityService.IssueCredentials:input_type -> slipway.boot.v1.IssueCredentialsRequest
+	78, // 77: slipway.boot.v1.AuthorityService.RotateAuthority:input_type -> slipway.boot.v1.RotateAuthorityRequest
+	80, // 78: slipway.boot.v1.AuthorityService.RetireAuthority:input_type -> slipway.boot.v1.RetireAuthorityRequest
+	5,  // 79: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
+	7,  // 80: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
+	9,  // 81: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
+	11, // 82: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
+	13, // 83: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	15, // 84: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
+	18, // 85: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
+	22, // 86: slipway.boot.v1.MachineService.ReportWipe:output_type -> slipway.boot.v1.ReportWipeResponse
+	30, // 87: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
+	32, // 88: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
+	34, // 89: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
+	36, // 90: slipway.boot.v1.InventoryService.AgreeWipe:output_type -> slipway.boot.v1.AgreeWipeResponse
+	40, // 91: slipway.boot.v1.InventoryService.BootFrom:output_type -> slipway.boot.v1.BootFromResponse
+	38, // 92: slipway.boot.v1.InventoryService.Forget:output_type -> slipway.boot.v1.ForgetResponse
+	42, // 93: slipway.boot.v1.InventoryService.GetImage:output_type -> slipway.boot.v1.GetImageResponse
+	44, // 94: slipway.boot.v1.InventoryService.RenewCredentials:output_type -> slipway.boot.v1.RenewCredentialsResponse
+	46, // 95: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
+	48, // 96: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
+	83, // 97: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
+	52, // 98: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
+	54, // 99: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
+	57, // 100: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
+	59, // 101: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
+	13, // 102: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	62, // 103: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
+	64, // 104: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
+	66, // 105: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
+	69, // 106: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
+	71, // 107: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
+	73, // 108: slipway.boot.v1.AuthorityService.GetAuthority:output_type -> slipway.boot.v1.GetAuthorityResponse
+	77, // 109: slipway.boot.v1.AuthorityService.IssueCredentials:output_type -> slipway.boot.v1.IssueCredentialsResponse
+	79, // 110: slipway.boot.v1.AuthorityService.RotateAuthority:output_type -> slipway.boot.v1.RotateAuthorityResponse
+	81, // 111: slipway.boot.v1.AuthorityService.RetireAuthority:output_type -> slipway.boot.v1.RetireAuthorityResponse
+	79, // [79:112] is the sub-list for method output_type
+	46, // [46:79] is the sub-list for method input_type
 	46, // [46:46] is the sub-list for extension type_name
 	46, // [46:46] is the sub-list for extension extendee
 	0,  // [0:46] is the sub-list for field type_name
@@ -5171,7 +5295,7 @@ func file_bootsvc_api_bootv1_boot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bootsvc_api_bootv1_boot_proto_rawDesc), len(file_bootsvc_api_bootv1_boot_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   81,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

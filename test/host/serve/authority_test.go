@@ -176,10 +176,15 @@ func TestTheBootServicesCARotates(t *testing.T) {
 	m := r.power(hosts...)
 	there, off := m[0], m[1]
 	before := r.pinOf(hosts[0])
-	copies := r.copyContext("bob.yaml", "eve.yaml")
+	copies := []string{filepath.Join(t.TempDir(), "bob.yaml"), filepath.Join(t.TempDir(), "eve.yaml")}
+	for n, name := range []string{"bob", "eve"} {
+		r.slipway(0, "ca", "issue", name, "--role", "reader", "--file", copies[n])
+	}
+	r.slipway(1, "ca", "issue", "bob", "--role", "reader", "--file", copies[0]) // it is there
 	bob := func(code int) string {
 		return r.slipway(code, "machines", "list", "--context", copies[0])
 	}
+	bob(0)
 	crash := func() {
 		t.Helper()
 		_ = service.Process.Kill()
@@ -202,11 +207,15 @@ func TestTheBootServicesCARotates(t *testing.T) {
 		t.Error("machines boot with the old pin")
 	}
 	there.told("renew", "trusts 2, signed by the first true, served by 1")
+	if shown := r.inPhase("use"); !strings.Contains(shown, "bob (reader)") {
+		t.Errorf("bob, who has not renewed, is not named:\n%s", shown)
+	}
 	bob(0)
+	bob(0) // which shows what the first has renewed
 	if text, err := os.ReadFile(copies[0]); err != nil || strings.Count(string(text), "BEGIN CERTIFICATE") != 4 { // its own with what vouches for it, and two CAs
 		t.Errorf("the context that was used, %v:\n%s", err, text)
 	}
-	if shown := r.inPhase("use"); !strings.Contains(shown, "02-00-00-00-00-02") || strings.Contains(shown, "02-00-00-00-00-01") {
+	if shown := r.inPhase("use"); !strings.Contains(shown, "02-00-00-00-00-02") || strings.Contains(shown, "bob") || strings.Contains(shown, "02-00-00-00-00-01") {
 		t.Errorf("who is named is\n%s", shown)
 	}
 	r.slipway(0, "ca", "retire", "--yes", "--wait", "--timeout", "20s")

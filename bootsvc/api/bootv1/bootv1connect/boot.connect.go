@@ -132,6 +132,9 @@ const (
 	// AuthorityServiceGetAuthorityProcedure is the fully-qualified name of the AuthorityService's
 	// GetAuthority RPC.
 	AuthorityServiceGetAuthorityProcedure = "/slipway.boot.v1.AuthorityService/GetAuthority"
+	// AuthorityServiceIssueCredentialsProcedure is the fully-qualified name of the AuthorityService's
+	// IssueCredentials RPC.
+	AuthorityServiceIssueCredentialsProcedure = "/slipway.boot.v1.AuthorityService/IssueCredentials"
 	// AuthorityServiceRotateAuthorityProcedure is the fully-qualified name of the AuthorityService's
 	// RotateAuthority RPC.
 	AuthorityServiceRotateAuthorityProcedure = "/slipway.boot.v1.AuthorityService/RotateAuthority"
@@ -1185,6 +1188,8 @@ func (UnimplementedClusterServiceHandler) Rotate(context.Context, *connect.Reque
 // AuthorityServiceClient is a client for the slipway.boot.v1.AuthorityService service.
 type AuthorityServiceClient interface {
 	GetAuthority(context.Context, *connect.Request[bootv1.GetAuthorityRequest]) (*connect.Response[bootv1.GetAuthorityResponse], error)
+	// IssueCredentials signs a person's key, for a context of their own.
+	IssueCredentials(context.Context, *connect.Request[bootv1.IssueCredentialsRequest]) (*connect.Response[bootv1.IssueCredentialsResponse], error)
 	// RotateAuthority begins to replace the CA. That goes on by itself, phase by
 	// phase, once nobody is waited for. Beginning what is under way is no error.
 	RotateAuthority(context.Context, *connect.Request[bootv1.RotateAuthorityRequest]) (*connect.Response[bootv1.RotateAuthorityResponse], error)
@@ -1210,6 +1215,12 @@ func NewAuthorityServiceClient(httpClient connect.HTTPClient, baseURL string, op
 			connect.WithSchema(authorityServiceMethods.ByName("GetAuthority")),
 			connect.WithClientOptions(opts...),
 		),
+		issueCredentials: connect.NewClient[bootv1.IssueCredentialsRequest, bootv1.IssueCredentialsResponse](
+			httpClient,
+			baseURL+AuthorityServiceIssueCredentialsProcedure,
+			connect.WithSchema(authorityServiceMethods.ByName("IssueCredentials")),
+			connect.WithClientOptions(opts...),
+		),
 		rotateAuthority: connect.NewClient[bootv1.RotateAuthorityRequest, bootv1.RotateAuthorityResponse](
 			httpClient,
 			baseURL+AuthorityServiceRotateAuthorityProcedure,
@@ -1227,14 +1238,20 @@ func NewAuthorityServiceClient(httpClient connect.HTTPClient, baseURL string, op
 
 // authorityServiceClient implements AuthorityServiceClient.
 type authorityServiceClient struct {
-	getAuthority    *connect.Client[bootv1.GetAuthorityRequest, bootv1.GetAuthorityResponse]
-	rotateAuthority *connect.Client[bootv1.RotateAuthorityRequest, bootv1.RotateAuthorityResponse]
-	retireAuthority *connect.Client[bootv1.RetireAuthorityRequest, bootv1.RetireAuthorityResponse]
+	getAuthority     *connect.Client[bootv1.GetAuthorityRequest, bootv1.GetAuthorityResponse]
+	issueCredentials *connect.Client[bootv1.IssueCredentialsRequest, bootv1.IssueCredentialsResponse]
+	rotateAuthority  *connect.Client[bootv1.RotateAuthorityRequest, bootv1.RotateAuthorityResponse]
+	retireAuthority  *connect.Client[bootv1.RetireAuthorityRequest, bootv1.RetireAuthorityResponse]
 }
 
 // GetAuthority calls slipway.boot.v1.AuthorityService.GetAuthority.
 func (c *authorityServiceClient) GetAuthority(ctx context.Context, req *connect.Request[bootv1.GetAuthorityRequest]) (*connect.Response[bootv1.GetAuthorityResponse], error) {
 	return c.getAuthority.CallUnary(ctx, req)
+}
+
+// IssueCredentials calls slipway.boot.v1.AuthorityService.IssueCredentials.
+func (c *authorityServiceClient) IssueCredentials(ctx context.Context, req *connect.Request[bootv1.IssueCredentialsRequest]) (*connect.Response[bootv1.IssueCredentialsResponse], error) {
+	return c.issueCredentials.CallUnary(ctx, req)
 }
 
 // RotateAuthority calls slipway.boot.v1.AuthorityService.RotateAuthority.
@@ -1250,6 +1267,8 @@ func (c *authorityServiceClient) RetireAuthority(ctx context.Context, req *conne
 // AuthorityServiceHandler is an implementation of the slipway.boot.v1.AuthorityService service.
 type AuthorityServiceHandler interface {
 	GetAuthority(context.Context, *connect.Request[bootv1.GetAuthorityRequest]) (*connect.Response[bootv1.GetAuthorityResponse], error)
+	// IssueCredentials signs a person's key, for a context of their own.
+	IssueCredentials(context.Context, *connect.Request[bootv1.IssueCredentialsRequest]) (*connect.Response[bootv1.IssueCredentialsResponse], error)
 	// RotateAuthority begins to replace the CA. That goes on by itself, phase by
 	// phase, once nobody is waited for. Beginning what is under way is no error.
 	RotateAuthority(context.Context, *connect.Request[bootv1.RotateAuthorityRequest]) (*connect.Response[bootv1.RotateAuthorityResponse], error)
@@ -1271,6 +1290,12 @@ func NewAuthorityServiceHandler(svc AuthorityServiceHandler, opts ...connect.Han
 		connect.WithSchema(authorityServiceMethods.ByName("GetAuthority")),
 		connect.WithHandlerOptions(opts...),
 	)
+	authorityServiceIssueCredentialsHandler := connect.NewUnaryHandler(
+		AuthorityServiceIssueCredentialsProcedure,
+		svc.IssueCredentials,
+		connect.WithSchema(authorityServiceMethods.ByName("IssueCredentials")),
+		connect.WithHandlerOptions(opts...),
+	)
 	authorityServiceRotateAuthorityHandler := connect.NewUnaryHandler(
 		AuthorityServiceRotateAuthorityProcedure,
 		svc.RotateAuthority,
@@ -1287,6 +1312,8 @@ func NewAuthorityServiceHandler(svc AuthorityServiceHandler, opts ...connect.Han
 		switch r.URL.Path {
 		case AuthorityServiceGetAuthorityProcedure:
 			authorityServiceGetAuthorityHandler.ServeHTTP(w, r)
+		case AuthorityServiceIssueCredentialsProcedure:
+			authorityServiceIssueCredentialsHandler.ServeHTTP(w, r)
 		case AuthorityServiceRotateAuthorityProcedure:
 			authorityServiceRotateAuthorityHandler.ServeHTTP(w, r)
 		case AuthorityServiceRetireAuthorityProcedure:
@@ -1302,6 +1329,10 @@ type UnimplementedAuthorityServiceHandler struct{}
 
 func (UnimplementedAuthorityServiceHandler) GetAuthority(context.Context, *connect.Request[bootv1.GetAuthorityRequest]) (*connect.Response[bootv1.GetAuthorityResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.AuthorityService.GetAuthority is not implemented"))
+}
+
+func (UnimplementedAuthorityServiceHandler) IssueCredentials(context.Context, *connect.Request[bootv1.IssueCredentialsRequest]) (*connect.Response[bootv1.IssueCredentialsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.boot.v1.AuthorityService.IssueCredentials is not implemented"))
 }
 
 func (UnimplementedAuthorityServiceHandler) RotateAuthority(context.Context, *connect.Request[bootv1.RotateAuthorityRequest]) (*connect.Response[bootv1.RotateAuthorityResponse], error) {
