@@ -116,7 +116,8 @@ func diskRows(w io.Writer, d *nodev1.SystemDisk) {
 			&bootv1.SystemDisk{Booted: d.GetBooted(), Good: d.GetGood(), Trying: d.GetTrying(), Tries: d.GetTries()}))
 	}
 	for _, said := range []struct{ what, text string }{
-		{"  Good when", d.GetWaitingFor()}, {"  Last upgrade went back", d.GetFailure()}, {"  Not known", d.GetProblem()},
+		{"  Good when", d.GetWaitingFor()}, {"  Last upgrade went back", d.GetFailure()}, {"  Last operation", d.GetOperation()},
+		{"  Not known", d.GetProblem()},
 	} {
 		if said.text != "" {
 			row(w, said.what, said.text)

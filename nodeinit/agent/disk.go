@@ -27,6 +27,7 @@ type systemDisk interface {
 	Adopt(cluster string) error
 	Find(ctx context.Context) (*sysdisk.Found, error)
 	Wipe(ctx context.Context, found *sysdisk.Found) error
+	CanWipe(how string) error
 	NoteReset(how string) error
 	Resetting() (how string, err error)
 	State() (sysdisk.State, error)
@@ -74,6 +75,7 @@ func diskStatus(d sysdisk.State, booted disklayout.Slot, failure, waiting string
 	m := &nodev1.SystemDisk{
 		Path: d.Path, Booted: string(booted), Good: string(d.Good),
 		Trying: string(d.Trying), Tries: int32(d.Tries), Failure: failure, WaitingFor: waiting,
+		Operation: d.Operation,
 	}
 	for _, s := range d.Slots {
 		m.Slots = append(m.Slots, &nodev1.Slot{Name: string(s.Slot), Version: s.Version, RootHash: s.RootHash})

@@ -120,3 +120,10 @@ func (d *fakeDisk) Spoil(string) error { return d.spoil }
 func (d *fakeDisk) Kernel(disklayout.Slot) (lifecycle.Kernel, error) {
 	return lifecycle.Kernel{}, errors.New("no kernel in a test")
 }
+
+func (d *fakeDisk) CanWipe(how string) error {
+	if how == "discard" {
+		return errors.New("the disk has no discard")
+	}
+	return nil
+}

@@ -232,6 +232,10 @@ func TestResetWipes(t *testing.T) {
 	if how, _ := r.disk.Resetting(); how != wipeMetadata {
 		t.Error("after a power cut now, the disk is not wiped")
 	}
+	err := r.run(t.Context(), resetOrder{wipe: "discard"}, func(s *nodev1.ResetStep) { t.Errorf("step %s was done", s.Name) })
+	if err == nil || !strings.Contains(err.Error(), "the disk has no discard") {
+		t.Errorf("a way that the disk does not know: %v", err)
+	}
 }
 
 // wiper keeps what it is asked.

@@ -57,6 +57,11 @@ func (r *resetter) run(ctx context.Context, order resetOrder, tell func(*nodev1.
 	if order.wipe = firstOf(order.wipe, wipeMetadata); !slices.Contains(wipes, order.wipe) {
 		return fmt.Errorf("wipe %q: want %s", order.wipe, strings.Join(wipes, ", "))
 	}
+	if r.installed && !order.again {
+		if err := r.disk.CanWipe(order.wipe); err != nil { // while nothing is lost
+			return err
+		}
+	}
 	return r.under.run(ctx, order.force, func(tell func(*nodev1.ResetStep)) error { return r.do(ctx, order, tell) }, tell)
 }
 

@@ -112,11 +112,16 @@ func (bu *build) serve(t *testing.T) Source {
 
 // device is a partition in memory.
 type device struct {
-	data  []byte
-	fails func(at int64) error // of a write
+	data     []byte
+	fails    func(at int64) error // of a write
+	unread   error                // of a read
+	unsynced error                // of Sync
 }
 
 func (d *device) ReadAt(p []byte, at int64) (int, error) {
+	if d.unread != nil {
+		return 0, d.unread
+	}
 	return bytes.NewReader(d.data).ReadAt(p, at)
 }
 func (d *device) WriteAt(p []byte, at int64) (int, error) {
@@ -127,7 +132,7 @@ func (d *device) WriteAt(p []byte, at int64) (int, error) {
 	}
 	return copy(d.data[at:], p), nil
 }
-func (d *device) Sync() error   { return nil }
+func (d *device) Sync() error   { return d.unsynced }
 func (d *device) Forget() error { return nil }
 func (d *device) Close() error  { return nil }
 func (d *device) Size() int64   { return int64(len(d.data)) }
@@ -138,6 +143,7 @@ type loader struct {
 	files, staged map[disklayout.Slot]string
 	installed     string
 	fails         error // of Install
+	full          error // of Put
 }
 
 const sdboot = "loaders/systemd-bootx64.efi"
@@ -152,7 +158,7 @@ func (l *loader) Put(n disklayout.Slot, name string, _ int64, from io.Reader) er
 		return err
 	}
 	data, err := io.ReadAll(from)
-	if err != nil {
+	if err = errors.Join(err, l.full); err != nil {
 		return err
 	}
 	if l.slots = next; name == sdboot {
@@ -192,7 +198,12 @@ func (x *box) system(t *testing.T, bu *build) System {
 	return System{
 		Source: bu.serve(t), Image: &im, Architecture: "amd64",
 		Loader: func() (slot.Loader, error) { return &x.loader, nil },
-		Open:   func(n disklayout.Slot) (Device, error) { return x.devices[n], nil },
+		Open: func(n disklayout.Slot) (Device, error) {
+			if d, ok := x.devices[n]; ok {
+				return d, nil
+			}
+			return nil, errFake
+		},
 	}
 }
 
@@ -230,6 +241,7 @@ type kept struct {
 	place bool
 	rec   Record
 	saved int
+	full  error // of Save
 }
 
 func (k *kept) Load() (Record, error) {
@@ -242,6 +254,9 @@ func (k *kept) Load() (Record, error) {
 func (k *kept) Save(rec Record) error {
 	if !k.place {
 		return ErrNoPlace
+	}
+	if k.full != nil {
+		return k.full
 	}
 	k.rec, k.saved = rec, k.saved+1
 	return nil

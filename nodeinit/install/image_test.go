@@ -1,7 +1,6 @@
 package install
 
 import (
-	"context"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -95,28 +94,21 @@ func TestJournalFile(t *testing.T) {
 	}
 }
 
-func TestReset(t *testing.T) {
-	k := &kept{place: true}
-	var did []string
-	step := func(name string) func(context.Context) error {
-		return func(context.Context) error {
-			if did = append(did, name); name == "state" {
-				k.place = false
-			}
-			return nil
+func TestSummary(t *testing.T) {
+	for _, tt := range []struct {
+		rec  Record
+		want string
+	}{
+		{Record{}, ""},
+		{Record{Operation: "upgrade", Slot: b, Version: "v2.0.0", Done: []string{"clear"}, Step: "root image", Error: "fetch root.img: the download ended too early", Updated: noon},
+			`upgrade of slot b to v2.0.0: not finished, in step "root image": fetch root.img: the download ended too early (2026-01-02 12:00:00 UTC)`},
+		{Record{Operation: "upgrade", Slot: b, Done: []string{"clear"}, Updated: noon}, "upgrade of slot b: not finished (2026-01-02 12:00:00 UTC)"},
+		{Record{Operation: "rollback", Slot: a, Done: []string{armStep}, Updated: noon}, "rollback of slot a: to be tried, or on trial (2026-01-02 12:00:00 UTC)"},
+		{Record{Operation: "upgrade", Slot: b, Outcome: FellBack, Reason: noReason, Updated: noon}, "upgrade of slot b: fell back: " + noReason + " (2026-01-02 12:00:00 UTC)"},
+		{Record{Operation: ResetName, Key: "zero", Updated: noon}, "reset: not finished (2026-01-02 12:00:00 UTC)"},
+	} {
+		if diff := cmp.Diff(tt.want, tt.rec.Summary()); diff != "" {
+			t.Errorf("%+v:\n%s", tt.rec, diff)
 		}
-	}
-	r := Reset{
-		Leave: step("leave"), Tell: step("tell"), Unboot: step("unboot"), Journal: k, Now: now,
-		Wipe: []Step{{"data", step("data")}, {"state", step("state")}, {"table", step("table")}},
-	}
-	if err := cancelAt(r.Operation(), "wipe data"); err == nil {
-		t.Fatal("the cut did not happen")
-	}
-	if err := r.Operation().Run(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff([]string{"leave", "tell", "unboot", "data", "state", "table"}, did); diff != "" {
-		t.Error(diff)
 	}
 }

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"slipway/configs/disklayout"
 	"slipway/nodeinit/slot"
+	"slipway/nodeinit/slot/fat"
 )
 
 func TestInstall(t *testing.T) {
@@ -225,9 +227,17 @@ func TestRefused(t *testing.T) {
 			bu.seal(t)
 		}, ErrDamaged, "root hash"},
 		{"slot too small", func(_ *testing.T, x *box, _ *build) { x.devices[b] = &device{data: make([]byte, 4096)} }, ErrTooSmall, "slot b"},
-		{"disk that disappears", func(_ *testing.T, x *box, _ *build) {
+		{"disk that disappears", func(_ *testing.T, x *box, _ *build) { delete(x.devices, b) }, errFake,
+			"upgrade: root image: slot b: the disk is gone"},
+		{"disk that disappears while it is written", func(_ *testing.T, x *box, _ *build) {
 			x.devices[b].fails = func(int64) error { return errFake }
-		}, errFake, "root image"},
+		}, errFake, "upgrade: root image: slot b: fetch root.img: the disk is gone"},
+		{"disk that does not keep it", func(_ *testing.T, x *box, _ *build) { x.devices[b].unsynced = unix.EIO }, unix.EIO,
+			"upgrade: root image: slot b: input/output error"},
+		{"disk that cannot be read back", func(_ *testing.T, x *box, _ *build) { x.devices[b].unread = unix.EIO }, unix.EIO,
+			"upgrade: read back: slot b: read the hash area: input/output error"},
+		{"full boot partition", func(_ *testing.T, x *box, _ *build) { x.loader.full = fat.ErrFull }, fat.ErrFull,
+			"upgrade: boot files: fetch loaders/systemd-bootx64.efi: the boot partition is full"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x, bu := installed(t), newBuild(t, "v1.1.0")
@@ -243,6 +253,21 @@ func TestRefused(t *testing.T) {
 				t.Error("the journal does not have the error")
 			}
 		})
+	}
+}
+
+// TestFullState: an operation that cannot be noted is not begun.
+func TestFullState(t *testing.T) {
+	x, bu := installed(t), newBuild(t, "v1.1.0")
+	x.journal.full = unix.ENOSPC
+	before := x.loader.slots
+	x.devices[b].fails = func(int64) error { t.Error("the slot is written"); return nil }
+	err := x.upgrade(t, bu).Run(t.Context())
+	if want := "upgrade: clear: journal: no space left on device"; err == nil || err.Error() != want {
+		t.Errorf("error is %v, want %s", err, want)
+	}
+	if x.loader.slots != before {
+		t.Errorf("slots are %+v", x.loader.slots)
 	}
 }
 

@@ -51,6 +51,37 @@ func (r Record) Installed() bool {
 // is about to be wiped; Key says how. It is not resumed: it is done again.
 const ResetName = "reset"
 
+// Summary says in a line what the operation was, how far it came and how it
+// ended; empty if there was none.
+func (r Record) Summary() string {
+	if r.Operation == "" {
+		return ""
+	}
+	text := r.Operation
+	if r.Slot != "" {
+		text += " of slot " + string(r.Slot)
+	}
+	if r.Version != "" {
+		text += " to " + r.Version
+	}
+	switch {
+	case r.Outcome != "":
+		text += ": " + string(r.Outcome)
+	case slices.Contains(r.Done, armStep):
+		text += ": to be tried, or on trial"
+	case r.Step != "":
+		text += fmt.Sprintf(": not finished, in step %q", r.Step)
+	default:
+		text += ": not finished"
+	}
+	for _, why := range []string{r.Reason, r.Error} {
+		if why != "" {
+			text += ": " + why
+		}
+	}
+	return text + r.Updated.UTC().Format(" (2006-01-02 15:04:05 UTC)")
+}
+
 // Outcome is how an operation ended.
 type Outcome string
 

@@ -1,5 +1,6 @@
 // Package install puts systems on a machine's disk and takes them off again:
-// Install, Upgrade, Rollback and Reset, each a list of named steps. Every step
+// Install, Upgrade and Rollback, each a list of named steps; a reset, whose steps
+// are the node agent's and PID 1's, has a Record here. Every step
 // is safe to run twice and is noted in a journal when it is done, so that after
 // a power cut the operation goes on where it was, or is begun again.
 //
@@ -44,7 +45,7 @@ type Step struct {
 
 // Operation is a list of steps with a journal.
 type Operation struct {
-	Name  string // install, upgrade, rollback or reset
+	Name  string // install, upgrade or rollback
 	About Record // what to note besides the steps; Key tells this operation from another of its name
 	Steps []Step
 	// Whole: the operation has succeeded with its last step. An upgrade has not:

@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,5 +157,54 @@ func TestPrograms(t *testing.T) {
 func TestEndProcessesIsForPID1Only(t *testing.T) {
 	if err := endProcesses(t.Context(), "/proc"); err == nil {
 		t.Error("it would have ended everything here")
+	}
+}
+
+// deafLog takes nothing from a moment on, like a serial line that nobody reads.
+type deafLog struct {
+	slog.Handler // nil: none of its other methods is called
+	left         *atomic.Int32
+	release      chan struct{}
+}
+
+func (d deafLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (d deafLog) Handle(context.Context, slog.Record) error {
+	if d.left.Add(-1) < 0 {
+		<-d.release
+	}
+	return nil
+}
+
+// TestShutdownEnds: steps that hang are left behind, and whatever hangs besides,
+// the machine ends by the deadline.
+func TestShutdownEnds(t *testing.T) {
+	for _, logs := range []int32{0, 1, 2, 3, 100} {
+		synctest.Test(t, func(t *testing.T) {
+			began, ended := time.Now(), make(chan time.Duration, 2)
+			log := deafLog{nil, &atomic.Int32{}, make(chan struct{})}
+			log.left.Store(logs)
+			hang := func(context.Context) error { <-log.release; return nil }
+			steps := []Step{{"stop units", 25 * time.Second, hang}, {"sync", 10 * time.Second, hang}}
+			go Node{Log: slog.New(log)}.shutdown(End{}, steps, func(End) { ended <- time.Since(began) })
+			if took := <-ended; took > Deadline+patience {
+				t.Errorf("a log that takes %d lines: it ends after %s", logs, took)
+			}
+			close(log.release)
+			<-time.After(Deadline + time.Second)
+		})
+	}
+}
+
+// TestWatchdogFirst: nothing is stopped before the hardware stands by, and the
+// disk is synced after all that may write to it.
+func TestWatchdogFirst(t *testing.T) {
+	var names []string
+	for _, s := range (Node{}).steps(End{Wipe: &Step{Name: "wipe the disk"}}) {
+		names = append(names, s.Name)
+	}
+	want := []string{"arm the watchdog", "stop kubelet", "stop pods", "stop units", "end other processes", "close logs", "unmount", "sync", "wipe the disk"}
+	if !slices.Equal(names, want) {
+		t.Errorf("the steps are %q, want %q", names, want)
 	}
 }

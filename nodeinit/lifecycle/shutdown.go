@@ -62,15 +62,30 @@ func (e End) deadline() time.Duration {
 }
 
 // Shutdown ends the node and the machine. It does not return.
-func (n Node) Shutdown(how End) {
-	n.Log.Info("shutting down", "powerOff", how.PowerOff, "kexec", how.Kexec, "deadline", how.deadline())
+func (n Node) Shutdown(how End) { n.shutdown(how, n.steps(how), end) }
+
+func (n Node) shutdown(how End, steps []Step, end func(End)) {
 	time.AfterFunc(how.deadline(), func() {
-		n.Log.Warn("the shutdown is past its deadline")
+		n.say(slog.LevelWarn, "the shutdown is past its deadline")
 		end(how)
 	})
-	run(n.Log, n.steps(how))
-	n.Log.Info("the end", "powerOff", how.PowerOff, "kexec", how.Kexec)
+	n.say(slog.LevelInfo, "shutting down", "powerOff", how.PowerOff, "kexec", how.Kexec, "deadline", how.deadline())
+	run(n.Log, steps)
+	n.say(slog.LevelInfo, "the end", "powerOff", how.PowerOff, "kexec", how.Kexec)
 	end(how)
+}
+
+// say logs, and goes on when that takes too long: a serial line that is not read
+// must not be what keeps a machine from ending.
+func (n Node) say(level slog.Level, text string, args ...any) {
+	said := make(chan struct{})
+	go func() { n.Log.Log(context.Background(), level, text, args...); close(said) }()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case <-said:
+	case <-late.C:
+	}
 }
 
 // end is the last call. It may be made twice.

@@ -64,6 +64,7 @@ type State struct {
 	Trying       disklayout.Slot // booted next, or running, and not good yet; empty: none
 	Tries        int             // how often that may still be booted
 	Slots        []Image
+	Operation    string // the last one, for people: how far it came, how it ended; empty: none
 }
 
 // Image is what a slot holds.
@@ -119,8 +120,10 @@ func (d *Disk) read() (State, slot.Slots, error) {
 	if err != nil {
 		return state, slot.Slots{}, err
 	}
+	record, noted := d.journal().Load()
+	state.Operation = record.Summary()
 	slots, err := loader.Read()
-	return state, slots, err
+	return state, slots, errors.Join(err, noted)
 }
 
 // summary adds to a disk's state what its loader does. A slot whose try was used

@@ -189,6 +189,7 @@ type SystemDisk struct {
 	Failure       string                 `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`                         // why the last new slot was given up; empty: it was not
 	WaitingFor    string                 `protobuf:"bytes,8,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // what keeps the booted slot from being good
 	Problem       string                 `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`                         // why some of this is not known
+	Operation     string                 `protobuf:"bytes,10,opt,name=operation,proto3" json:"operation,omitempty"`                    // the last install, upgrade, rollback or reset: how far it came, how it ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -282,6 +283,13 @@ func (x *SystemDisk) GetWaitingFor() string {
 func (x *SystemDisk) GetProblem() string {
 	if x != nil {
 		return x.Problem
+	}
+	return ""
+}
+
+func (x *SystemDisk) GetOperation() string {
+	if x != nil {
+		return x.Operation
 	}
 	return ""
 }
@@ -2079,7 +2087,7 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\x05units\x18\t \x03(\v2\x15.slipway.node.v1.UnitR\x05units\x12<\n" +
 	"\vsystem_disk\x18\n" +
 	" \x01(\v2\x1b.slipway.node.v1.SystemDiskR\n" +
-	"systemDisk\"\xfc\x01\n" +
+	"systemDisk\"\x9a\x02\n" +
 	"\n" +
 	"SystemDisk\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
@@ -2091,7 +2099,9 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\afailure\x18\a \x01(\tR\afailure\x12\x1f\n" +
 	"\vwaiting_for\x18\b \x01(\tR\n" +
 	"waitingFor\x12\x18\n" +
-	"\aproblem\x18\t \x01(\tR\aproblem\"Q\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\x12\x1c\n" +
+	"\toperation\x18\n" +
+	" \x01(\tR\toperation\"Q\n" +
 	"\x04Slot\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1b\n" +

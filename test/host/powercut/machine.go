@@ -182,26 +182,24 @@ func (m *machine) Boot(context.Context) error {
 	return errors.Join(err, boot.Sync())
 }
 
-// reset wipes as disk.Erase does by default: the beginning and the end of each
-// partition, and of the disk.
+// reset is noted, and then wipes as disk.Wipe does by default: the beginning and
+// the end of each partition, and of the disk. The state partition is unmounted
+// before.
 func (m *machine) reset() error {
-	nothing := func(context.Context) error { return nil }
-	r := install.Reset{
-		Leave: nothing, Tell: nothing, Journal: journal{m}, Now: now,
-		Unboot: m.Unboot,
+	if err := (journal{m}).Save(install.Record{Operation: install.ResetName, Key: "metadata"}); err != nil {
+		return err
 	}
-	for _, label := range []string{disklayout.DataLabel, disklayout.SlotALabel, disklayout.SlotBLabel, disklayout.BIOSLabel, disklayout.BootLabel, disklayout.StateLabel} {
-		r.Wipe = append(r.Wipe, install.Step{Name: label, Do: func(context.Context) error { return m.wipe(label) }})
-	}
-	r.Wipe = append(r.Wipe, install.Step{Name: "table", Do: func(context.Context) error { return wipe(m.whole()) }})
-	return r.Operation().Run(context.Background())
+	m.stateMounted = false
+	return errors.Join(m.Unboot(context.Background()), m.wipe())
 }
 
-func (m *machine) wipe(label string) error {
-	if label == disklayout.StateLabel {
-		m.stateMounted = false
+func (m *machine) wipe() error {
+	for _, label := range []string{disklayout.DataLabel, disklayout.SlotALabel, disklayout.SlotBLabel, disklayout.BootLabel, disklayout.BIOSLabel, disklayout.StateLabel} {
+		if err := wipe(m.part(label)); err != nil {
+			return err
+		}
 	}
-	return wipe(m.part(label))
+	return wipe(m.whole())
 }
 
 func wipe(p part) error {

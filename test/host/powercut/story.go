@@ -48,7 +48,7 @@ func (l *lab) stories() []story {
 		{"next upgrade", both, func(m *machine) error { return m.runUpgrade(l.three) }, false},
 		{"upgrade to an image that does not work", both, func(m *machine) error { return m.runBadUpgrade(l.three) }, false},
 		{"rollback", both, func(m *machine) error { return m.runRollback() }, false},
-		{"reset", both, func(m *machine) error { return m.runReset() }, true},
+		{"reset", both, func(m *machine) error { return m.runReset(l.three) }, true},
 	}
 }
 
@@ -162,22 +162,23 @@ func (m *machine) judge(v install.Verdict, n disklayout.Slot) error {
 	return nil // waiting: it restarts
 }
 
-// runReset: a machine that boots from its disk is told again, one that boots from
-// the network finishes what is left.
-func (m *machine) runReset() error {
-	if m.restarts == 0 || m.partitioned() {
-		if _, _, err := m.powerOn(); err != nil {
-			return err
-		}
-		m.stateMounted = m.hasState()
+// runReset: a machine that boots from its disk, or finds a reset noted there, is
+// told to reset itself or goes on with it; one that finds nothing is nobody's,
+// and can be installed.
+func (m *machine) runReset(next *build) error {
+	n, _, err := m.powerOn()
+	if err != nil {
+		return err
+	}
+	if m.stateMounted = m.hasState(); n != "" || m.stateMounted && m.disk.rec.Operation == install.ResetName {
 		if err := m.reset(); err != nil {
 			return err
 		}
 	}
-	if n, _, err := m.powerOn(); err != nil || n != "" || m.partitioned() || m.hasState() {
-		return fmt.Errorf("after the reset slot %q boots, partitions %v, %w", n, m.partitioned(), err)
+	if n, _, err := m.powerOn(); err != nil || n != "" {
+		return fmt.Errorf("after the reset slot %q boots, %w", n, err)
 	}
-	return nil
+	return m.runInstall(next)
 }
 
 // lab is what all stories share.
