@@ -148,9 +148,11 @@ type loader struct {
 
 const sdboot = "loaders/systemd-bootx64.efi"
 
-func (l *loader) Read() (slot.Slots, error) { return l.slots, nil }
-func (l *loader) Write(s slot.Slots) error  { l.slots = s; return nil }
-func (l *loader) Artifacts() []string       { return []string{sdboot, "uki.efi"} }
+func (l *loader) Read() (slot.Slots, error)    { return l.slots, nil }
+func (l *loader) Write(s slot.Slots) error     { l.slots = s; return nil }
+func (l *loader) CameUp(disklayout.Slot) error { return nil }
+
+func (l *loader) Artifacts() []string { return []string{sdboot, "uki.efi"} }
 
 func (l *loader) Put(n disklayout.Slot, name string, _ int64, from io.Reader) error {
 	next, err := l.slots.Filled(n)

@@ -147,6 +147,15 @@ func (l GRUB) Write(to Slots) error {
 	return nil
 }
 
+// CameUp implements Loader: each Write begins to count anew.
+func (l GRUB) CameUp(disklayout.Slot) error {
+	now, err := l.Read()
+	if err != nil {
+		return err
+	}
+	return l.Write(now)
+}
+
 // Artifacts implements Loader. The kernel is last: grub.cfg starts nothing
 // without one.
 func (l GRUB) Artifacts() []string {

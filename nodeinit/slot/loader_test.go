@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 
@@ -209,6 +210,44 @@ func checkCut(t *testing.T, what string, l Loader, before, after Slots) {
 	hasGood := before.A == Good || before.B == Good
 	if hasGood && got.A != Good && got.B != Good {
 		t.Errorf("%s: nothing is good any more: %+v", what, got)
+	}
+}
+
+// TestStarts: systemd-boot counts the starts of a good slot. One that comes up
+// gets them back; one that does not gives way, and its line of loader.conf
+// matches no more.
+func TestStarts(t *testing.T) {
+	m := &memory{files: map[string]string{}, left: -1}
+	l := SystemdBoot{m}
+	if err := errors.Join(fill(l, a), move(l, Slots.MarkedGood, a), fill(l, b), move(l, Slots.MarkedGood, b)); err != nil {
+		t.Fatal(err)
+	}
+	start := func(from, to string, want Slots) {
+		t.Helper()
+		if err := m.Rename("/EFI/Linux/"+from, to); err != nil {
+			t.Fatal(err)
+		}
+		wanted, err := l.wanted()
+		if got, _ := l.Read(); got != want || err != nil {
+			t.Errorf("%s: %+v, want %+v, %v", to, got, want, err)
+		}
+		if matches, _ := path.Match(wanted, to); matches != (want.Next == b) {
+			t.Errorf("%s matches %s: %t", wanted, to, matches)
+		}
+	}
+	good := Slots{Good, Good, b}
+	start("slipway-b+3.efi", "slipway-b+2-1.efi", good)
+	if err := l.CameUp(b); err != nil || m.files["/EFI/Linux/slipway-b+3.efi"] == "" {
+		t.Errorf("it came up: %v, %q", err, slices.Sorted(maps.Keys(m.files)))
+	}
+	start("slipway-b+3.efi", "slipway-b+2-1.efi", good)
+	start("slipway-b+2-1.efi", "slipway-b+1-2.efi", good)
+	start("slipway-b+1-2.efi", "slipway-b+0-3.efi", Slots{Good, Failed, a})
+	if err := l.CameUp(a); err != nil || m.files["/EFI/Linux/slipway-b+0-3.efi"] == "" {
+		t.Errorf("the other came up: %v, %q", err, slices.Sorted(maps.Keys(m.files)))
+	}
+	if err := l.CameUp(b); err != nil || m.files["/EFI/Linux/slipway-b+3.efi"] == "" {
+		t.Errorf("it came up at its last start: %v, %q", err, slices.Sorted(maps.Keys(m.files)))
 	}
 }
 

@@ -168,11 +168,13 @@ type Loader interface {
 	// Read says what the loader would do.
 	Read() (Slots, error)
 	// Write makes the loader do what a transition of Read's result asks for. The
-	// boot files of a slot that became empty are removed. A loader that counts the
-	// starts of a good slot, to take the other after Starts of them without a
-	// system that came up, begins anew; so Write of what was Read says that this
-	// one has come up.
+	// boot files of a slot that became empty are removed. Starts of a good slot
+	// are counted anew.
 	Write(Slots) error
+	// CameUp says that the system in a slot, which runs, has come up. The loader
+	// counts the starts of a good slot, to take the other after Starts of them
+	// without that, and begins anew.
+	CameUp(running disklayout.Slot) error
 	// Artifacts are the image's files that a slot needs on the boot partition,
 	// in the order in which they are Put. The image's loader is among them.
 	Artifacts() []string

@@ -17,14 +17,19 @@ import (
 // its documentation): the state of a slot is in the name of its unified kernel
 // image, and a line of loader.conf names the file that is to boot.
 //
-//	slipway-b.efi       good
+//	slipway-b.efi       good, and there is no other good one
+//	slipway-b+3.efi     good, as the other is; systemd-boot renames it to +2-1, +1-2, +0-3 as it starts it
 //	slipway-b+1.efi     one try left; systemd-boot renames it to +0-1 before it starts it
 //	slipway-b+0-1.efi   no try left: failed, unless the running system says otherwise
 //	slipway-b+0.efi     filled, and not armed yet
 //
-// loader.conf has the whole name, counters included. So its line stops to match
-// with the rename that uses up a try, and systemd-boot falls to its own order:
-// one without tries left comes last.
+// A system that came up gives a good slot all its starts back. One that uses
+// them up without that is +0-3, and failed like any without tries left.
+//
+// loader.conf names a slot on trial by the whole name, counters included, and a
+// good one by a pattern that all of its names match, but not +0-3. So its line stops
+// to match with the rename that uses up the last try, and systemd-boot falls to
+// its own order: one without tries left comes last.
 //
 // A change is at most two writes, loader.conf and a rename, either of which is
 // there wholly or not. The one that goes first makes no difference until the
@@ -39,21 +44,31 @@ const (
 
 var ukiDir = path.Dir(disklayout.SlotA.UKI())
 
-// name is the file name of a slot's image in a state.
-func ukiName(n disklayout.Slot, state State) string {
-	base := strings.TrimSuffix(path.Base(n.UKI()), ".efi")
-	switch state {
-	case Trying:
-		return base + "+1.efi"
-	case Failed:
-		return base + "+0.efi"
+// ukiBase is how the names of a slot's images begin.
+func ukiBase(n disklayout.Slot) string { return strings.TrimSuffix(path.Base(n.UKI()), ".efi") }
+
+// ukiName is the file name of a slot's image, if the slots are in a state. The
+// starts of a good slot are counted if the other may have its turn.
+func ukiName(n disklayout.Slot, s Slots) string {
+	tries := map[State]int{Good: Starts, Trying: 1}[s.State(n)]
+	if s.State(n) == Good && s.State(n.Other()) != Good {
+		return ukiBase(n) + ".efi"
 	}
-	return base + ".efi"
+	return fmt.Sprintf("%s+%d.efi", ukiBase(n), tries)
 }
 
-// ukiState reads a file name. ok tells whether it is one of the slot's.
+// ukiWanted is how loader.conf names a slot's image.
+func ukiWanted(n disklayout.Slot, s Slots) string {
+	if s.State(n) == Good {
+		return ukiBase(n) + "[.+][1-9e]*" // .efi, +1...
+	}
+	return ukiName(n, s)
+}
+
+// ukiState reads a file name. ok tells whether it is one of the slot's. A name
+// without counters is good: systemd-boot calls it so.
 func ukiState(n disklayout.Slot, name string) (state State, ok bool) {
-	rest, ok := strings.CutPrefix(strings.ToLower(name), n.Label())
+	rest, ok := strings.CutPrefix(strings.ToLower(name), ukiBase(n))
 	if !ok {
 		return "", false
 	}
@@ -65,15 +80,19 @@ func ukiState(n disklayout.Slot, name string) (state State, ok bool) {
 	if !plus || !efi {
 		return "", false
 	}
-	left, _, _ := strings.Cut(counters, "-")
-	tries, err := strconv.ParseUint(left, 10, 31)
+	before, after, _ := strings.Cut(counters, "-")
+	left, err := strconv.ParseUint(before, 10, 31)
 	if err != nil {
 		return "", false
 	}
-	if tries == 0 {
+	done, _ := strconv.ParseUint(after, 10, 31) // none: 0
+	switch {
+	case left == 0:
 		return Failed, true
+	case left+done < Starts:
+		return Trying, true
 	}
-	return Trying, true
+	return Good, true
 }
 
 // images are the names of a slot's files, best first.
@@ -110,7 +129,8 @@ func (l SystemdBoot) Read() (Slots, error) {
 	s.Next = s.next()
 	wanted, err := l.wanted()
 	for _, n := range []disklayout.Slot{disklayout.SlotA, disklayout.SlotB} {
-		if slices.Contains(images(names, n), wanted) {
+		good := s.State(n) == Good && wanted == ukiWanted(n, s)
+		if good || slices.Contains(images(names, n), wanted) {
 			s.Next = n
 		}
 	}
@@ -151,8 +171,8 @@ func (l SystemdBoot) Write(to Slots) error {
 	}
 	writes := []func() error{
 		func() error { return l.want(to) },
-		func() error { return l.rename(disklayout.SlotA, to.A) },
-		func() error { return l.rename(disklayout.SlotB, to.B) },
+		func() error { return l.rename(disklayout.SlotA, to) },
+		func() error { return l.rename(disklayout.SlotB, to) },
 	}
 	if to.Next != "" && now.State(to.Next) == Good && to.State(to.Next) == Trying {
 		slices.Reverse(writes)
@@ -168,7 +188,7 @@ func (l SystemdBoot) Write(to Slots) error {
 func (l SystemdBoot) want(to Slots) error {
 	text := disklayout.LoaderConfText
 	if to.Next != "" && to.State(to.Next) != Failed {
-		text += "default " + ukiName(to.Next, to.State(to.Next)) + "\n"
+		text += "default " + ukiWanted(to.Next, to) + "\n"
 	}
 	if old, err := l.Boot.ReadFile(disklayout.LoaderConf); err == nil && string(old) == text {
 		return nil
@@ -177,26 +197,26 @@ func (l SystemdBoot) want(to Slots) error {
 }
 
 // rename leaves a slot one file, with the name of its state, or none.
-func (l SystemdBoot) rename(n disklayout.Slot, state State) error {
+func (l SystemdBoot) rename(n disklayout.Slot, to Slots) error {
 	names, err := l.names()
 	if err != nil {
 		return err
 	}
-	list := images(names, n)
+	list, state := images(names, n), to.State(n)
 	if state == Empty {
-		return errors.Join(l.remove(list), l.Boot.Remove(n.StagedLoader()))
+		return l.remove(list)
 	}
 	if len(list) == 0 {
 		return fmt.Errorf("slot %s has no kernel image on the boot partition and cannot be %s", n, state)
 	}
-	keep := list[0]
+	keep, want := list[0], ukiName(n, to)
 	for _, name := range list {
-		if has, _ := ukiState(n, name); has == state {
+		if has, _ := ukiState(n, name); has == state && keep != want {
 			keep = name
 		}
 	}
-	if has, _ := ukiState(n, keep); keep != ukiName(n, state) && (has != state || state != Failed) {
-		if err := l.Boot.Rename(path.Join(ukiDir, keep), ukiName(n, state)); err != nil {
+	if has, _ := ukiState(n, keep); keep != want && (has != state || state != Failed) {
+		if err := l.Boot.Rename(path.Join(ukiDir, keep), want); err != nil {
 			return err
 		}
 	}
@@ -210,6 +230,28 @@ func (l SystemdBoot) remove(names []string) error {
 		}
 	}
 	return nil
+}
+
+// CameUp implements Loader. A good slot that runs by the last of its starts is
+// failed until then.
+func (l SystemdBoot) CameUp(running disklayout.Slot) error {
+	now, err := l.Read()
+	if err != nil {
+		return err
+	}
+	names, err := l.names()
+	if err != nil {
+		return err
+	}
+	spent := func(name string) bool {
+		return strings.EqualFold(name, fmt.Sprintf("%s+0-%d.efi", ukiBase(running), Starts))
+	}
+	if slices.ContainsFunc(names, spent) {
+		if now, err = now.MarkedGood(running); err != nil {
+			return err
+		}
+	}
+	return l.Write(now)
 }
 
 // Artifacts implements Loader.
@@ -231,7 +273,7 @@ func (l SystemdBoot) Put(n disklayout.Slot, artifact string, size int64, from io
 		if err != nil {
 			return err
 		}
-		return l.Boot.Create(path.Join(ukiDir, ukiName(n, Failed)), size, from)
+		return l.Boot.Create(path.Join(ukiDir, ukiBase(n)+"+0.efi"), size, from)
 	}
 	return fmt.Errorf("systemd-boot has no use for %s", artifact)
 }

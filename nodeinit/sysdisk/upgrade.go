@@ -124,11 +124,7 @@ func (d *Disk) CameUp() error {
 	if err != nil {
 		return err
 	}
-	now, err := loader.Read()
-	if err != nil {
-		return err
-	}
-	return loader.Write(now)
+	return loader.CameUp(d.Booted)
 }
 
 // Recall judges, at the beginning of a boot, how the last new slot did. On trial

@@ -117,9 +117,9 @@ func (m *machine) bootUEFI() (disklayout.Slot, *build, error) {
 
 // sdEntry is a kernel image as systemd-boot lists it.
 type sdEntry struct {
-	name    string
-	tries   int // -1: not counted
-	version string
+	name        string
+	tries, done int // tries -1: not counted
+	version     string
 }
 
 // systemdBoot chooses as systemd-boot 252 does, and uses up a try.
@@ -134,12 +134,13 @@ func (m *machine) systemdBoot(volume *fat32.FileSystem) (string, error) {
 		if !strings.HasSuffix(name, ".efi") {
 			continue
 		}
-		e := sdEntry{name, -1, ""}
+		e := sdEntry{name: name, tries: -1}
 		if _, counters, ok := strings.Cut(strings.TrimSuffix(name, ".efi"), "+"); ok {
-			left, _, _ := strings.Cut(counters, "-")
+			left, done, _ := strings.Cut(counters, "-")
 			if e.tries, err = strconv.Atoi(left); err != nil {
 				return "", err
 			}
+			e.done, _ = strconv.Atoi(done) // none: 0
 		}
 		if system := m.whose(read(volume, "/EFI/Linux/"+name), "uki.efi"); system != nil {
 			e.version = system.version
@@ -158,10 +159,9 @@ func (m *machine) systemdBoot(volume *fat32.FileSystem) (string, error) {
 	chosen := entries[0]
 	for line := range strings.Lines(string(read(volume, disklayout.LoaderConf))) {
 		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "default" {
-			for _, e := range entries {
-				if e.name == fields[1] {
-					chosen = e
-				}
+			match := func(e sdEntry) bool { ok, _ := path.Match(fields[1], e.name); return ok }
+			if at := slices.IndexFunc(entries, match); at >= 0 {
+				chosen = entries[at]
 			}
 		}
 	}
@@ -179,7 +179,7 @@ func (m *machine) useTry(e sdEntry) (string, error) {
 		return "", err
 	}
 	base, _, _ := strings.Cut(e.name, "+")
-	next := fmt.Sprintf("%s+%d-1.efi", base, e.tries-1)
+	next := fmt.Sprintf("%s+%d-%d.efi", base, e.tries-1, e.done+1)
 	if old, err := volume.ReadFile("/EFI/Linux/" + next); err == nil && old != nil {
 		return next, volume.Remove("/EFI/Linux/" + e.name)
 	}

@@ -84,25 +84,16 @@ func (m *machine) loader() (slot.Loader, error) {
 
 func (m *machine) whole() part { return part{m.disk, 0, m.disk.size} }
 
-func (m *machine) slots() (slot.Slots, error) {
+// cameUp tells the loader that the system in a slot has come up, and returns what it says.
+func (m *machine) cameUp(running disklayout.Slot) (slot.Slots, error) {
 	l, err := m.loader()
 	if err != nil {
+		return slot.Slots{}, err
+	}
+	if err := l.CameUp(running); err != nil {
 		return slot.Slots{}, err
 	}
 	return l.Read()
-}
-
-// cameUp tells the loader so, and returns what it says.
-func (m *machine) cameUp() (slot.Slots, error) {
-	l, err := m.loader()
-	if err != nil {
-		return slot.Slots{}, err
-	}
-	s, err := l.Read()
-	if err != nil {
-		return s, err
-	}
-	return s, l.Write(s)
 }
 
 func (m *machine) system(b *build) install.System {

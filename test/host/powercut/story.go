@@ -71,7 +71,7 @@ func (m *machine) expect(b *build) error {
 	if err != nil {
 		return err
 	}
-	s, err := m.slots()
+	s, err := m.cameUp(n)
 	if err == nil && (system != b || s.State(n) != slot.Good || s.Next != n) {
 		err = fmt.Errorf("slot %q runs, slots are %+v, want %s", n, s, b.version)
 	}
@@ -138,7 +138,7 @@ func (m *machine) live(agent func(disklayout.Slot, *build, install.Verdict) (boo
 		if n == "" {
 			return fmt.Errorf("%w: the disk boots nothing", errStuck)
 		}
-		s, err := m.cameUp()
+		s, err := m.cameUp(n)
 		if err != nil {
 			return err
 		}
