@@ -40,12 +40,13 @@ func (h *machineHandler) FetchConfig(ctx context.Context, request *connect.Reque
 	if err != nil {
 		return nil, err
 	}
-	config, err := h.Office.Fetch(ctx, c.name, c.keyHash, have, fetchWait)
+	config, err := h.Office.Fetch(ctx, c.name, c.keyHash, assign.Has{Digest: have, Prepared: request.Msg.Prepared}, fetchWait)
 	if err != nil {
 		return nil, h.failed(ctx, "config refused", err)
 	}
 	answer := &bootv1.FetchConfigResponse{
 		Config: config.YAML, WaitingFor: config.WaitingFor, Unchanged: config.Unchanged, Released: config.Released, ByForce: config.Forced,
+		Prepare: config.Prepare,
 	}
 	if config.YAML != nil {
 		if answer.Certificate, err = h.Desk.Certify(config.Machine, c.key); err != nil {

@@ -68,7 +68,7 @@ func document(name string, machines ...int) []byte {
 
 func fetch(t *testing.T, o *Office, n int, key string) (*machine.Config, error) {
 	t.Helper()
-	got, err := o.Fetch(t.Context(), id(n), key, "", time.Minute)
+	got, err := o.Fetch(t.Context(), id(n), key, Has{Prepared: true}, time.Minute)
 	if err != nil {
 		return nil, err
 	}
@@ -198,27 +198,27 @@ func TestOnlyTheFirstOfThreeBootstrapsAndOnlyOnce(t *testing.T) {
 func TestFetchWaitsAndSaysForWhat(t *testing.T) {
 	o := newOffice(t)
 	approve(t, o, 2, "key")
-	got, err := o.Fetch(t.Context(), id(2), "key", "", time.Millisecond)
+	got, err := o.Fetch(t.Context(), id(2), "key", Has{Prepared: true}, time.Millisecond)
 	if err != nil || !strings.Contains(got.WaitingFor, "a cluster") {
 		t.Errorf("unclaimed: %q, %v", got.WaitingFor, err)
 	}
 	if _, err := o.Create(t.Context(), document("prod", 1, 2)); err != nil { // 1 was never seen
 		t.Fatal(err)
 	}
-	got, err = o.Fetch(t.Context(), id(2), "key", "", 50*time.Millisecond)
+	got, err = o.Fetch(t.Context(), id(2), "key", Has{Prepared: true}, 50*time.Millisecond)
 	if err != nil || !strings.Contains(got.WaitingFor, "prod-cp-1") {
 		t.Errorf("without a control plane: %q, %v", got.WaitingFor, err)
 	}
 	woken := make(chan error, 1)
 	go func() {
-		config, err := o.Fetch(t.Context(), id(2), "key", "", time.Minute)
+		config, err := o.Fetch(t.Context(), id(2), "key", Has{Prepared: true}, time.Minute)
 		if err == nil && config.YAML == nil {
 			err = errors.New("no config")
 		}
 		woken <- err
 	}()
 	approve(t, o, 1, "key1")
-	got, err = o.Fetch(t.Context(), id(2), "key", "", 50*time.Millisecond)
+	got, err = o.Fetch(t.Context(), id(2), "key", Has{Prepared: true}, 50*time.Millisecond)
 	if err != nil || !strings.Contains(got.WaitingFor, "prod-cp-1 to be ready") {
 		t.Errorf("beside a control plane that begins: %q, %v", got.WaitingFor, err)
 	}

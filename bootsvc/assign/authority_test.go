@@ -94,7 +94,7 @@ func TestTheCAWaitsForMachines(t *testing.T) {
 		t.Fatal(err)
 	}
 	phase(authority.Trust, "prod-cp-1 ("+id(1)+"): its config to be applied", id(2)+": "+both)
-	next, err := o.Fetch(t.Context(), id(1), "key1", "none", time.Minute)
+	next, err := o.Fetch(t.Context(), id(1), "key1", Has{Digest: "none"}, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ type Config struct {
 	YAML       []byte
 	WaitingFor string
 	Machine    inventory.Machine
+	Prepare    bool // it may start what every node runs while it waits
 	Unchanged  bool // what it has is as it is to be, or its turn has not come
 	Released   bool // no cluster has it any more: it is to reset itself
 	Forced     bool // though etcd loses its quorum by that
@@ -27,19 +28,26 @@ type asker struct {
 	id      string
 	keyHash string // the key that it proved
 	have    string // SHA-256, hex, of the config that it has stored; empty: none
+	// prepared: it runs what every node runs, or gave that up.
+	prepared bool
 	// matter are the ids of what the last answer was made of: the machine, its
 	// cluster, whoever may go before it, and the CA that signs its certificate.
 	matter map[string]bool
 }
 
+// Has is what a machine has that asks for its config.
+type Has struct {
+	Digest   string // SHA-256, hex, of the config that it has stored; empty: none
+	Prepared bool   // it runs what every node runs, or gave that up
+}
+
 // Fetch blocks until there is another config for the machine than the one it
 // has, or for at most wait: then it says what is missing. keyHash is the key
-// that the machine proved, have the SHA-256, hex, of the config that it has
-// stored, empty if none.
-func (o *Office) Fetch(ctx context.Context, id, keyHash, have string, wait time.Duration) (Config, error) {
+// that the machine proved; what it has, it says.
+func (o *Office) Fetch(ctx context.Context, id, keyHash string, has Has, wait time.Duration) (Config, error) {
 	limited, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	a := asker{id: id, keyHash: keyHash, have: have}
+	a := asker{id: id, keyHash: keyHash, have: has.Digest, prepared: has.Prepared}
 	var config Config
 	asked := false
 	// Only the waiting is limited: a question that the limit cuts off fails with an
@@ -47,7 +55,7 @@ func (o *Office) Fetch(ctx context.Context, id, keyHash, have string, wait time.
 	err := o.store.WaitFor(limited, func(id string) bool { return a.matter[id] }, func() (_ bool, err error) {
 		config, err = o.offer(ctx, &a)
 		asked = true
-		return config.YAML != nil || config.Released, err
+		return config.YAML != nil || config.Released || config.Prepare, err
 	}, o.inventory.Machines(), o.clusters, o.keys, o.CA.Table())
 	switch {
 	case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
@@ -102,10 +110,14 @@ func (o *Office) offerIn(tx *store.Tx, a *asker) (Config, error) {
 		a.matter[plane.ID] = true
 	}
 	config, err := o.answer(tx, a, c, keys, m)
-	if err != nil || a.have != "" || config.WaitingFor == "" || config.WaitingFor == m.WaitingFor {
+	if err != nil || a.have != "" || config.WaitingFor == "" {
 		return config, err
 	}
-	m.WaitingFor = config.WaitingFor // for those who look at the machine
+	config.Prepare = !a.prepared && c.prepares(m, o.now())
+	if config.WaitingFor == m.WaitingFor && m.Prepared == a.prepared {
+		return config, nil
+	}
+	m.WaitingFor, m.Prepared = config.WaitingFor, a.prepared // for those who look at the machine
 	return config, o.inventory.ChangeIn(tx, m.ID, func(kept *inventory.Machine) ([]inventory.Event, error) {
 		*kept = m
 		return nil, nil

@@ -163,7 +163,7 @@ func TestARestoreReachesAllMembersAtOnce(t *testing.T) {
 	o := threeOf(t)
 	have := map[int]string{}
 	for n := 1; n <= 3; n++ {
-		got, err := o.Fetch(t.Context(), id(n), "key", "", time.Minute)
+		got, err := o.Fetch(t.Context(), id(n), "key", Has{Prepared: true}, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +181,7 @@ func TestARestoreReachesAllMembersAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := 1; n <= 3; n++ {
-		got, err := o.Fetch(t.Context(), id(n), "key", have[n], time.Minute)
+		got, err := o.Fetch(t.Context(), id(n), "key", Has{Digest: have[n], Prepared: true}, time.Minute)
 		if err != nil || got.YAML == nil {
 			t.Fatalf("machine %d waits for %q, %v", n, got.WaitingFor, err)
 		}

@@ -122,13 +122,13 @@ func TestFetchWakesForAChangedDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := o.Fetch(t.Context(), id(1), "key", m.Applied, 50*time.Millisecond)
+	got, err := o.Fetch(t.Context(), id(1), "key", Has{Digest: m.Applied}, 50*time.Millisecond)
 	if err != nil || !got.Unchanged {
 		t.Errorf("without a change: %+v, %v", got, err)
 	}
 	woken := make(chan error, 1)
 	go func() {
-		got, err := o.Fetch(t.Context(), id(1), "key", m.Applied, 20*time.Second)
+		got, err := o.Fetch(t.Context(), id(1), "key", Has{Digest: m.Applied}, 20*time.Second)
 		if err == nil && got.YAML == nil {
 			err = fmt.Errorf("no config: %+v", got)
 		}
@@ -284,7 +284,7 @@ func TestQuorumBeforeMachinesGo(t *testing.T) {
 func TestUnknownHere(t *testing.T) {
 	o := newOffice(t)
 	approve(t, o, 1, "key")
-	got, err := o.Fetch(t.Context(), id(1), "key", "ab", time.Millisecond)
+	got, err := o.Fetch(t.Context(), id(1), "key", Has{Digest: "ab"}, time.Millisecond)
 	if err != nil || got.Released || !got.Unchanged || !strings.Contains(got.WaitingFor, "not known here") {
 		t.Errorf("it hears %+v, %v", got, err)
 	}

@@ -27,6 +27,9 @@ type Machine struct {
 	// that its units run with, as far as is known of this boot.
 	Given   Given  `json:"given,omitzero"`
 	Applied string `json:"applied,omitempty"` // hex SHA-256
+	// Prepared says that it runs what every node runs, or tried to, while it
+	// waits for its first config.
+	Prepared bool `json:"prepared,omitempty"`
 	// Etcd is what the machine said last of its member of etcd.
 	Etcd EtcdState `json:"etcd,omitzero"`
 
@@ -103,7 +106,7 @@ func (e Enrolment) Approve(key Key) Enrolment {
 // What had the key before is gone: the machine was started again, or reset.
 func (m Machine) Approve(key Key) Machine {
 	m.Enrolment = m.Enrolment.Approve(key)
-	m.Given, m.Applied, m.Etcd, m.Installation, m.Trusts = Given{}, "", EtcdState{}, Installation{}, ""
+	m.Given, m.Applied, m.Etcd, m.Installation, m.Trusts, m.Prepared = Given{}, "", EtcdState{}, Installation{}, "", false
 	return m
 }
 
@@ -135,7 +138,7 @@ func (m Machine) Next(e Event, newBoot bool) Machine {
 		m = m.Enter(enroll.Booting)
 	}
 	if newBoot { // what runs on it now, nobody knows
-		m.Applied, m.Etcd = "", EtcdState{}
+		m.Applied, m.Etcd, m.Prepared = "", EtcdState{}, false
 		m = m.returned(e)
 	}
 	if m.Phase == enroll.Discovered && loading(e) {

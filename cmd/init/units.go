@@ -29,6 +29,7 @@ func (n *node) baseUnits() []supervise.Unit {
 	server := &api.Server{
 		Units: n.units, Rings: n.logs, Version: version.Version,
 		Plan:     plan,
+		Common:   worker.Common,
 		Runner:   proc.Runner{CgroupRoot: early.UnitCgroup, Log: n.logs.Writer},
 		Shutdown: n.asked,
 		System:   api.System{Proc: "/proc", Cgroups: early.UnitCgroup, Kmsg: "/dev/kmsg"},

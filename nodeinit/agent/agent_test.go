@@ -174,6 +174,29 @@ func TestLostAnswer(t *testing.T) {
 	}
 }
 
+// TestPrepares: while there is no config, what every node runs is started, once.
+func TestPrepares(t *testing.T) {
+	b := newBootService(t)
+	b.approved, b.prepare = true, true
+	n := newNode(t, b)
+	n.start(t)
+	for _, name := range []string{"containerd", "images"} {
+		n.pid1.units <- &nodev1.Unit{Name: name, State: "starting"}
+		b.mu.Lock()
+		if b.prepared {
+			t.Errorf("prepared before %s is ready", name)
+		}
+		b.mu.Unlock()
+		n.pid1.units <- &nodev1.Unit{Name: name, State: "ready"}
+	}
+	b.await("a machine that is prepared", func() bool { return b.prepared })
+	b.update(func() { b.config = exampleConfig(t) })
+	<-n.pid1.applied
+	if times := n.pid1.prepared.Load(); times != 1 {
+		t.Errorf("prepared %d times", times)
+	}
+}
+
 // TestNewKey: a key that is of no use any more is replaced.
 func TestNewKey(t *testing.T) {
 	for name, set := range map[string]func(*bootService){

@@ -24,6 +24,11 @@ type delivery struct {
 	store   store
 	console *console
 	failed  func(error) // is told of a config that cannot be used
+	// prepare starts what every node runs, and returns when it does; nil: it is
+	// not known how.
+	prepare func(context.Context) error
+
+	mayPrepare, prepared bool
 }
 
 // fetching allows for the 30 s that FetchConfig blocks.
@@ -63,7 +68,10 @@ func (d *delivery) config(ctx context.Context) ([]byte, *machine.Config, error) 
 // fetch asks once and stores what it gets, certificate first: a config that
 // is stored says that all is.
 func (d *delivery) fetch(ctx context.Context) error {
-	answer, err := d.client.FetchConfig(ctx, connect.NewRequest(&bootv1.FetchConfigRequest{}))
+	if d.mayPrepare && !d.prepared {
+		return d.prepareOnce(ctx)
+	}
+	answer, err := d.client.FetchConfig(ctx, connect.NewRequest(&bootv1.FetchConfigRequest{Prepared: d.prepared}))
 	switch {
 	case connect.CodeOf(err) == connect.CodeFailedPrecondition:
 		return finalError{fmt.Errorf("%w: %w", errDelivered, err)}
@@ -72,10 +80,22 @@ func (d *delivery) fetch(ctx context.Context) error {
 	case err != nil:
 		return err
 	case len(answer.Msg.Config) == 0:
+		d.mayPrepare = answer.Msg.Prepare
 		return pendingError{firstOf(answer.Msg.WaitingFor, "a cluster that claims this machine")}
 	}
 	_, err = d.accept(answer.Msg, nil)
 	return err
+}
+
+// prepareOnce uses the time until there is a config. What it cannot start is
+// tried again when the config comes. It has the config asked for once more.
+func (d *delivery) prepareOnce(ctx context.Context) error {
+	d.prepared = true
+	d.console.wait("what every node runs to start", "asks for its config after that")
+	if err := d.prepare(ctx); err != nil {
+		d.console.log.Warn("starting what every node runs", "error", err)
+	}
+	return pendingError{"the machine's config"}
 }
 
 // accept stores a config that was delivered, after the certificate that came

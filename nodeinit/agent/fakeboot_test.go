@@ -111,6 +111,8 @@ type bootService struct {
 	redeemed   bool
 	snapshot   []byte
 	config     []byte
+	prepare    bool // a machine that waits may
+	prepared   bool // it says it has
 	enrolments []*bootv1.EnrollRequest
 	fetches    int
 	follows    int // fetches of a machine that has a config
@@ -321,7 +323,8 @@ func (b *bootService) FetchConfig(ctx context.Context, r *connect.Request[bootv1
 		case b.delivered:
 			err = connect.NewError(connect.CodeFailedPrecondition, errors.New("delivered already"))
 		case b.config == nil:
-			answer.WaitingFor = "a cluster"
+			answer.WaitingFor, answer.Prepare = "a cluster", b.prepare && !r.Msg.Prepared
+			b.prepared = r.Msg.Prepared
 		case b.loseFetch > 0:
 			b.loseFetch--
 			err = connect.NewError(connect.CodeUnavailable, errors.New("connection reset"))

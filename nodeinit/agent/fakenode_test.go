@@ -37,6 +37,7 @@ type pid1 struct {
 	reboots chan bool    // power off
 	wipes   chan string  // of those reboots
 
+	prepared   atomic.Int32  // how often it was told to prepare
 	configs    atomic.Int32  // it was given so far
 	restarting atomic.Bool   // units are not ready after another config
 	hangUp     chan struct{} // ends one stream
@@ -85,6 +86,11 @@ func (p *pid1) Apply(_ context.Context, r *connect.Request[nodev1.ApplyRequest])
 		return nil, connect.NewError(connect.CodeInternal, errors.New(why))
 	}
 	return connect.NewResponse(&nodev1.ApplyResponse{}), nil
+}
+
+func (p *pid1) Prepare(context.Context, *connect.Request[nodev1.PrepareRequest]) (*connect.Response[nodev1.PrepareResponse], error) {
+	p.prepared.Add(1)
+	return connect.NewResponse(&nodev1.PrepareResponse{Units: []string{"containerd", "images"}}), nil
 }
 
 // WatchUnits begins with what is ready by the time that the machine has had a

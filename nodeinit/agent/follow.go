@@ -227,7 +227,7 @@ func (f *follower) back(ctx context.Context, config *machine.Config) {
 	ctx, cancel := context.WithTimeout(ctx, returning)
 	defer cancel()
 	what := strings.Join(names, " and ") + " after a changed config"
-	_ = f.agent.console.until(ctx, watching, what, func(ctx context.Context) error { return f.ready(ctx, names...) })
+	_ = f.agent.console.until(ctx, watching, what, func(ctx context.Context) error { return unitsReady(ctx, f.pid1, names...) })
 }
 
 // secretsUnit is there while the encryption key is replaced, and done when the
@@ -240,13 +240,13 @@ func (f *follower) encrypted(ctx context.Context, config *machine.Config) error 
 		return nil
 	}
 	return f.agent.console.until(ctx, watching, "Secrets to be encrypted with the new key", func(ctx context.Context) error {
-		return f.ready(ctx, secretsUnit)
+		return unitsReady(ctx, f.pid1, secretsUnit)
 	})
 }
 
-// ready waits until all named units are ready, or done. What PID 1 tells begins
-// with how they are now, after the config was applied.
-func (f *follower) ready(ctx context.Context, names ...string) error {
+// unitsReady waits until all named units are ready, or done. What PID 1 tells
+// begins with how they are now, after the config was applied.
+func unitsReady(ctx context.Context, pid1 nodev1connect.InitServiceClient, names ...string) error {
 	missing := map[string]bool{}
 	for _, name := range names {
 		missing[name] = true
@@ -254,7 +254,7 @@ func (f *follower) ready(ctx context.Context, names ...string) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	stream, err := f.pid1.WatchUnits(ctx, connect.NewRequest(&nodev1.WatchUnitsRequest{}))
+	stream, err := pid1.WatchUnits(ctx, connect.NewRequest(&nodev1.WatchUnitsRequest{}))
 	if err != nil {
 		return err
 	}

@@ -157,7 +157,7 @@ func (n nodeLife) configure(ctx context.Context) error {
 	if how, err := n.resetting(); err != nil || how != "" {
 		return errors.Join(err, n.reset.resume(ctx, how))
 	}
-	d := &delivery{client: n.client, store: a.store, console: a.console, failed: func(err error) { reports.problem(err.Error()) }}
+	d := &delivery{client: n.client, store: a.store, console: a.console, failed: func(err error) { reports.problem(err.Error()) }, prepare: n.prepare}
 	data, config, err := d.config(ctx)
 	if err != nil {
 		return err
@@ -187,6 +187,15 @@ func (n nodeLife) configure(ctx context.Context) error {
 	group.Go(func() error { return a.awaitRegistered(ctx, reports) })
 	group.Go(func() error { return n.watch(ctx, config) })
 	return group.Wait()
+}
+
+// prepare has PID 1 start what every node runs, and returns when all of it does.
+func (n nodeLife) prepare(ctx context.Context) error {
+	started, err := n.pid1.Prepare(ctx, connect.NewRequest(&nodev1.PrepareRequest{}))
+	if err != nil {
+		return err
+	}
+	return unitsReady(ctx, n.pid1, started.Msg.Units...)
 }
 
 // install has the machine's config as it is now put on a disk.

@@ -32,6 +32,7 @@ func TestRolesCoverTheAPI(t *testing.T) {
 		"/slipway.node.v1.EtcdService/Leave":             {operator, admin},
 
 		"/slipway.node.v1.InitService/Apply":      nil,
+		"/slipway.node.v1.InitService/Prepare":    nil,
 		"/slipway.node.v1.InitService/WatchUnits": nil,
 	}
 	got := map[string][]string{}

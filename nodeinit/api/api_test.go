@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ func start(t *testing.T) *node {
 	n.Server = &Server{
 		Units: supervise.New(log), Rings: rings, Version: "v1.2.3",
 		Plan:     n.plan,
+		Common:   n.common,
 		Base:     []supervise.Unit{{Name: Prerequisite, Service: &service{idle}}},
 		Runner:   proc.Runner{Log: rings.Writer},
 		Shutdown: func(r *nodev1.RebootRequest) error { n.off <- r.PowerOff; return n.refusal },
@@ -90,16 +92,22 @@ func (n *node) plan(config *machine.Config, id machine.Identity) ([]proc.File, [
 	if config.Hostname == "wrong" {
 		return nil, []supervise.Unit{{Name: "lost", After: []string{"nobody"}, Service: &service{}}}, nil
 	}
-	sleeper := func(name string, reads ...string) supervise.Unit {
-		return supervise.Unit{Name: name, Service: &proc.Process{
-			Name: name, Path: "/bin/sh", Args: []string{"-c", "cat " + file.Path + "; exec sleep 1000"}, Reads: reads,
-		}}
-	}
+	show := "cat " + file.Path + "; exec sleep 1000"
 	labels := proc.File{Path: n.dir + "/etc/labels", Mode: 0o600, Data: fmt.Append(nil, config.Kubelet.Labels)}
-	reader := sleeper("reader", labels.Path)
-	after := sleeper("after")
+	reader := sleeper("reader", show, labels.Path)
+	after := sleeper("after", show)
 	after.After = []string{"reader"}
-	return []proc.File{file, labels}, []supervise.Unit{sleeper("shower"), reader, after}, nil
+	return []proc.File{file, labels}, []supervise.Unit{sleeper("shower", show), reader, after}, nil
+}
+
+func sleeper(name, script string, reads ...string) supervise.Unit {
+	return supervise.Unit{Name: name, Service: &proc.Process{Name: name, Path: "/bin/sh", Args: []string{"-c", script}, Reads: reads}}
+}
+
+// common is a part of what any config comes to, and a unit that only helps.
+func (n *node) common() ([]proc.File, []supervise.Unit, error) {
+	help := &service{func(context.Context, func()) error { return nil }}
+	return nil, []supervise.Unit{sleeper("shower", "cat "+n.dir+"/etc/motd; exec sleep 1000"), {Name: "help", Service: help, Restart: supervise.OnFailure}}, nil
 }
 
 func workerConfig(t *testing.T) []byte {
@@ -162,6 +170,37 @@ func TestApplyRunsWhatTheConfigSays(t *testing.T) {
 	}
 	if again := n.await(t, "shower", "ready"); again.Pid != unit.Pid {
 		t.Error("the same config again restarted the unit")
+	}
+}
+
+// TestPrepare: what runs before the config runs on with it, and what only
+// helped is gone.
+func TestPrepare(t *testing.T) {
+	n := start(t)
+	prepare := func() []string {
+		t.Helper()
+		done, err := n.init.Prepare(t.Context(), connect.NewRequest(&nodev1.PrepareRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done.Msg.Units
+	}
+	if got := prepare(); !slices.Equal(got, []string{"shower", "help"}) {
+		t.Errorf("units %q", got)
+	}
+	n.await(t, "help", "done")
+	before := n.await(t, "shower", "ready").Pid
+	if err := n.apply(t, workerConfig(t)); err != nil {
+		t.Fatal(err)
+	}
+	if after := n.await(t, "shower", "ready").Pid; after != before {
+		t.Error("the config restarted what ran")
+	}
+	if slices.ContainsFunc(n.Units.Status(), func(s supervise.Status) bool { return s.Name == "help" }) {
+		t.Error("what helped is still there")
+	}
+	if got := prepare(); got != nil {
+		t.Errorf("after a config, it prepares %q", got)
 	}
 }
 

@@ -74,6 +74,33 @@ func (s *Server) apply(ctx context.Context, config *machine.Config, identity mac
 	if err != nil {
 		return fmt.Errorf("plan the units of %s: %w", config.Hostname, err)
 	}
+	return s.run(ctx, files, planned)
+}
+
+// Prepare starts what every node runs. It runs on when the config comes. Once
+// one did, this is done already.
+func (s *Server) Prepare(ctx context.Context, _ *connect.Request[nodev1.PrepareRequest]) (*connect.Response[nodev1.PrepareResponse], error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	done := connect.NewResponse(&nodev1.PrepareResponse{})
+	if s.config != nil {
+		return done, nil
+	}
+	files, units, err := s.Common()
+	if err == nil {
+		err = s.run(ctx, files, units)
+	}
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	for _, u := range units {
+		done.Msg.Units = append(done.Msg.Units, u.Name)
+	}
+	return done, nil
+}
+
+// run makes files and units what there is beside the base units.
+func (s *Server) run(ctx context.Context, files []proc.File, planned []supervise.Unit) error {
 	units := slices.Concat(s.Base, after(Prerequisite, planned))
 	if err := supervise.Check(units); err != nil {
 		return err

@@ -40,6 +40,9 @@ type Server struct {
 	Plan func(*machine.Config, machine.Identity) ([]proc.File, []supervise.Unit, error)
 	// Base are the units that run without a config.
 	Base []supervise.Unit
+	// Common is what every node comes to, whatever its config: a part of what
+	// Plan says, and perhaps units that only help until then.
+	Common func() ([]proc.File, []supervise.Unit, error)
 	// Runner adopts the planned units.
 	Runner proc.Runner
 	// Shutdown begins a shutdown as it is asked for; it does not wait for its

@@ -33,15 +33,25 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 	if cfg.Role == machine.Worker {
 		units = append(units, apiReached())
 	}
+	units = append(units, shared()...)
 	return append(units,
-		containerd(),
-		bundledImages(),
-		runningPods(),
 		kubelet(cfg, id),
 		nodeObject(cfg, id),
 		masquerade(),
 		kubeProxy(),
 	)
+}
+
+// shared are the units that are the same on every node.
+func shared() []supervise.Unit {
+	return []supervise.Unit{containerd(), bundledImages(), runningPods()}
+}
+
+// Common returns what every node runs, whatever its config, and the files that
+// is read from: a machine that waits for its config may start it.
+func Common() ([]proc.File, []supervise.Unit, error) {
+	files, err := containerdFiles(nil, machine.Identity{})
+	return files, append(shared(), programs()), err
 }
 
 // Files returns what the units read. On a control-plane machine package

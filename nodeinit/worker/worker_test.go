@@ -2,11 +2,15 @@ package worker
 
 import (
 	"net/netip"
+	"reflect"
+	"slices"
 	"testing"
 
 	"slipway/configs/machine"
 	"slipway/configs/secret"
+	"slipway/nodeinit/proc"
 	"slipway/nodeinit/proc/proctest"
+	"slipway/nodeinit/supervise"
 )
 
 func config(role machine.Role) (*machine.Config, machine.Identity) {
@@ -96,5 +100,33 @@ func TestEtcdOnlyIsNoNode(t *testing.T) {
 	files, err := Files(cfg, id)
 	if units := Units(cfg, id); len(units)+len(files) > 0 || err != nil {
 		t.Errorf("units %v, files %v, %v", units, files, err)
+	}
+}
+
+// TestCommon: what is started before there is a config is, to the byte, what
+// the config of any node has, or it would be started anew.
+func TestCommon(t *testing.T) {
+	common, units, err := Common()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range []machine.Role{machine.ControlPlane, machine.Worker} {
+		cfg, id := config(role)
+		files, err := Files(cfg, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		planned := Units(cfg, id)
+		for _, u := range units {
+			same := func(v supervise.Unit) bool { return reflect.DeepEqual(u, v) }
+			if u.Name != "programs" && !slices.ContainsFunc(planned, same) {
+				t.Errorf("%s: unit %s is another", role, u.Name)
+			}
+		}
+		for _, f := range common {
+			if !slices.ContainsFunc(files, func(g proc.File) bool { return reflect.DeepEqual(f, g) }) {
+				t.Errorf("%s: file %s is another", role, f.Path)
+			}
+		}
 	}
 }

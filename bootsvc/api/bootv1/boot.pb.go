@@ -517,7 +517,8 @@ func (x *EnrollResponse) GetServerTime() *timestamppb.Timestamp {
 
 type FetchConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Have          []byte                 `protobuf:"bytes,1,opt,name=have,proto3" json:"have,omitempty"` // SHA-256 of the config that the machine has stored; empty: none
+	Have          []byte                 `protobuf:"bytes,1,opt,name=have,proto3" json:"have,omitempty"`          // SHA-256 of the config that the machine has stored; empty: none
+	Prepared      bool                   `protobuf:"varint,2,opt,name=prepared,proto3" json:"prepared,omitempty"` // it runs, or gave up to run, what it was told to prepare
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -559,6 +560,13 @@ func (x *FetchConfigRequest) GetHave() []byte {
 	return nil
 }
 
+func (x *FetchConfigRequest) GetPrepared() bool {
+	if x != nil {
+		return x.Prepared
+	}
+	return false
+}
+
 type FetchConfigResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Config     []byte                 `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`                           // MachineConfig, YAML; empty while no cluster has claimed the machine
@@ -568,6 +576,7 @@ type FetchConfigResponse struct {
 	Unchanged     bool   `protobuf:"varint,4,opt,name=unchanged,proto3" json:"unchanged,omitempty"`            // `have` is still the machine's config
 	Released      bool   `protobuf:"varint,5,opt,name=released,proto3" json:"released,omitempty"`              // no cluster has the machine any more: it is to reset itself
 	ByForce       bool   `protobuf:"varint,6,opt,name=by_force,json=byForce,proto3" json:"by_force,omitempty"` // with released: though etcd loses its quorum by it
+	Prepare       bool   `protobuf:"varint,7,opt,name=prepare,proto3" json:"prepare,omitempty"`                // with waiting_for: it may start what every node runs, whatever its config
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -640,6 +649,13 @@ func (x *FetchConfigResponse) GetReleased() bool {
 func (x *FetchConfigResponse) GetByForce() bool {
 	if x != nil {
 		return x.ByForce
+	}
+	return false
+}
+
+func (x *FetchConfigResponse) GetPrepare() bool {
+	if x != nil {
+		return x.Prepare
 	}
 	return false
 }
@@ -4752,9 +4768,10 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\f\n" +
-	"\bAPPROVED\x10\x02\"(\n" +
+	"\bAPPROVED\x10\x02\"D\n" +
 	"\x12FetchConfigRequest\x12\x12\n" +
-	"\x04have\x18\x01 \x01(\fR\x04have\"\xc5\x01\n" +
+	"\x04have\x18\x01 \x01(\fR\x04have\x12\x1a\n" +
+	"\bprepared\x18\x02 \x01(\bR\bprepared\"\xdf\x01\n" +
 	"\x13FetchConfigResponse\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\x12\x1f\n" +
 	"\vwaiting_for\x18\x02 \x01(\tR\n" +
@@ -4762,7 +4779,8 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\vcertificate\x18\x03 \x01(\fR\vcertificate\x12\x1c\n" +
 	"\tunchanged\x18\x04 \x01(\bR\tunchanged\x12\x1a\n" +
 	"\breleased\x18\x05 \x01(\bR\breleased\x12\x19\n" +
-	"\bby_force\x18\x06 \x01(\bR\abyForce\"*\n" +
+	"\bby_force\x18\x06 \x01(\bR\abyForce\x12\x18\n" +
+	"\aprepare\x18\a \x01(\bR\aprepare\"*\n" +
 	"\x10AckConfigRequest\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\"\x13\n" +
 	"\x11AckConfigResponse\"B\n" +

@@ -844,6 +844,86 @@ func (*ApplyResponse) Descriptor() ([]byte, []int) {
 	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{11}
 }
 
+type PrepareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareRequest) Reset() {
+	*x = PrepareRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareRequest) ProtoMessage() {}
+
+func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
+func (*PrepareRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{12}
+}
+
+type PrepareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Units         []string               `protobuf:"bytes,1,rep,name=units,proto3" json:"units,omitempty"` // what runs now beside the base units
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareResponse) Reset() {
+	*x = PrepareResponse{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareResponse) ProtoMessage() {}
+
+func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
+func (*PrepareResponse) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PrepareResponse) GetUnits() []string {
+	if x != nil {
+		return x.Units
+	}
+	return nil
+}
+
 type WatchUnitsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -852,7 +932,7 @@ type WatchUnitsRequest struct {
 
 func (x *WatchUnitsRequest) Reset() {
 	*x = WatchUnitsRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[12]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +944,7 @@ func (x *WatchUnitsRequest) String() string {
 func (*WatchUnitsRequest) ProtoMessage() {}
 
 func (x *WatchUnitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[12]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +957,7 @@ func (x *WatchUnitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchUnitsRequest.ProtoReflect.Descriptor instead.
 func (*WatchUnitsRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{12}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{14}
 }
 
 type ResetRequest struct {
@@ -892,7 +972,7 @@ type ResetRequest struct {
 
 func (x *ResetRequest) Reset() {
 	*x = ResetRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[13]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +984,7 @@ func (x *ResetRequest) String() string {
 func (*ResetRequest) ProtoMessage() {}
 
 func (x *ResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[13]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +997,7 @@ func (x *ResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
 func (*ResetRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{13}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResetRequest) GetForce() bool {
@@ -944,7 +1024,7 @@ type ResetStep struct {
 
 func (x *ResetStep) Reset() {
 	*x = ResetStep{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[14]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1036,7 @@ func (x *ResetStep) String() string {
 func (*ResetStep) ProtoMessage() {}
 
 func (x *ResetStep) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[14]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1049,7 @@ func (x *ResetStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetStep.ProtoReflect.Descriptor instead.
 func (*ResetStep) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{14}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResetStep) GetName() string {
@@ -999,7 +1079,7 @@ type UpgradeRequest struct {
 
 func (x *UpgradeRequest) Reset() {
 	*x = UpgradeRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[15]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1091,7 @@ func (x *UpgradeRequest) String() string {
 func (*UpgradeRequest) ProtoMessage() {}
 
 func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[15]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1104,7 @@ func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{15}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpgradeRequest) GetSha256() string {
@@ -1057,7 +1137,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +1149,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +1162,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{16}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RollbackRequest) GetKexec() bool {
@@ -1106,7 +1186,7 @@ type UpgradeStep struct {
 
 func (x *UpgradeStep) Reset() {
 	*x = UpgradeStep{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1198,7 @@ func (x *UpgradeStep) String() string {
 func (*UpgradeStep) ProtoMessage() {}
 
 func (x *UpgradeStep) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1211,7 @@ func (x *UpgradeStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeStep.ProtoReflect.Descriptor instead.
 func (*UpgradeStep) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{17}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpgradeStep) GetName() string {
@@ -1177,7 +1257,7 @@ type EtcdStatusRequest struct {
 
 func (x *EtcdStatusRequest) Reset() {
 	*x = EtcdStatusRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1269,7 @@ func (x *EtcdStatusRequest) String() string {
 func (*EtcdStatusRequest) ProtoMessage() {}
 
 func (x *EtcdStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1282,7 @@ func (x *EtcdStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdStatusRequest.ProtoReflect.Descriptor instead.
 func (*EtcdStatusRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{18}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{20}
 }
 
 type EtcdStatusResponse struct {
@@ -1233,7 +1313,7 @@ type EtcdStatusResponse struct {
 
 func (x *EtcdStatusResponse) Reset() {
 	*x = EtcdStatusResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1325,7 @@ func (x *EtcdStatusResponse) String() string {
 func (*EtcdStatusResponse) ProtoMessage() {}
 
 func (x *EtcdStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1338,7 @@ func (x *EtcdStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdStatusResponse.ProtoReflect.Descriptor instead.
 func (*EtcdStatusResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{19}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EtcdStatusResponse) GetName() string {
@@ -1409,7 +1489,7 @@ type EtcdMembersRequest struct {
 
 func (x *EtcdMembersRequest) Reset() {
 	*x = EtcdMembersRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1501,7 @@ func (x *EtcdMembersRequest) String() string {
 func (*EtcdMembersRequest) ProtoMessage() {}
 
 func (x *EtcdMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1514,7 @@ func (x *EtcdMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdMembersRequest.ProtoReflect.Descriptor instead.
 func (*EtcdMembersRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{20}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{22}
 }
 
 type EtcdMembersResponse struct {
@@ -1446,7 +1526,7 @@ type EtcdMembersResponse struct {
 
 func (x *EtcdMembersResponse) Reset() {
 	*x = EtcdMembersResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1538,7 @@ func (x *EtcdMembersResponse) String() string {
 func (*EtcdMembersResponse) ProtoMessage() {}
 
 func (x *EtcdMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1551,7 @@ func (x *EtcdMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdMembersResponse.ProtoReflect.Descriptor instead.
 func (*EtcdMembersResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{21}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EtcdMembersResponse) GetMembers() []*EtcdMember {
@@ -1496,7 +1576,7 @@ type EtcdMember struct {
 
 func (x *EtcdMember) Reset() {
 	*x = EtcdMember{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1588,7 @@ func (x *EtcdMember) String() string {
 func (*EtcdMember) ProtoMessage() {}
 
 func (x *EtcdMember) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1601,7 @@ func (x *EtcdMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdMember.ProtoReflect.Descriptor instead.
 func (*EtcdMember) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{22}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EtcdMember) GetId() string {
@@ -1583,7 +1663,7 @@ type EtcdRemoveRequest struct {
 
 func (x *EtcdRemoveRequest) Reset() {
 	*x = EtcdRemoveRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1675,7 @@ func (x *EtcdRemoveRequest) String() string {
 func (*EtcdRemoveRequest) ProtoMessage() {}
 
 func (x *EtcdRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1688,7 @@ func (x *EtcdRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdRemoveRequest.ProtoReflect.Descriptor instead.
 func (*EtcdRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{23}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EtcdRemoveRequest) GetMember() string {
@@ -1633,7 +1713,7 @@ type EtcdRemoveResponse struct {
 
 func (x *EtcdRemoveResponse) Reset() {
 	*x = EtcdRemoveResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1725,7 @@ func (x *EtcdRemoveResponse) String() string {
 func (*EtcdRemoveResponse) ProtoMessage() {}
 
 func (x *EtcdRemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1738,7 @@ func (x *EtcdRemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdRemoveResponse.ProtoReflect.Descriptor instead.
 func (*EtcdRemoveResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{24}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{26}
 }
 
 type EtcdPromoteRequest struct {
@@ -1670,7 +1750,7 @@ type EtcdPromoteRequest struct {
 
 func (x *EtcdPromoteRequest) Reset() {
 	*x = EtcdPromoteRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1762,7 @@ func (x *EtcdPromoteRequest) String() string {
 func (*EtcdPromoteRequest) ProtoMessage() {}
 
 func (x *EtcdPromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1775,7 @@ func (x *EtcdPromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdPromoteRequest.ProtoReflect.Descriptor instead.
 func (*EtcdPromoteRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{25}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EtcdPromoteRequest) GetMember() string {
@@ -1713,7 +1793,7 @@ type EtcdPromoteResponse struct {
 
 func (x *EtcdPromoteResponse) Reset() {
 	*x = EtcdPromoteResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1805,7 @@ func (x *EtcdPromoteResponse) String() string {
 func (*EtcdPromoteResponse) ProtoMessage() {}
 
 func (x *EtcdPromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1818,7 @@ func (x *EtcdPromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdPromoteResponse.ProtoReflect.Descriptor instead.
 func (*EtcdPromoteResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{26}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{28}
 }
 
 type EtcdDefragRequest struct {
@@ -1749,7 +1829,7 @@ type EtcdDefragRequest struct {
 
 func (x *EtcdDefragRequest) Reset() {
 	*x = EtcdDefragRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1841,7 @@ func (x *EtcdDefragRequest) String() string {
 func (*EtcdDefragRequest) ProtoMessage() {}
 
 func (x *EtcdDefragRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1854,7 @@ func (x *EtcdDefragRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdDefragRequest.ProtoReflect.Descriptor instead.
 func (*EtcdDefragRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{27}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{29}
 }
 
 type EtcdDefragResponse struct {
@@ -1787,7 +1867,7 @@ type EtcdDefragResponse struct {
 
 func (x *EtcdDefragResponse) Reset() {
 	*x = EtcdDefragResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +1879,7 @@ func (x *EtcdDefragResponse) String() string {
 func (*EtcdDefragResponse) ProtoMessage() {}
 
 func (x *EtcdDefragResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +1892,7 @@ func (x *EtcdDefragResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdDefragResponse.ProtoReflect.Descriptor instead.
 func (*EtcdDefragResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{28}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *EtcdDefragResponse) GetBefore() int64 {
@@ -1837,7 +1917,7 @@ type EtcdForfeitLeadershipRequest struct {
 
 func (x *EtcdForfeitLeadershipRequest) Reset() {
 	*x = EtcdForfeitLeadershipRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +1929,7 @@ func (x *EtcdForfeitLeadershipRequest) String() string {
 func (*EtcdForfeitLeadershipRequest) ProtoMessage() {}
 
 func (x *EtcdForfeitLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +1942,7 @@ func (x *EtcdForfeitLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdForfeitLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*EtcdForfeitLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{29}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{31}
 }
 
 type EtcdForfeitLeadershipResponse struct {
@@ -1874,7 +1954,7 @@ type EtcdForfeitLeadershipResponse struct {
 
 func (x *EtcdForfeitLeadershipResponse) Reset() {
 	*x = EtcdForfeitLeadershipResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[30]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +1966,7 @@ func (x *EtcdForfeitLeadershipResponse) String() string {
 func (*EtcdForfeitLeadershipResponse) ProtoMessage() {}
 
 func (x *EtcdForfeitLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[30]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +1979,7 @@ func (x *EtcdForfeitLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdForfeitLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*EtcdForfeitLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{30}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *EtcdForfeitLeadershipResponse) GetLeader() string {
@@ -1917,7 +1997,7 @@ type EtcdSnapshotRequest struct {
 
 func (x *EtcdSnapshotRequest) Reset() {
 	*x = EtcdSnapshotRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[31]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2009,7 @@ func (x *EtcdSnapshotRequest) String() string {
 func (*EtcdSnapshotRequest) ProtoMessage() {}
 
 func (x *EtcdSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[31]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2022,7 @@ func (x *EtcdSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*EtcdSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{31}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{33}
 }
 
 type EtcdSnapshotChunk struct {
@@ -1954,7 +2034,7 @@ type EtcdSnapshotChunk struct {
 
 func (x *EtcdSnapshotChunk) Reset() {
 	*x = EtcdSnapshotChunk{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[32]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2046,7 @@ func (x *EtcdSnapshotChunk) String() string {
 func (*EtcdSnapshotChunk) ProtoMessage() {}
 
 func (x *EtcdSnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[32]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2059,7 @@ func (x *EtcdSnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdSnapshotChunk.ProtoReflect.Descriptor instead.
 func (*EtcdSnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{32}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *EtcdSnapshotChunk) GetData() []byte {
@@ -1998,7 +2078,7 @@ type EtcdLeaveRequest struct {
 
 func (x *EtcdLeaveRequest) Reset() {
 	*x = EtcdLeaveRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[33]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2090,7 @@ func (x *EtcdLeaveRequest) String() string {
 func (*EtcdLeaveRequest) ProtoMessage() {}
 
 func (x *EtcdLeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[33]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2103,7 @@ func (x *EtcdLeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdLeaveRequest.ProtoReflect.Descriptor instead.
 func (*EtcdLeaveRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{33}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *EtcdLeaveRequest) GetForce() bool {
@@ -2041,7 +2121,7 @@ type EtcdLeaveResponse struct {
 
 func (x *EtcdLeaveResponse) Reset() {
 	*x = EtcdLeaveResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[34]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2133,7 @@ func (x *EtcdLeaveResponse) String() string {
 func (*EtcdLeaveResponse) ProtoMessage() {}
 
 func (x *EtcdLeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[34]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2146,7 @@ func (x *EtcdLeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdLeaveResponse.ProtoReflect.Descriptor instead.
 func (*EtcdLeaveResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{34}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{36}
 }
 
 var File_nodeinit_api_nodev1_node_proto protoreflect.FileDescriptor
@@ -2141,7 +2221,10 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\vcertificate\x18\x04 \x01(\fR\vcertificate\x12\x10\n" +
 	"\x03key\x18\x05 \x01(\fR\x03key\x12 \n" +
 	"\vnameservers\x18\x06 \x03(\tR\vnameservers\"\x0f\n" +
-	"\rApplyResponse\"\x13\n" +
+	"\rApplyResponse\"\x10\n" +
+	"\x0ePrepareRequest\"'\n" +
+	"\x0fPrepareResponse\x12\x14\n" +
+	"\x05units\x18\x01 \x03(\tR\x05units\"\x13\n" +
 	"\x11WatchUnitsRequest\"8\n" +
 	"\fResetRequest\x12\x14\n" +
 	"\x05force\x18\x01 \x01(\bR\x05force\x12\x12\n" +
@@ -2243,9 +2326,10 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\x06Defrag\x12\".slipway.node.v1.EtcdDefragRequest\x1a#.slipway.node.v1.EtcdDefragResponse\x12r\n" +
 	"\x11ForfeitLeadership\x12-.slipway.node.v1.EtcdForfeitLeadershipRequest\x1a..slipway.node.v1.EtcdForfeitLeadershipResponse\x12V\n" +
 	"\bSnapshot\x12$.slipway.node.v1.EtcdSnapshotRequest\x1a\".slipway.node.v1.EtcdSnapshotChunk0\x01\x12N\n" +
-	"\x05Leave\x12!.slipway.node.v1.EtcdLeaveRequest\x1a\".slipway.node.v1.EtcdLeaveResponse2\xa0\x01\n" +
+	"\x05Leave\x12!.slipway.node.v1.EtcdLeaveRequest\x1a\".slipway.node.v1.EtcdLeaveResponse2\xee\x01\n" +
 	"\vInitService\x12F\n" +
-	"\x05Apply\x12\x1d.slipway.node.v1.ApplyRequest\x1a\x1e.slipway.node.v1.ApplyResponse\x12I\n" +
+	"\x05Apply\x12\x1d.slipway.node.v1.ApplyRequest\x1a\x1e.slipway.node.v1.ApplyResponse\x12L\n" +
+	"\aPrepare\x12\x1f.slipway.node.v1.PrepareRequest\x1a .slipway.node.v1.PrepareResponse\x12I\n" +
 	"\n" +
 	"WatchUnits\x12\".slipway.node.v1.WatchUnitsRequest\x1a\x15.slipway.node.v1.Unit0\x01B\x1dZ\x1bslipway/nodeinit/api/nodev1b\x06proto3"
 
@@ -2261,7 +2345,7 @@ func file_nodeinit_api_nodev1_node_proto_rawDescGZIP() []byte {
 	return file_nodeinit_api_nodev1_node_proto_rawDescData
 }
 
-var file_nodeinit_api_nodev1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_nodeinit_api_nodev1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_nodeinit_api_nodev1_node_proto_goTypes = []any{
 	(*StatusRequest)(nil),                 // 0: slipway.node.v1.StatusRequest
 	(*StatusResponse)(nil),                // 1: slipway.node.v1.StatusResponse
@@ -2275,75 +2359,79 @@ var file_nodeinit_api_nodev1_node_proto_goTypes = []any{
 	(*RebootResponse)(nil),                // 9: slipway.node.v1.RebootResponse
 	(*ApplyRequest)(nil),                  // 10: slipway.node.v1.ApplyRequest
 	(*ApplyResponse)(nil),                 // 11: slipway.node.v1.ApplyResponse
-	(*WatchUnitsRequest)(nil),             // 12: slipway.node.v1.WatchUnitsRequest
-	(*ResetRequest)(nil),                  // 13: slipway.node.v1.ResetRequest
-	(*ResetStep)(nil),                     // 14: slipway.node.v1.ResetStep
-	(*UpgradeRequest)(nil),                // 15: slipway.node.v1.UpgradeRequest
-	(*RollbackRequest)(nil),               // 16: slipway.node.v1.RollbackRequest
-	(*UpgradeStep)(nil),                   // 17: slipway.node.v1.UpgradeStep
-	(*EtcdStatusRequest)(nil),             // 18: slipway.node.v1.EtcdStatusRequest
-	(*EtcdStatusResponse)(nil),            // 19: slipway.node.v1.EtcdStatusResponse
-	(*EtcdMembersRequest)(nil),            // 20: slipway.node.v1.EtcdMembersRequest
-	(*EtcdMembersResponse)(nil),           // 21: slipway.node.v1.EtcdMembersResponse
-	(*EtcdMember)(nil),                    // 22: slipway.node.v1.EtcdMember
-	(*EtcdRemoveRequest)(nil),             // 23: slipway.node.v1.EtcdRemoveRequest
-	(*EtcdRemoveResponse)(nil),            // 24: slipway.node.v1.EtcdRemoveResponse
-	(*EtcdPromoteRequest)(nil),            // 25: slipway.node.v1.EtcdPromoteRequest
-	(*EtcdPromoteResponse)(nil),           // 26: slipway.node.v1.EtcdPromoteResponse
-	(*EtcdDefragRequest)(nil),             // 27: slipway.node.v1.EtcdDefragRequest
-	(*EtcdDefragResponse)(nil),            // 28: slipway.node.v1.EtcdDefragResponse
-	(*EtcdForfeitLeadershipRequest)(nil),  // 29: slipway.node.v1.EtcdForfeitLeadershipRequest
-	(*EtcdForfeitLeadershipResponse)(nil), // 30: slipway.node.v1.EtcdForfeitLeadershipResponse
-	(*EtcdSnapshotRequest)(nil),           // 31: slipway.node.v1.EtcdSnapshotRequest
-	(*EtcdSnapshotChunk)(nil),             // 32: slipway.node.v1.EtcdSnapshotChunk
-	(*EtcdLeaveRequest)(nil),              // 33: slipway.node.v1.EtcdLeaveRequest
-	(*EtcdLeaveResponse)(nil),             // 34: slipway.node.v1.EtcdLeaveResponse
-	(*timestamppb.Timestamp)(nil),         // 35: google.protobuf.Timestamp
+	(*PrepareRequest)(nil),                // 12: slipway.node.v1.PrepareRequest
+	(*PrepareResponse)(nil),               // 13: slipway.node.v1.PrepareResponse
+	(*WatchUnitsRequest)(nil),             // 14: slipway.node.v1.WatchUnitsRequest
+	(*ResetRequest)(nil),                  // 15: slipway.node.v1.ResetRequest
+	(*ResetStep)(nil),                     // 16: slipway.node.v1.ResetStep
+	(*UpgradeRequest)(nil),                // 17: slipway.node.v1.UpgradeRequest
+	(*RollbackRequest)(nil),               // 18: slipway.node.v1.RollbackRequest
+	(*UpgradeStep)(nil),                   // 19: slipway.node.v1.UpgradeStep
+	(*EtcdStatusRequest)(nil),             // 20: slipway.node.v1.EtcdStatusRequest
+	(*EtcdStatusResponse)(nil),            // 21: slipway.node.v1.EtcdStatusResponse
+	(*EtcdMembersRequest)(nil),            // 22: slipway.node.v1.EtcdMembersRequest
+	(*EtcdMembersResponse)(nil),           // 23: slipway.node.v1.EtcdMembersResponse
+	(*EtcdMember)(nil),                    // 24: slipway.node.v1.EtcdMember
+	(*EtcdRemoveRequest)(nil),             // 25: slipway.node.v1.EtcdRemoveRequest
+	(*EtcdRemoveResponse)(nil),            // 26: slipway.node.v1.EtcdRemoveResponse
+	(*EtcdPromoteRequest)(nil),            // 27: slipway.node.v1.EtcdPromoteRequest
+	(*EtcdPromoteResponse)(nil),           // 28: slipway.node.v1.EtcdPromoteResponse
+	(*EtcdDefragRequest)(nil),             // 29: slipway.node.v1.EtcdDefragRequest
+	(*EtcdDefragResponse)(nil),            // 30: slipway.node.v1.EtcdDefragResponse
+	(*EtcdForfeitLeadershipRequest)(nil),  // 31: slipway.node.v1.EtcdForfeitLeadershipRequest
+	(*EtcdForfeitLeadershipResponse)(nil), // 32: slipway.node.v1.EtcdForfeitLeadershipResponse
+	(*EtcdSnapshotRequest)(nil),           // 33: slipway.node.v1.EtcdSnapshotRequest
+	(*EtcdSnapshotChunk)(nil),             // 34: slipway.node.v1.EtcdSnapshotChunk
+	(*EtcdLeaveRequest)(nil),              // 35: slipway.node.v1.EtcdLeaveRequest
+	(*EtcdLeaveResponse)(nil),             // 36: slipway.node.v1.EtcdLeaveResponse
+	(*timestamppb.Timestamp)(nil),         // 37: google.protobuf.Timestamp
 }
 var file_nodeinit_api_nodev1_node_proto_depIdxs = []int32{
 	4,  // 0: slipway.node.v1.StatusResponse.units:type_name -> slipway.node.v1.Unit
 	2,  // 1: slipway.node.v1.StatusResponse.system_disk:type_name -> slipway.node.v1.SystemDisk
 	3,  // 2: slipway.node.v1.SystemDisk.slots:type_name -> slipway.node.v1.Slot
-	35, // 3: slipway.node.v1.Unit.since:type_name -> google.protobuf.Timestamp
-	35, // 4: slipway.node.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	35, // 5: slipway.node.v1.EtcdStatusResponse.last_leader:type_name -> google.protobuf.Timestamp
-	22, // 6: slipway.node.v1.EtcdMembersResponse.members:type_name -> slipway.node.v1.EtcdMember
+	37, // 3: slipway.node.v1.Unit.since:type_name -> google.protobuf.Timestamp
+	37, // 4: slipway.node.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	37, // 5: slipway.node.v1.EtcdStatusResponse.last_leader:type_name -> google.protobuf.Timestamp
+	24, // 6: slipway.node.v1.EtcdMembersResponse.members:type_name -> slipway.node.v1.EtcdMember
 	0,  // 7: slipway.node.v1.NodeService.Status:input_type -> slipway.node.v1.StatusRequest
 	5,  // 8: slipway.node.v1.NodeService.Logs:input_type -> slipway.node.v1.LogsRequest
 	6,  // 9: slipway.node.v1.NodeService.Dmesg:input_type -> slipway.node.v1.DmesgRequest
 	8,  // 10: slipway.node.v1.NodeService.Reboot:input_type -> slipway.node.v1.RebootRequest
-	13, // 11: slipway.node.v1.NodeService.Reset:input_type -> slipway.node.v1.ResetRequest
-	15, // 12: slipway.node.v1.NodeService.Upgrade:input_type -> slipway.node.v1.UpgradeRequest
-	16, // 13: slipway.node.v1.NodeService.Rollback:input_type -> slipway.node.v1.RollbackRequest
-	18, // 14: slipway.node.v1.EtcdService.Status:input_type -> slipway.node.v1.EtcdStatusRequest
-	20, // 15: slipway.node.v1.EtcdService.Members:input_type -> slipway.node.v1.EtcdMembersRequest
-	23, // 16: slipway.node.v1.EtcdService.Remove:input_type -> slipway.node.v1.EtcdRemoveRequest
-	25, // 17: slipway.node.v1.EtcdService.Promote:input_type -> slipway.node.v1.EtcdPromoteRequest
-	27, // 18: slipway.node.v1.EtcdService.Defrag:input_type -> slipway.node.v1.EtcdDefragRequest
-	29, // 19: slipway.node.v1.EtcdService.ForfeitLeadership:input_type -> slipway.node.v1.EtcdForfeitLeadershipRequest
-	31, // 20: slipway.node.v1.EtcdService.Snapshot:input_type -> slipway.node.v1.EtcdSnapshotRequest
-	33, // 21: slipway.node.v1.EtcdService.Leave:input_type -> slipway.node.v1.EtcdLeaveRequest
+	15, // 11: slipway.node.v1.NodeService.Reset:input_type -> slipway.node.v1.ResetRequest
+	17, // 12: slipway.node.v1.NodeService.Upgrade:input_type -> slipway.node.v1.UpgradeRequest
+	18, // 13: slipway.node.v1.NodeService.Rollback:input_type -> slipway.node.v1.RollbackRequest
+	20, // 14: slipway.node.v1.EtcdService.Status:input_type -> slipway.node.v1.EtcdStatusRequest
+	22, // 15: slipway.node.v1.EtcdService.Members:input_type -> slipway.node.v1.EtcdMembersRequest
+	25, // 16: slipway.node.v1.EtcdService.Remove:input_type -> slipway.node.v1.EtcdRemoveRequest
+	27, // 17: slipway.node.v1.EtcdService.Promote:input_type -> slipway.node.v1.EtcdPromoteRequest
+	29, // 18: slipway.node.v1.EtcdService.Defrag:input_type -> slipway.node.v1.EtcdDefragRequest
+	31, // 19: slipway.node.v1.EtcdService.ForfeitLeadership:input_type -> slipway.node.v1.EtcdForfeitLeadershipRequest
+	33, // 20: slipway.node.v1.EtcdService.Snapshot:input_type -> slipway.node.v1.EtcdSnapshotRequest
+	35, // 21: slipway.node.v1.EtcdService.Leave:input_type -> slipway.node.v1.EtcdLeaveRequest
 	10, // 22: slipway.node.v1.InitService.Apply:input_type -> slipway.node.v1.ApplyRequest
-	12, // 23: slipway.node.v1.InitService.WatchUnits:input_type -> slipway.node.v1.WatchUnitsRequest
-	1,  // 24: slipway.node.v1.NodeService.Status:output_type -> slipway.node.v1.StatusResponse
-	7,  // 25: slipway.node.v1.NodeService.Logs:output_type -> slipway.node.v1.LogLine
-	7,  // 26: slipway.node.v1.NodeService.Dmesg:output_type -> slipway.node.v1.LogLine
-	9,  // 27: slipway.node.v1.NodeService.Reboot:output_type -> slipway.node.v1.RebootResponse
-	14, // 28: slipway.node.v1.NodeService.Reset:output_type -> slipway.node.v1.ResetStep
-	17, // 29: slipway.node.v1.NodeService.Upgrade:output_type -> slipway.node.v1.UpgradeStep
-	17, // 30: slipway.node.v1.NodeService.Rollback:output_type -> slipway.node.v1.UpgradeStep
-	19, // 31: slipway.node.v1.EtcdService.Status:output_type -> slipway.node.v1.EtcdStatusResponse
-	21, // 32: slipway.node.v1.EtcdService.Members:output_type -> slipway.node.v1.EtcdMembersResponse
-	24, // 33: slipway.node.v1.EtcdService.Remove:output_type -> slipway.node.v1.EtcdRemoveResponse
-	26, // 34: slipway.node.v1.EtcdService.Promote:output_type -> slipway.node.v1.EtcdPromoteResponse
-	28, // 35: slipway.node.v1.EtcdService.Defrag:output_type -> slipway.node.v1.EtcdDefragResponse
-	30, // 36: slipway.node.v1.EtcdService.ForfeitLeadership:output_type -> slipway.node.v1.EtcdForfeitLeadershipResponse
-	32, // 37: slipway.node.v1.EtcdService.Snapshot:output_type -> slipway.node.v1.EtcdSnapshotChunk
-	34, // 38: slipway.node.v1.EtcdService.Leave:output_type -> slipway.node.v1.EtcdLeaveResponse
-	11, // 39: slipway.node.v1.InitService.Apply:output_type -> slipway.node.v1.ApplyResponse
-	4,  // 40: slipway.node.v1.InitService.WatchUnits:output_type -> slipway.node.v1.Unit
-	24, // [24:41] is the sub-list for method output_type
-	7,  // [7:24] is the sub-list for method input_type
+	12, // 23: slipway.node.v1.InitService.Prepare:input_type -> slipway.node.v1.PrepareRequest
+	14, // 24: slipway.node.v1.InitService.WatchUnits:input_type -> slipway.node.v1.WatchUnitsRequest
+	1,  // 25: slipway.node.v1.NodeService.Status:output_type -> slipway.node.v1.StatusResponse
+	7,  // 26: slipway.node.v1.NodeService.Logs:output_type -> slipway.node.v1.LogLine
+	7,  // 27: slipway.node.v1.NodeService.Dmesg:output_type -> slipway.node.v1.LogLine
+	9,  // 28: slipway.node.v1.NodeService.Reboot:output_type -> slipway.node.v1.RebootResponse
+	16, // 29: slipway.node.v1.NodeService.Reset:output_type -> slipway.node.v1.ResetStep
+	19, // 30: slipway.node.v1.NodeService.Upgrade:output_type -> slipway.node.v1.UpgradeStep
+	19, // 31: slipway.node.v1.NodeService.Rollback:output_type -> slipway.node.v1.UpgradeStep
+	21, // 32: slipway.node.v1.EtcdService.Status:output_type -> slipway.node.v1.EtcdStatusResponse
+	23, // 33: slipway.node.v1.EtcdService.Members:output_type -> slipway.node.v1.EtcdMembersResponse
+	26, // 34: slipway.node.v1.EtcdService.Remove:output_type -> slipway.node.v1.EtcdRemoveResponse
+	28, // 35: slipway.node.v1.EtcdService.Promote:output_type -> slipway.node.v1.EtcdPromoteResponse
+	30, // 36: slipway.node.v1.EtcdService.Defrag:output_type -> slipway.node.v1.EtcdDefragResponse
+	32, // 37: slipway.node.v1.EtcdService.ForfeitLeadership:output_type -> slipway.node.v1.EtcdForfeitLeadershipResponse
+	34, // 38: slipway.node.v1.EtcdService.Snapshot:output_type -> slipway.node.v1.EtcdSnapshotChunk
+	36, // 39: slipway.node.v1.EtcdService.Leave:output_type -> slipway.node.v1.EtcdLeaveResponse
+	11, // 40: slipway.node.v1.InitService.Apply:output_type -> slipway.node.v1.ApplyResponse
+	13, // 41: slipway.node.v1.InitService.Prepare:output_type -> slipway.node.v1.PrepareResponse
+	4,  // 42: slipway.node.v1.InitService.WatchUnits:output_type -> slipway.node.v1.Unit
+	25, // [25:43] is the sub-list for method output_type
+	7,  // [7:25] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -2360,7 +2448,7 @@ func file_nodeinit_api_nodev1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nodeinit_api_nodev1_node_proto_rawDesc), len(file_nodeinit_api_nodev1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -72,6 +72,8 @@ const (
 	EtcdServiceLeaveProcedure = "/slipway.node.v1.EtcdService/Leave"
 	// InitServiceApplyProcedure is the fully-qualified name of the InitService's Apply RPC.
 	InitServiceApplyProcedure = "/slipway.node.v1.InitService/Apply"
+	// InitServicePrepareProcedure is the fully-qualified name of the InitService's Prepare RPC.
+	InitServicePrepareProcedure = "/slipway.node.v1.InitService/Prepare"
 	// InitServiceWatchUnitsProcedure is the fully-qualified name of the InitService's WatchUnits RPC.
 	InitServiceWatchUnitsProcedure = "/slipway.node.v1.InitService/WatchUnits"
 )
@@ -606,6 +608,9 @@ func (UnimplementedEtcdServiceHandler) Leave(context.Context, *connect.Request[n
 type InitServiceClient interface {
 	// Apply makes the node be what the config says: it writes the files and starts the units. The same config again changes nothing.
 	Apply(context.Context, *connect.Request[nodev1.ApplyRequest]) (*connect.Response[nodev1.ApplyResponse], error)
+	// Prepare starts what every node runs, whatever its config will be. Once there
+	// was a config, it changes nothing.
+	Prepare(context.Context, *connect.Request[nodev1.PrepareRequest]) (*connect.Response[nodev1.PrepareResponse], error)
 	// WatchUnits sends every unit's status, then each change.
 	WatchUnits(context.Context, *connect.Request[nodev1.WatchUnitsRequest]) (*connect.ServerStreamForClient[nodev1.Unit], error)
 }
@@ -627,6 +632,12 @@ func NewInitServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(initServiceMethods.ByName("Apply")),
 			connect.WithClientOptions(opts...),
 		),
+		prepare: connect.NewClient[nodev1.PrepareRequest, nodev1.PrepareResponse](
+			httpClient,
+			baseURL+InitServicePrepareProcedure,
+			connect.WithSchema(initServiceMethods.ByName("Prepare")),
+			connect.WithClientOptions(opts...),
+		),
 		watchUnits: connect.NewClient[nodev1.WatchUnitsRequest, nodev1.Unit](
 			httpClient,
 			baseURL+InitServiceWatchUnitsProcedure,
@@ -639,12 +650,18 @@ func NewInitServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 // initServiceClient implements InitServiceClient.
 type initServiceClient struct {
 	apply      *connect.Client[nodev1.ApplyRequest, nodev1.ApplyResponse]
+	prepare    *connect.Client[nodev1.PrepareRequest, nodev1.PrepareResponse]
 	watchUnits *connect.Client[nodev1.WatchUnitsRequest, nodev1.Unit]
 }
 
 // Apply calls slipway.node.v1.InitService.Apply.
 func (c *initServiceClient) Apply(ctx context.Context, req *connect.Request[nodev1.ApplyRequest]) (*connect.Response[nodev1.ApplyResponse], error) {
 	return c.apply.CallUnary(ctx, req)
+}
+
+// Prepare calls slipway.node.v1.InitService.Prepare.
+func (c *initServiceClient) Prepare(ctx context.Context, req *connect.Request[nodev1.PrepareRequest]) (*connect.Response[nodev1.PrepareResponse], error) {
+	return c.prepare.CallUnary(ctx, req)
 }
 
 // WatchUnits calls slipway.node.v1.InitService.WatchUnits.
@@ -656,6 +673,9 @@ func (c *initServiceClient) WatchUnits(ctx context.Context, req *connect.Request
 type InitServiceHandler interface {
 	// Apply makes the node be what the config says: it writes the files and starts the units. The same config again changes nothing.
 	Apply(context.Context, *connect.Request[nodev1.ApplyRequest]) (*connect.Response[nodev1.ApplyResponse], error)
+	// Prepare starts what every node runs, whatever its config will be. Once there
+	// was a config, it changes nothing.
+	Prepare(context.Context, *connect.Request[nodev1.PrepareRequest]) (*connect.Response[nodev1.PrepareResponse], error)
 	// WatchUnits sends every unit's status, then each change.
 	WatchUnits(context.Context, *connect.Request[nodev1.WatchUnitsRequest], *connect.ServerStream[nodev1.Unit]) error
 }
@@ -673,6 +693,12 @@ func NewInitServiceHandler(svc InitServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(initServiceMethods.ByName("Apply")),
 		connect.WithHandlerOptions(opts...),
 	)
+	initServicePrepareHandler := connect.NewUnaryHandler(
+		InitServicePrepareProcedure,
+		svc.Prepare,
+		connect.WithSchema(initServiceMethods.ByName("Prepare")),
+		connect.WithHandlerOptions(opts...),
+	)
 	initServiceWatchUnitsHandler := connect.NewServerStreamHandler(
 		InitServiceWatchUnitsProcedure,
 		svc.WatchUnits,
@@ -683,6 +709,8 @@ func NewInitServiceHandler(svc InitServiceHandler, opts ...connect.HandlerOption
 		switch r.URL.Path {
 		case InitServiceApplyProcedure:
 			initServiceApplyHandler.ServeHTTP(w, r)
+		case InitServicePrepareProcedure:
+			initServicePrepareHandler.ServeHTTP(w, r)
 		case InitServiceWatchUnitsProcedure:
 			initServiceWatchUnitsHandler.ServeHTTP(w, r)
 		default:
@@ -696,6 +724,10 @@ type UnimplementedInitServiceHandler struct{}
 
 func (UnimplementedInitServiceHandler) Apply(context.Context, *connect.Request[nodev1.ApplyRequest]) (*connect.Response[nodev1.ApplyResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.InitService.Apply is not implemented"))
+}
+
+func (UnimplementedInitServiceHandler) Prepare(context.Context, *connect.Request[nodev1.PrepareRequest]) (*connect.Response[nodev1.PrepareResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.InitService.Prepare is not implemented"))
 }
 
 func (UnimplementedInitServiceHandler) WatchUnits(context.Context, *connect.Request[nodev1.WatchUnitsRequest], *connect.ServerStream[nodev1.Unit]) error {
