@@ -22,14 +22,28 @@ const answerWithin = 5 * time.Second
 // agreeing is how many looks in a row it takes to become worse: one may be late.
 const agreeing = 2
 
-// newLook returns what looks at the API server at addr: its priority.
+// newLook returns what looks at the API server at addr: its priority. One that
+// was ready is only asked whether it still is. Once it is not, the next look
+// finds out what it can still do; it takes that one to agree anyway.
 func newLook(addr, caFile string) func(context.Context) uint8 {
 	isReady, _ := apiproxy.NewProber(caFile, "/readyz", answerWithin)(addr)
 	isServing, _ := apiproxy.NewProber(caFile, "/livez?exclude=etcd", answerWithin)(addr)
+	return looker(isReady, isServing)
+}
+
+func looker(isReady, isServing func(context.Context) apiproxy.Result) func(context.Context) uint8 {
+	well := false
 	return func(ctx context.Context) uint8 {
+		if well {
+			if well = isReady(ctx) == apiproxy.OK; well {
+				return ready
+			}
+			return out
+		}
 		late := make(chan apiproxy.Result, 1)
 		go func() { late <- isServing(ctx) }() // ends within answerWithin
 		first := isReady(ctx)
+		well = first == apiproxy.OK
 		return priority(first, <-late)
 	}
 }

@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"context"
 	"encoding/hex"
 	"net"
 	"net/netip"
@@ -108,5 +109,27 @@ func TestGratuitousARP(t *testing.T) {
 		"525400770001" + "c0000232" + "000000000000" + "c0000232"
 	if got := hex.EncodeToString(gratuitous(mac, file.VirtualIP)); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
+	}
+}
+
+// TestLooks: an API server that is ready is asked one thing at a time; once it
+// is not, both from the next look on.
+func TestLooks(t *testing.T) {
+	isReady, asked := apiproxy.OK, 0
+	look := looker(
+		func(context.Context) apiproxy.Result { return isReady },
+		func(context.Context) apiproxy.Result { asked++; return apiproxy.OK })
+	for i, test := range []struct {
+		isReady apiproxy.Result
+		want    uint8
+		asked   int // what it can still do, so far
+	}{
+		{apiproxy.NotReady, serving, 1}, {apiproxy.OK, ready, 2}, {apiproxy.OK, ready, 2},
+		{apiproxy.NotReady, out, 2}, {apiproxy.NotReady, serving, 3}, {apiproxy.OK, ready, 4}, {apiproxy.OK, ready, 4},
+	} {
+		isReady = test.isReady
+		if got := look(t.Context()); got != test.want || asked != test.asked {
+			t.Errorf("look %d: %d after %d questions, want %d after %d", i, got, asked, test.want, test.asked)
+		}
 	}
 }

@@ -58,8 +58,11 @@ func (u *upkeep) run(ctx context.Context, s *Service, settings *etcd.Settings, o
 		return
 	}
 	u.next = now.Add(upkeepInterval)
-	answers := append(s.survey(ctx, settings), own)
-	s.sawRoundTrip(answers)
+	answers := []answer{own} // the others matter to who tidies up, the leader, and to who defragments
+	if leads := own.status.Leader == own.status.Header.MemberId; leads || now.After(u.nextDefrag) {
+		answers = append(s.survey(ctx, settings), own)
+		s.sawRoundTrip(answers)
+	}
 	err := errors.Join(u.tidy(ctx, s, settings, own, answers), s.store().forget(settings.Generation))
 	if now.After(u.nextDefrag) {
 		u.nextDefrag = now.Add(defragInterval)
