@@ -47,6 +47,11 @@ func EnterRoot(log *slog.Logger) error {
 	if err := os.Chdir("/"); err != nil {
 		return fmt.Errorf("enter the root: %w", err)
 	}
+	if cmdline, err := os.ReadFile("/proc/cmdline"); err == nil {
+		if err := setSlack(string(cmdline)); err != nil {
+			log.Warn("timers are as the kernel has them", "err", err)
+		}
+	}
 	return fmt.Errorf("run %s: %w", Self, unix.Exec(Self, []string{Self}, os.Environ()))
 }
 
