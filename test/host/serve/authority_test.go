@@ -211,7 +211,7 @@ func TestTheBootServicesCARotates(t *testing.T) {
 		t.Errorf("bob, who has not renewed, is not named:\n%s", shown)
 	}
 	bob(0)
-	bob(0) // which shows what the first has renewed
+	bob(0)                                                                                                        // which shows what the first has renewed
 	if text, err := os.ReadFile(copies[0]); err != nil || strings.Count(string(text), "BEGIN CERTIFICATE") != 4 { // its own with what vouches for it, and two CAs
 		t.Errorf("the context that was used, %v:\n%s", err, text)
 	}
