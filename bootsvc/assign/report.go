@@ -76,6 +76,9 @@ func (r Report) on(m inventory.Machine) inventory.Machine {
 	if r.WaitingFor != "" {
 		m.WaitingFor = r.WaitingFor
 	}
+	if r.Phase != "" && m.Cluster == "" { // it has a config, and not from here
+		m.WaitingFor = unknownHere
+	}
 	// The machine knows what it waits for, and not by which words a person gives it.
 	if wipe := m.Installation.Wipe; m.Phase == enroll.Installing && wipe.Hash != "" && strings.Contains(r.WaitingFor, wipe.Hash[:12]) {
 		m = m.Asks(wipe)

@@ -288,4 +288,8 @@ func TestUnknownHere(t *testing.T) {
 	if err != nil || got.Released || !got.Unchanged || !strings.Contains(got.WaitingFor, "not known here") {
 		t.Errorf("it hears %+v, %v", got, err)
 	}
+	m, err := o.Report(t.Context(), id(1), "key", Report{Phase: enroll.Ready})
+	if err != nil || m.WaitingFor != unknownHere {
+		t.Errorf("it is shown to wait for %q, %v", m.WaitingFor, err)
+	}
 }

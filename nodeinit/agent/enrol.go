@@ -39,6 +39,8 @@ type enrolment struct {
 	address netip.Addr
 	// anew is for a certificate that the boot service does not take any more.
 	anew bool
+	// strange: of a boot service that does not know the key, nothing is to be had.
+	strange bool
 }
 
 // asking is how often the boot service is asked.
@@ -110,6 +112,9 @@ func (e *enrolment) ask(ctx context.Context, client bootv1connect.EnrollServiceC
 	}
 	if err := e.setClock(answer.Msg); err != nil {
 		return err
+	}
+	if answer.Msg.State != bootv1.EnrollResponse_APPROVED && e.strange {
+		return finalError{fmt.Errorf("%w: it does not know it, and is not the one that this machine was installed by; what is on the disk is not touched before a person agrees", errKeyRefused)}
 	}
 	if answer.Msg.State != bootv1.EnrollResponse_APPROVED {
 		return e.pending(answer.Msg, key)

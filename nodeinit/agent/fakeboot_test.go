@@ -132,7 +132,8 @@ type bootService struct {
 	events     []string
 	ages       map[string]int64
 	held       string
-	ended      string // that the agent has, though nobody stopped it
+	unknown    func(*bootv1.EnrollRequest) bool // whose key nobody has approved
+	ended      string                           // that the agent has, though nobody stopped it
 	changed    chan struct{}
 	news       chan struct{} // closed at each update
 }
@@ -285,7 +286,7 @@ func (b *bootService) Enroll(_ context.Context, r *connect.Request[bootv1.Enroll
 			return
 		}
 		answer = &bootv1.EnrollResponse{State: bootv1.EnrollResponse_PENDING, WaitingFor: "approval", ServerTime: timestamppb.Now()}
-		if b.approved {
+		if b.approved && (b.unknown == nil || !b.unknown(r.Msg)) {
 			answer.State, answer.Ca, answer.Certificate = bootv1.EnrollResponse_APPROVED, b.bundle(), b.certify(r.Msg.Csr)
 		}
 	})

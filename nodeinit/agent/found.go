@@ -46,12 +46,9 @@ func (a *agent) adopt(ctx context.Context) error {
 		return err
 	case key == nil && a.args.Anew, key != nil && !bytes.Equal(key, found.Files[keyFile]):
 		return nil
-	case !a.trusts(found):
-		a.console.say("%s has an installation of this machine, of another boot service: it is not touched before a person agrees", found.State.Path)
-		return nil
 	}
 	// The certificate is asked for anew: that tells whether the key is still good.
-	for _, name := range []string{keyFile, caFile, configFile} {
+	for _, name := range []string{keyFile, configFile} {
 		if err := a.store.save(name, found.Files[name]); err != nil {
 			return err
 		}
@@ -60,11 +57,15 @@ func (a *agent) adopt(ctx context.Context) error {
 	return nil
 }
 
-// trusts says whether an installation is of the boot service that the machine
-// was booted by.
-func (a *agent) trusts(found *sysdisk.Found) bool {
-	ca, err := parseCert(found.Files[caFile])
-	return err == nil && sha256.Sum256(ca.Raw) == a.args.CA
+// strange says that the machine was booted by another boot service than the one
+// that an installation is of, or by the same with another CA by now: the latter
+// knows the key of the installation. Of the former, nothing is to be had.
+func (a *agent) strange() bool {
+	if a.found == nil {
+		return false
+	}
+	cas, err := parseCAs(a.found.Files[caFile])
+	return err != nil || len(anchored(cas, [][sha256.Size]byte{a.args.CA})) == 0
 }
 
 // errWiped is of a machine whose installation is no more: it is a new one.

@@ -76,6 +76,21 @@ func TestFound(t *testing.T) {
 	}
 }
 
+// TestFoundAfterARotation: the boot service has another CA than when the machine
+// was installed, and knows its key all the same.
+func TestFoundAfterARotation(t *testing.T) {
+	b := newBootService(t)
+	b.approved, b.config = true, onDisk(t, "")
+	n := newNode(t, b)
+	found := foundOn(t, n, newCA(t))
+	mayNotInstall(t, n, found)
+	n.start(t)
+	<-n.pid1.reboots
+	if len(b.enrolments) != 1 || !enrolledWith(t, b.enrolments[0], found) {
+		t.Errorf("%d enrolments: it is not who it was", len(b.enrolments))
+	}
+}
+
 // TestFoundAndHeld: one that comes back from its disk over and over waits for a
 // person, and says so.
 func TestFoundAndHeld(t *testing.T) {
@@ -138,9 +153,13 @@ func TestResetGoesOn(t *testing.T) {
 // it is of another boot service, or when its key was replaced.
 func TestNotFound(t *testing.T) {
 	for name, prepare := range map[string]func(*bootService, *node) *sysdisk.Found{
-		"anew":                 func(b *bootService, n *node) *sysdisk.Found { n.args.Anew = true; return foundOn(t, n, b.ca) },
-		"another boot service": func(_ *bootService, n *node) *sysdisk.Found { return foundOn(t, n, newCA(t)) },
-		"a replaced key":       func(b *bootService, n *node) *sysdisk.Found { b.refuseKeys = 1; return foundOn(t, n, b.ca) },
+		"anew": func(b *bootService, n *node) *sysdisk.Found { n.args.Anew = true; return foundOn(t, n, b.ca) },
+		"another boot service": func(b *bootService, n *node) *sysdisk.Found {
+			found := foundOn(t, n, newCA(t))
+			b.unknown = func(r *bootv1.EnrollRequest) bool { return enrolledWith(t, r, found) }
+			return found
+		},
+		"a replaced key": func(b *bootService, n *node) *sysdisk.Found { b.refuseKeys = 1; return foundOn(t, n, b.ca) },
 		"a machine that has another key": func(b *bootService, n *node) *sysdisk.Found {
 			if _, err := n.store.key(); err != nil {
 				t.Fatal(err)

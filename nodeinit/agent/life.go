@@ -38,7 +38,7 @@ func (a *agent) identify(ctx context.Context, lease netconf.Lease) error {
 func (a *agent) enrol(ctx context.Context, lease netconf.Lease, anew bool) error {
 	e := &enrolment{
 		args: a.args, store: a.store, trust: a.trust(), console: a.console, clock: a.clock,
-		facts: Facts(a.files), address: lease.Address.Addr(), anew: anew,
+		facts: Facts(a.files), address: lease.Address.Addr(), anew: anew, strange: a.strange(),
 	}
 	return e.enrol(ctx)
 }
