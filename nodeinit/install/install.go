@@ -38,6 +38,8 @@ type Install struct {
 	Told    func(step string)
 }
 
+const installName = "install"
+
 // loaderStep is the last one: the disk boots from then on.
 const loaderStep = "loader"
 
@@ -57,7 +59,7 @@ func (i Install) Operation() Operation {
 		Step{loaderStep, i.loader},
 	)
 	return Operation{
-		Name: "install", Steps: steps, Whole: true,
+		Name: installName, Steps: steps, Whole: true,
 		About:   Record{Key: i.Image.SHA256, Version: i.Image.Version, Slot: n},
 		Journal: i.Journal, Now: i.Now, Told: i.Told,
 	}

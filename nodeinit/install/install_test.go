@@ -319,3 +319,18 @@ func TestStalledDownload(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+// TestRan: a system that runs from its disk is installed, though the power was
+// cut before that was noted; what else was cut short stays so.
+func TestRan(t *testing.T) {
+	for operation, installed := range map[string]bool{installName: true, ResetName: false} {
+		cut := Record{Operation: operation, Done: []string{"state"}}
+		k := kept{place: true, rec: cut}
+		if cut.Installed() {
+			t.Errorf("%s: installed before its end", operation)
+		}
+		if err := Ran(&k, cut, noon); err != nil || k.rec.Installed() != installed {
+			t.Errorf("%s: %+v, %v", operation, k.rec, err)
+		}
+	}
+}

@@ -39,7 +39,7 @@ type Record struct {
 // written to the disk has no journal yet.
 func (r Record) Installed() bool {
 	switch r.Operation {
-	case "install":
+	case installName:
 		return r.Outcome == Succeeded || slices.Contains(r.Done, loaderStep)
 	case ResetName:
 		return false

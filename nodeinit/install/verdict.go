@@ -116,3 +116,14 @@ func (r *Record) settle(outcome Outcome, reason string, now time.Time) {
 		r.Reason = reason
 	}
 }
+
+// Ran notes of an installation that it came to its end: the system runs from
+// its disk. A power cut may have come between its last step and the note of that,
+// and without it the installer would take the disk for one that it may write over.
+func Ran(j Journal, rec Record, now time.Time) error {
+	if rec.Operation != installName {
+		return nil
+	}
+	rec.Outcome, rec.Updated = Succeeded, now
+	return j.Save(rec)
+}

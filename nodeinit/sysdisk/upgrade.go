@@ -144,6 +144,8 @@ func (d *Disk) Recall() (onTrial bool, failure string, err error) {
 	switch install.Assess(record, d.Booted, slots) {
 	case install.OnTrial, install.Works:
 		return true, "", nil
+	case install.Interrupted:
+		err = install.Ran(d.journal(), record, time.Now())
 	case install.CameBack:
 		err = install.Fallen(d.journal(), "", time.Now())
 	case install.TookOver:
