@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -33,8 +34,7 @@ is on its disk: nothing is wiped by this.`,
 			if _, err := c.Inventory.Forget(cmd.Context(), connect.NewRequest(&bootv1.ForgetRequest{Id: m.GetId()})); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Forgot %s.\n", m.GetId())
-			return err
+			return show(cmd.OutOrStdout(), r.output, m, func(w io.Writer) { fmt.Fprintf(w, "Forgot %s.\n", m.GetId()) })
 		}),
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")

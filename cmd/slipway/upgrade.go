@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/client"
@@ -132,10 +133,15 @@ func name(m *bootv1.Machine) string {
 	return m.GetId()
 }
 
+// say tells of a machine, or of a cluster: a line for people, an object for programs.
 func (u *upgrade) say(j journey, format string, args ...any) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	fmt.Fprintf(u.out, "%s: %s\n", name(j.machine), fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	said := &structpb.Struct{Fields: map[string]*structpb.Value{
+		"machine": structpb.NewStringValue(j.machine.GetId()), "name": structpb.NewStringValue(name(j.machine)), "text": structpb.NewStringValue(text),
+	}}
+	_ = show(u.out, u.output, said, func(w io.Writer) { fmt.Fprintf(w, "%s: %s\n", name(j.machine), text) })
 }
 
 // disk asks the node for its slots, and for how long it has been up.

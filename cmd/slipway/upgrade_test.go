@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -177,6 +178,19 @@ func TestUpgradeOfANode(t *testing.T) {
 		if got := strings.Join(kube.done, ", "); got != c.kube || strings.Join(node.asked, ", ") != c.asked {
 			t.Errorf("%s: Kubernetes was asked to %q, the node to %q", name, got, node.asked)
 		}
+	}
+}
+
+// TestUpgradeAsJSON: programs get an object for each thing that is said.
+func TestUpgradeAsJSON(t *testing.T) {
+	u, m, _, out := upgradeOf(t, &upgradable{states: []*nodev1.SystemDisk{slots("b", "b", "", "")}})
+	u.remote.output = "json"
+	if err := u.one(t.Context(), u.toImage(m, v2)); err != nil {
+		t.Fatal(err)
+	}
+	var said struct{ Machine, Name, Text string }
+	if err := json.Unmarshal(out.Bytes(), &said); err != nil || said.Machine != m.GetId() || said.Name != "prod-worker-1" || said.Text != "it runs that already" {
+		t.Errorf("%v, said %s", err, out)
 	}
 }
 

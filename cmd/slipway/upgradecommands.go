@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -246,8 +247,9 @@ func (f *upgradeFlags) cluster(cmd *cobra.Command, r *remote, c *bootv1.Cluster,
 	if len(fromRAM) > 0 {
 		runs = fmt.Sprintf("The %d installed machines of cluster %s run", len(installed), c.GetName())
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s, Kubernetes %s.\n", runs, image.GetVersion(), image.GetKubernetes())
-	return err
+	return show(cmd.OutOrStdout(), r.output, image, func(w io.Writer) {
+		fmt.Fprintf(w, "%s %s, Kubernetes %s.\n", runs, image.GetVersion(), image.GetKubernetes())
+	})
 }
 
 // plan shows what will be done, in its order, and asks.
