@@ -65,12 +65,8 @@ func (d *Disk) Find(ctx context.Context) (*Found, error) {
 // found is what the target's state partition keeps; nil if its installation is
 // not whole.
 func (t *target) found() (*Found, error) {
-	p, err := t.part(disklayout.StateLabel)
-	if err != nil {
-		return nil, err
-	}
-	if !hasExt4(p.Path) {
-		return nil, nil // an installation that had just begun
+	if p, ok := t.disk.Partition(disklayout.StateLabel); !ok || !hasExt4(p.Path) {
+		return nil, nil // an installation that had just begun, or had only claimed the disk
 	}
 	if err := t.mount(); err != nil {
 		return nil, err

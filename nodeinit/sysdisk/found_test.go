@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"slipway/configs/disklayout"
 	"slipway/nodeinit/disk"
 	"slipway/nodeinit/install"
 )
@@ -75,5 +76,21 @@ func TestHasExt4(t *testing.T) {
 	}
 	if hasExt4(path + "x") {
 		t.Error("of nothing")
+	}
+}
+
+// TestOwn: a half installation is gone on with, and nobody is asked.
+func TestOwn(t *testing.T) {
+	ours := disk.Manifest{Disks: []disk.Target{{Path: "/dev/vda", Own: true}}}
+	path := filepath.Join(t.TempDir(), "state")
+	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	claimed := disk.Disk{Path: "/dev/vda"}
+	partitioned := disk.Disk{Path: "/dev/vda", Partitions: []disk.Partition{{Label: disklayout.StateLabel, Path: path}}}
+	for name, d := range map[string]disk.Disk{"claimed": claimed, "partitioned": partitioned} {
+		if err := (&target{Disk: &Disk{}, disk: d}).own(ours); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
