@@ -38,6 +38,7 @@ func (m Machine) Command(h Host, tap string) []string {
 		"-chardev", "file,id=console,append=on,path=" + m.consoleFile(), "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", qmpFD), "-mon", "chardev=qmp,mode=control",
 		"-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng",
+		"-device", "i6300esb", "-action", "watchdog=reset",
 	}
 	args = append(args, m.firmwareArgs(h)...)
 	args = append(args, m.networkArgs(tap)...)

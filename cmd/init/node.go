@@ -34,7 +34,18 @@ func enterRoot() {
 	if err := early.Console(log); err != nil {
 		panic(err)
 	}
-	panic(early.EnterRoot(log))
+	// Its driver comes with those of the disks, if the machine boots from one.
+	watchdog := &lifecycle.Watchdog{Open: lifecycle.OpenWatchdogToPass}
+	ctx, cancel := context.WithCancel(context.Background())
+	fed := make(chan error, 1)
+	go func() { fed <- watchdog.Run(ctx, func() {}) }()
+	leave := func() {
+		cancel()
+		if err := <-fed; err != nil {
+			log.Warn("no watchdog guards this start", "err", err)
+		}
+	}
+	panic(early.EnterRoot(log, leave))
 }
 
 // runNode is PID 1 on the root image. The main thread reaps; the rest is in
@@ -58,15 +69,22 @@ func startAndEnd() {
 	logs := logring.Open(logDir)
 	log := slog.New(logring.NewConsole(screen, logs, sinceBoot))
 	log.Info("Slipway "+version.Version, "kernel", kernelRelease())
+	units := supervise.New(log)
+	watchdog := &lifecycle.Watchdog{Open: lifecycle.OpenWatchdog}
+	feed := supervise.Unit{Name: "watchdog", Service: once(watchdog.Run)}
+	if lifecycle.WatchdogPassed() { // to check a file system may take long
+		if err := units.Apply(context.Background(), []supervise.Unit{feed}); err != nil {
+			panic(err)
+		}
+	}
 	booted, err := early.Prepare(log, sysdisk.Complete)
 	if err != nil {
 		log.Error("the machine is not as it should be", "err", err)
 	}
-	units := supervise.New(log)
 	asked := make(chan lifecycle.End, 1)
 	n := &node{
 		log: log, logs: logs, units: units, booted: booted,
-		watchdog: &lifecycle.Watchdog{Open: lifecycle.OpenWatchdog},
+		watchdog: feed,
 		shutdown: func(how lifecycle.End) {
 			select {
 			case asked <- how:
@@ -82,7 +100,7 @@ func startAndEnd() {
 		n.shutdown(lifecycle.End{PowerOff: powerOff})
 	}()
 	how := <-asked
-	lifecycle.Node{Log: log, Units: units, CloseLogs: logs.Close, Watchdog: n.watchdog}.Shutdown(how)
+	lifecycle.Node{Log: log, Units: units, CloseLogs: logs.Close, Watchdog: watchdog}.Shutdown(how)
 }
 
 // node is what PID 1 runs.
@@ -91,7 +109,7 @@ type node struct {
 	logs     *logring.Logs
 	units    *supervise.Supervisor
 	booted   early.Booted
-	watchdog *lifecycle.Watchdog
+	watchdog supervise.Unit
 	shutdown func(lifecycle.End) // begins it; does not wait for its end
 }
 

@@ -60,7 +60,7 @@ func (n *node) diskUnits() []supervise.Unit {
 		SinceBoot: sinceBoot, Restart: func() { n.shutdown(lifecycle.End{}) }, Log: n.log.With("unit", "trial"),
 	}
 	return []supervise.Unit{
-		{Name: "watchdog", After: []string{api.Prerequisite}, Service: once(n.watchdog.Run)},
+		n.watchdog,
 		{Name: "trial", Service: guard, Restart: supervise.OnFailure},
 	}
 }

@@ -28,7 +28,7 @@ func TestAllUnitsCanStart(t *testing.T) {
 		}
 		identity := machine.Identity{Hostname: config.Hostname, Address: netip.MustParseAddr("192.0.2.10"), Link: "eth0"}
 		for _, booted := range []early.Booted{{}, {Slot: "a", Disk: "vda"}} {
-			n := &node{log: log, logs: logring.Open(""), units: supervise.New(log), watchdog: &lifecycle.Watchdog{}, booted: booted}
+			n := &node{log: log, logs: logring.Open(""), units: supervise.New(log), watchdog: supervise.Unit{Name: "watchdog", Service: once((&lifecycle.Watchdog{}).Run)}, booted: booted}
 			units := append(n.baseUnits(), planUnits(config, identity)...)
 			if err := supervise.Check(units); err != nil {
 				t.Errorf("%s: %v", name, err)

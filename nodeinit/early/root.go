@@ -16,12 +16,12 @@ import (
 )
 
 // EnterRoot goes from the initramfs to the root image, inside it or in a slot on
-// a disk, and runs this program again there, as PID 1. It returns only with an
-// error.
+// a disk, and runs this program again there, as PID 1. What else this program
+// does ends with leave, which is called just before. It returns only with an error.
 //
 // The initramfs stays where it is, unseen, because this program is in it, and
 // maybe the root image; its modules are removed.
-func EnterRoot(log *slog.Logger) error {
+func EnterRoot(log *slog.Logger, leave func()) error {
 	if err := loadOrdered("/modules"); err != nil {
 		return err
 	}
@@ -52,6 +52,7 @@ func EnterRoot(log *slog.Logger) error {
 			log.Warn("timers are as the kernel has them", "err", err)
 		}
 	}
+	leave()
 	return fmt.Errorf("run %s: %w", Self, unix.Exec(Self, []string{Self}, os.Environ()))
 }
 

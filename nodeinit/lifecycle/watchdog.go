@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -29,17 +31,34 @@ type WatchdogDevice interface {
 
 // biteAfter is how long the machine may hang; feedEvery allows for a busy one.
 const (
-	biteAfter = 60 * time.Second
-	feedEvery = 10 * time.Second
+	biteAfter   = 60 * time.Second
+	feedEvery   = 10 * time.Second
+	lookForEach = time.Second // for a watchdog whose driver is not there yet
 )
 
-// Run is a supervise.Func: it arms the watchdog and feeds it until ctx ends.
+// Run is a supervise.Func: it arms the watchdog as soon as there is one, and
+// feeds it until ctx ends.
 func (w *Watchdog) Run(ctx context.Context, ready func()) error {
-	if err := w.arm(); err != nil {
-		return err
-	}
 	ready()
+	tick := time.NewTicker(lookForEach)
+	defer tick.Stop()
+	for !w.armed() {
+		if err := w.arm(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 	return w.feed(ctx)
+}
+
+func (w *Watchdog) armed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.device != nil
 }
 
 // arm opens the watchdog. No error if the machine has none.
@@ -103,13 +122,36 @@ func (w *Watchdog) guard(shutdown time.Duration) error {
 	return nil
 }
 
-// OpenWatchdog opens that of this machine. The file is never closed: that could disarm it.
+// passed names the environment variable with the number of an open watchdog: the
+// initramfs arms it, and goes on as another program.
+const passed = "SLIPWAY_WATCHDOG"
+
+// WatchdogPassed reports whether this program has been given an armed watchdog
+// that it must feed.
+func WatchdogPassed() bool { return os.Getenv(passed) != "" }
+
+// OpenWatchdog opens that of this machine, or takes what it was given. The file is
+// never closed: that could disarm it.
 func OpenWatchdog() (WatchdogDevice, error) {
+	if number, err := strconv.Atoi(os.Getenv(passed)); err == nil {
+		unix.CloseOnExec(number)
+		return hardware(number), os.Unsetenv(passed)
+	}
 	fd, err := unix.Open("/dev/watchdog", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	return hardware(fd), nil
+}
+
+// OpenWatchdogToPass opens it for this program and the one that follows it: the
+// kernel lets nobody open it a second time.
+func OpenWatchdogToPass() (WatchdogDevice, error) {
+	fd, err := unix.Open("/dev/watchdog", unix.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return hardware(fd), os.Setenv(passed, strconv.Itoa(fd))
 }
 
 // hardware is an open watchdog.

@@ -45,6 +45,26 @@ func TestWatchdog(t *testing.T) {
 	})
 }
 
+// TestWatchdogThatComesLate: its driver is loaded while the machine starts.
+func TestWatchdogThatComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &fakeWatchdog{bitten: make(chan bool)}
+		there := time.Now().Add(3 * time.Second)
+		w := &Watchdog{Open: func() (WatchdogDevice, error) {
+			if time.Now().Before(there) {
+				return nil, fs.ErrNotExist
+			}
+			return fake, nil
+		}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := w.Run(ctx, func() {}); err != nil {
+			t.Fatal(err)
+		}
+		<-fake.bitten // it was armed, and nobody feeds it any more
+	})
+}
+
 func TestNoWatchdogIsFine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, err := range []error{fs.ErrNotExist, unix.ENODEV} {
