@@ -29,7 +29,7 @@ const (
 // upgradeFlags are what a person may say to whatever boots another slot.
 type upgradeFlags struct {
 	kexec, older, force, noDrain, yes bool
-	timeout, draining                 time.Duration
+	timeout, healthy, draining        time.Duration
 }
 
 // upgrade has machines run from their other slot, one call of one for each.

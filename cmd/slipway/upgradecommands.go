@@ -26,6 +26,7 @@ func (f *upgradeFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.noDrain, "no-drain", false, "do not evict pods before the restart")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 	flags.DurationVar(&f.timeout, "timeout", 15*time.Minute, "how long a machine may take from its restart until it is known to be good")
+	flags.DurationVar(&f.healthy, "health-timeout", 10*time.Minute, "how long after its kernel's start a machine may take to be healthy, before it goes back")
 	flags.DurationVar(&f.draining, "drain-timeout", 10*time.Minute, "how long its pods may take to go")
 }
 
@@ -174,7 +175,7 @@ func (u *upgrade) back(ctx context.Context, m *bootv1.Machine) error {
 		hash = disk.GetSlots()[at].GetRootHash()
 	}
 	return u.alone(ctx, journey{machine: m, hash: hash, start: func(ctx context.Context, node nodev1connect.NodeServiceClient) (steps, error) {
-		return node.Rollback(ctx, connect.NewRequest(&nodev1.RollbackRequest{Kexec: u.kexec}))
+		return node.Rollback(ctx, connect.NewRequest(&nodev1.RollbackRequest{Kexec: u.kexec, HealthyWithinMs: u.healthy.Milliseconds()}))
 	}})
 }
 

@@ -32,8 +32,8 @@ type systemDisk interface {
 	Resetting() (how string, err error)
 	State() (sysdisk.State, error)
 	Install(ctx context.Context, config *machine.Config, files map[string][]byte, tell sysdisk.Tell) (sysdisk.State, error)
-	Upgrade(ctx context.Context, sha256 string, older bool, tell sysdisk.Tell) (sysdisk.Image, error)
-	Rollback(ctx context.Context) (sysdisk.Image, error)
+	Upgrade(ctx context.Context, order sysdisk.Order, tell sysdisk.Tell) (sysdisk.Image, error)
+	Rollback(ctx context.Context, within time.Duration) (sysdisk.Image, error)
 	UseTry() error
 	Kernel(slot disklayout.Slot) (lifecycle.Kernel, error)
 	CameUp() error

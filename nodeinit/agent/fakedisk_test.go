@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"slipway/configs/disklayout"
 	"slipway/configs/machine"
@@ -72,9 +73,9 @@ func (d *fakeDisk) State() (sysdisk.State, error) {
 	return d.state, nil
 }
 
-func (d *fakeDisk) Upgrade(_ context.Context, sha256 string, older bool, tell sysdisk.Tell) (sysdisk.Image, error) {
+func (d *fakeDisk) Upgrade(_ context.Context, order sysdisk.Order, tell sysdisk.Tell) (sysdisk.Image, error) {
 	tell("look at the image", 0, 0)
-	switch sha256 {
+	switch order.SHA256 {
 	case "none":
 		return sysdisk.Image{}, errors.New("there is no such image")
 	case "running":
@@ -82,10 +83,10 @@ func (d *fakeDisk) Upgrade(_ context.Context, sha256 string, older bool, tell sy
 	}
 	tell("root image", 0, 100)
 	tell("root image", 100, 100)
-	return sysdisk.Image{Slot: "b", Version: "2.0", RootHash: sha256}, nil
+	return sysdisk.Image{Slot: "b", Version: "2.0", RootHash: order.SHA256}, nil
 }
 
-func (d *fakeDisk) Rollback(context.Context) (sysdisk.Image, error) {
+func (d *fakeDisk) Rollback(context.Context, time.Duration) (sysdisk.Image, error) {
 	return sysdisk.Image{Slot: "b", Version: "0.9", RootHash: "bb"}, nil
 }
 

@@ -41,7 +41,7 @@ func (u *upgrader) upgrade(ctx context.Context, request *nodev1.UpgradeRequest, 
 			return err
 		}
 		steps := &upgradeSteps{tell: tell, console: u.console}
-		image, err := u.disk.Upgrade(ctx, sum, request.Older, steps.on)
+		image, err := u.disk.Upgrade(ctx, sysdisk.Order{SHA256: sum, Older: request.Older, Within: milliseconds(request.HealthyWithinMs)}, steps.on)
 		if errors.Is(err, sysdisk.ErrRunning) {
 			steps.end(nil)
 			return nil
@@ -59,13 +59,15 @@ func (u *upgrader) rollback(ctx context.Context, request *nodev1.RollbackRequest
 		if u.booted == "" {
 			return errFromRAM
 		}
-		image, err := u.disk.Rollback(ctx)
+		image, err := u.disk.Rollback(ctx, milliseconds(request.HealthyWithinMs))
 		if err != nil {
 			return err
 		}
 		return u.restart(ctx, image, request.Kexec, tell)
 	}, tell)
 }
+
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // image is the manifest's SHA-256 of what is to be run.
 func (u *upgrader) image(asked string) (string, error) {

@@ -25,6 +25,7 @@ type Record struct {
 	Slot      disklayout.Slot `json:"slot,omitempty"`    // the one that is written or tried
 	Started   time.Time       `json:"started"`
 	Updated   time.Time       `json:"updated"`
+	Within    time.Duration   `json:"within,omitempty"` // of the kernel's start the new system must be healthy; 0: as ever
 	Done      []string        `json:"done,omitempty"`
 	Step      string          `json:"step,omitempty"`  // being done
 	Error     string          `json:"error,omitempty"` // why it was not

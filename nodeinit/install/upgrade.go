@@ -14,6 +14,7 @@ import (
 type Upgrade struct {
 	System
 	Running disklayout.Slot
+	Within  time.Duration // see Record
 
 	Journal Journal
 	Now     func() time.Time
@@ -36,7 +37,7 @@ func (u Upgrade) Operation() Operation {
 	}})
 	return Operation{
 		Name: upgradeName, Steps: steps,
-		About:   Record{Key: u.Image.SHA256, Version: u.Image.Version, Slot: n},
+		About:   Record{Key: u.Image.SHA256, Version: u.Image.Version, Slot: n, Within: u.Within},
 		Journal: u.Journal, Now: u.Now, Told: u.Told,
 	}
 }
@@ -63,6 +64,7 @@ func arm(open func() (slot.Loader, error), to func(slot.Slots) (slot.Slots, erro
 // Rollback gives the slot that ran before one try.
 type Rollback struct {
 	Running disklayout.Slot
+	Within  time.Duration // see Record
 	Loader  func() (slot.Loader, error)
 
 	Journal Journal
@@ -74,7 +76,7 @@ type Rollback struct {
 func (r Rollback) Operation() Operation {
 	return Operation{
 		Name: "rollback", Now: r.Now, Journal: r.Journal,
-		About: Record{Key: r.Now().UTC().Format(time.RFC3339Nano), Slot: r.Running.Other()},
+		About: Record{Key: r.Now().UTC().Format(time.RFC3339Nano), Slot: r.Running.Other(), Within: r.Within},
 		Steps: []Step{{armStep, func(context.Context) error {
 			return arm(r.Loader, func(s slot.Slots) (slot.Slots, error) { return s.RolledBack(r.Running) })
 		}}},

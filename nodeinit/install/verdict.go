@@ -52,6 +52,9 @@ func Assess(rec Record, running disklayout.Slot, s slot.Slots) Verdict {
 // noReason is why a trial failed whose system could not say it.
 const noReason = "the new system ended, or was ended, before it could say why: a panic, a hang, a power cut, or damage to its slot"
 
+// Unwell begins the reason of a trial that may end before there is a better one.
+const Unwell = "it was not healthy; "
+
 // Keep marks the running slot good, and after an upgrade puts its loader in the
 // place of the old one. The mark comes first: without the note the next boot
 // finds out by itself, and does the rest. A loader that cannot be replaced is

@@ -15,18 +15,23 @@ import (
 // ErrRunning is of an image that runs already.
 var ErrRunning = errors.New("the machine runs this image already")
 
+// Order is what an upgrade is asked for with.
+type Order struct {
+	SHA256 string        // of the image's manifest, in hex
+	Older  bool          // the image may be older than the one that runs
+	Within time.Duration // of its kernel's start it must be healthy; 0: trial.Deadline
+}
+
 // Upgrade puts an image into the slot that does not run, and has the loader
-// boot it once: the image whose manifest has the SHA-256, which may be older than
-// the one that runs only if that is asked for. What was done before a
-// power cut is not done again.
-func (d *Disk) Upgrade(ctx context.Context, sha256 string, older bool, tell Tell) (Image, error) {
+// boot it once. What was done before a power cut is not done again.
+func (d *Disk) Upgrade(ctx context.Context, order Order, tell Tell) (Image, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.Booted == "" {
 		return Image{}, ErrFromRAM
 	}
 	tell("look at the image", 0, 0)
-	image, err := install.FetchImage(ctx, d.Source, sha256)
+	image, err := install.FetchImage(ctx, d.Source, order.SHA256)
 	if err != nil {
 		return Image{}, err
 	}
@@ -38,7 +43,7 @@ func (d *Disk) Upgrade(ctx context.Context, sha256 string, older bool, tell Tell
 	if err != nil {
 		return target, err
 	}
-	if err := image.Check(runtime.GOARCH, d.Version, older, loader.Artifacts()); err != nil {
+	if err := image.Check(runtime.GOARCH, d.Version, order.Older, loader.Artifacts()); err != nil {
 		return target, err
 	}
 	if err := keepImage(StateDir, target); err != nil {
@@ -50,14 +55,14 @@ func (d *Disk) Upgrade(ctx context.Context, sha256 string, older bool, tell Tell
 			Source: d.Source, Image: image, Architecture: runtime.GOARCH, Loader: d.loader, Open: d.openSlot,
 			Wrote: func(done, total int64) { tell(step, done, total) },
 		},
-		Running: d.Booted, Journal: d.journal(), Now: time.Now,
+		Running: d.Booted, Within: order.Within, Journal: d.journal(), Now: time.Now,
 		Told: func(name string) { step = name; tell(name, 0, 0) },
 	}
 	return target, upgrade.Operation().Run(ctx)
 }
 
-// Rollback has the loader boot the slot that does not run, once.
-func (d *Disk) Rollback(ctx context.Context) (Image, error) {
+// Rollback has the loader boot the slot that does not run, once; see Order for within.
+func (d *Disk) Rollback(ctx context.Context, within time.Duration) (Image, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.Booted == "" {
@@ -67,7 +72,7 @@ func (d *Disk) Rollback(ctx context.Context) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	rollback := install.Rollback{Running: d.Booted, Loader: d.loader, Journal: d.journal(), Now: time.Now}
+	rollback := install.Rollback{Running: d.Booted, Within: within, Loader: d.loader, Journal: d.journal(), Now: time.Now}
 	return state.Image(d.Booted.Other()), rollback.Operation().Run(ctx)
 }
 
@@ -171,7 +176,7 @@ func (d *Disk) Recall() (onTrial bool, failure string, err error) {
 // Note keeps what the slot on trial still waits for: the reason, should nobody
 // be there to give another.
 func (d *Disk) Note(why string) error {
-	return install.GiveUp(d.journal(), "it was not healthy; last seen waiting for "+why, time.Now())
+	return install.GiveUp(d.journal(), install.Unwell+"last seen waiting for "+why, time.Now())
 }
 
 // Keep has the loader boot the running slot from now on, and with it ends a trial.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"slipway/configs/disklayout"
@@ -14,7 +15,8 @@ import (
 )
 
 // Deadline is how long a machine has, from its kernel's start, to be healthy on
-// a new slot. Large ones take minutes until their firmware's devices are there.
+// a new slot, unless the upgrade said otherwise. Large ones take minutes until
+// their devices are there.
 const Deadline = 10 * time.Minute
 
 // Guard restarts a machine that is not healthy in time on the slot that it
@@ -43,7 +45,7 @@ func (g *Guard) Run(ctx context.Context, ready func()) error {
 		if !tries(record, g.Booted) {
 			return nil
 		}
-		if g.SinceBoot() >= Deadline {
+		if g.SinceBoot() >= deadline(record) {
 			return g.giveUp(record)
 		}
 		select {
@@ -59,10 +61,17 @@ func tries(record install.Record, booted disklayout.Slot) bool {
 	return (record.Operation == "upgrade" || record.Operation == "rollback") && record.Outcome == "" && record.Slot == booted
 }
 
+func deadline(record install.Record) time.Duration {
+	if record.Within > 0 {
+		return record.Within
+	}
+	return Deadline
+}
+
 func (g *Guard) giveUp(record install.Record) error {
-	why := fmt.Sprintf("it was not healthy %s after its start", Deadline)
+	why := fmt.Sprintf("it was not healthy %s after its start", deadline(record))
 	if record.Reason != "" {
-		why += ": " + record.Reason
+		why += ": " + strings.TrimPrefix(record.Reason, install.Unwell)
 	}
 	g.Log.Error("the new slot is given up; the machine restarts on the one before", "slot", record.Slot, "why", why)
 	err := install.GiveUp(g.Journal, why, time.Now())

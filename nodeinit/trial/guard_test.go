@@ -1,9 +1,9 @@
 package trial
 
 import (
+	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,7 +12,7 @@ import (
 )
 
 func TestGuard(t *testing.T) {
-	running := install.Record{Operation: "upgrade", Slot: "b", Reason: "last seen waiting for unit etcd"}
+	running := install.Record{Operation: "upgrade", Slot: "b", Reason: install.Unwell + "last seen waiting for unit etcd"}
 	for _, tt := range []struct {
 		name     string
 		record   install.Record
@@ -26,6 +26,7 @@ func TestGuard(t *testing.T) {
 		{"over", install.Record{Operation: "upgrade", Slot: "b", Outcome: install.Succeeded}, 0, false, 0},
 		{"good in time", running, 30500 * time.Millisecond, false, 31 * time.Second},
 		{"never good", running, 0, true, Deadline},
+		{"never good, and asked to be sooner", install.Record{Operation: "upgrade", Slot: "b", Reason: running.Reason, Within: 2 * time.Minute}, 0, true, 2 * time.Minute},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -51,7 +52,8 @@ func TestGuard(t *testing.T) {
 				if took := time.Since(began); restarted != tt.restarts || took != tt.after {
 					t.Errorf("restarted %t after %s, want %t after %s", restarted, took, tt.restarts, tt.after)
 				}
-				if r, _ := journal.Load(); restarted && !strings.HasSuffix(r.Reason, "10m0s after its start: last seen waiting for unit etcd") {
+				want := fmt.Sprintf("it was not healthy %s after its start: last seen waiting for unit etcd", tt.after)
+				if r, _ := journal.Load(); restarted && r.Reason != want {
 					t.Errorf("kept: %+v", r)
 				}
 			})

@@ -1070,11 +1070,12 @@ type UpgradeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The image: the SHA-256 of its manifest.json, hex. Empty: the one that the
 	// machine's config names.
-	Sha256        string `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
-	Kexec         bool   `protobuf:"varint,2,opt,name=kexec,proto3" json:"kexec,omitempty"` // restart without the firmware
-	Older         bool   `protobuf:"varint,3,opt,name=older,proto3" json:"older,omitempty"` // the image may be older than the one that runs
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Sha256          string `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Kexec           bool   `protobuf:"varint,2,opt,name=kexec,proto3" json:"kexec,omitempty"`                                              // restart without the firmware
+	Older           bool   `protobuf:"varint,3,opt,name=older,proto3" json:"older,omitempty"`                                              // the image may be older than the one that runs
+	HealthyWithinMs int64  `protobuf:"varint,4,opt,name=healthy_within_ms,json=healthyWithinMs,proto3" json:"healthy_within_ms,omitempty"` // of its kernel's start, or it goes back; 0: ten minutes
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UpgradeRequest) Reset() {
@@ -1128,11 +1129,19 @@ func (x *UpgradeRequest) GetOlder() bool {
 	return false
 }
 
+func (x *UpgradeRequest) GetHealthyWithinMs() int64 {
+	if x != nil {
+		return x.HealthyWithinMs
+	}
+	return 0
+}
+
 type RollbackRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kexec         bool                   `protobuf:"varint,1,opt,name=kexec,proto3" json:"kexec,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Kexec           bool                   `protobuf:"varint,1,opt,name=kexec,proto3" json:"kexec,omitempty"`
+	HealthyWithinMs int64                  `protobuf:"varint,2,opt,name=healthy_within_ms,json=healthyWithinMs,proto3" json:"healthy_within_ms,omitempty"` // as for an upgrade
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RollbackRequest) Reset() {
@@ -1170,6 +1179,13 @@ func (x *RollbackRequest) GetKexec() bool {
 		return x.Kexec
 	}
 	return false
+}
+
+func (x *RollbackRequest) GetHealthyWithinMs() int64 {
+	if x != nil {
+		return x.HealthyWithinMs
+	}
+	return 0
 }
 
 // UpgradeStep is sent when a step begins, as it comes on, and when it ends.
@@ -2231,13 +2247,15 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\x04wipe\x18\x02 \x01(\tR\x04wipe\"9\n" +
 	"\tResetStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aproblem\x18\x02 \x01(\tR\aproblem\"T\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\"\x80\x01\n" +
 	"\x0eUpgradeRequest\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x14\n" +
 	"\x05kexec\x18\x02 \x01(\bR\x05kexec\x12\x14\n" +
-	"\x05older\x18\x03 \x01(\bR\x05older\"'\n" +
+	"\x05older\x18\x03 \x01(\bR\x05older\x12*\n" +
+	"\x11healthy_within_ms\x18\x04 \x01(\x03R\x0fhealthyWithinMs\"S\n" +
 	"\x0fRollbackRequest\x12\x14\n" +
-	"\x05kexec\x18\x01 \x01(\bR\x05kexec\"\x91\x01\n" +
+	"\x05kexec\x18\x01 \x01(\bR\x05kexec\x12*\n" +
+	"\x11healthy_within_ms\x18\x02 \x01(\x03R\x0fhealthyWithinMs\"\x91\x01\n" +
 	"\vUpgradeStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
