@@ -61,12 +61,14 @@ func Main(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("read the kernel command line: %w", err)
 	}
 	args, err := arguments(cmdline, s)
+	a := system(args, booted, s, c, clock)
+	disk := bootedDisk(booted, cmdline)
+	a.disk = disk
 	if err != nil {
 		c.say("this machine cannot enrol: %v", err)
-		return fmt.Errorf("read the kernel command line: %w", err)
+		return errors.Join(fmt.Errorf("read the kernel command line: %w", err), a.lookAtRoot(ctx))
 	}
-	a := system(args, booted, s, c, clock)
-	a.disk = newDisk(args, booted, cmdline)
+	disk.Machine, disk.Anew, disk.Source = args.Machine, args.Anew, imageSource(args)
 	a.initStart = startOf(os.Getenv(InitStarted))
 	return a.run(ctx)
 }
@@ -94,6 +96,7 @@ type agent struct {
 	booted    disklayout.Slot // empty: the machine runs from RAM
 	disk      systemDisk
 	corrupted func() (bool, error) // is the root image
+	root      *rootWatch           // nil: it runs from RAM
 	found     *sysdisk.Found       // runs from RAM, though it is installed there; nil: it is not
 
 	// network is ready once changed was told a lease.
@@ -146,6 +149,13 @@ func system(args Args, booted disklayout.Slot, s store, c *console, clock clock)
 // run lives the machine's life until ctx ends.
 func (a *agent) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	if a.booted != "" {
+		if err := a.disk.CameUp(); err != nil {
+			a.console.log.Warn("tell the loader that the machine has come up", "error", err)
+		}
+		a.root = a.watchRoot()
+		group.Go(func() error { return a.root.run(ctx) })
+	}
 	leases := make(chan netconf.Lease, 1)
 	network := a.network(a.console.wait, func(l netconf.Lease) {
 		select {

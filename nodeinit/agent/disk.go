@@ -46,15 +46,20 @@ type systemDisk interface {
 // stall is how long a download may stand still.
 const stall = 30 * time.Second
 
-// newDisk is the disk of this machine.
-func newDisk(args Args, booted disklayout.Slot, cmdline string) *sysdisk.Disk {
+// bootedDisk is the disk of this machine, without what it is only asked for by
+// the boot service.
+func bootedDisk(booted disklayout.Slot, cmdline string) *sysdisk.Disk {
 	name, _ := os.ReadFile(early.DiskFile)
 	return &sysdisk.Disk{
-		Machine: args.Machine, Booted: booted, Anew: args.Anew, Name: strings.TrimSpace(string(name)),
+		Booted: booted, Name: strings.TrimSpace(string(name)),
 		Version: version.Version, RootHash: early.RootHash(cmdline),
-		// The boot service's files are open to all; the manifest's hash is in the config.
-		Source: install.Source{Base: "http://" + net.JoinHostPort(args.Server.Hostname(), "80") + "/image", Client: &http.Client{}, Stall: stall},
 	}
+}
+
+// imageSource is where images come from. The boot service's files are open to
+// all; the manifest's hash is in the config.
+func imageSource(args Args) install.Source {
+	return install.Source{Base: "http://" + net.JoinHostPort(args.Server.Hostname(), "80") + "/image", Client: &http.Client{}, Stall: stall}
 }
 
 // diskReport is a disk's state for the boot service. A machine without a

@@ -2,30 +2,24 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
-
-	"connectrpc.com/connect"
 
 	"slipway/configs/disklayout"
 	"slipway/configs/machine"
 	"slipway/nodeinit/api/nodev1"
-	"slipway/nodeinit/api/nodev1/nodev1connect"
 	"slipway/nodeinit/supervise"
 )
 
 // health decides whether the slot that the machine booted from is good. It is
 // once the config is applied and what the machine is for works; the deadline
-// for that is PID 1's (package trial). From then on it watches that the root
-// image stays what it is.
+// for that is PID 1's (package trial).
 type health struct {
-	booted    disklayout.Slot
-	disk      systemDisk
-	corrupted func() (bool, error) // is the root image
-	reports   *reporter
-	console   *console
-	pid1      nodev1connect.NodeServiceClient
+	booted  disklayout.Slot
+	disk    systemDisk
+	root    *rootWatch
+	reports *reporter
+	console *console
 
 	mu      sync.Mutex
 	missing string // what keeps the slot from being good; empty: nothing
@@ -60,16 +54,16 @@ func (h *health) run(ctx context.Context) error {
 	tick := time.NewTicker(lookAtHealth)
 	defer tick.Stop()
 	judge := &judge{health: h}
-	spoiled, warned := false, ""
+	warned, told := "", ""
 	for {
-		bad, err := h.corrupted()
-		if err = errors.Join(judge.look(), err); err != nil && err.Error() != warned {
+		if err := judge.look(); err != nil && err.Error() != warned {
 			warned = err.Error()
 			h.console.log.Warn("look at the slot that runs", "error", err)
 		}
-		if bad && !spoiled {
-			spoiled = true
-			h.spoiled(ctx)
+		if why := h.root.problem(); why != told {
+			told = why
+			h.fails(why)
+			h.report()
 		}
 		select {
 		case <-ctx.Done():
@@ -92,9 +86,6 @@ type judge struct {
 func (j *judge) recall() error {
 	if j.recalled {
 		return nil
-	}
-	if err := j.disk.CameUp(); err != nil {
-		return err
 	}
 	onTrial, failure, err := j.disk.Recall()
 	if err != nil {
@@ -143,22 +134,6 @@ func (h *health) report() {
 	}
 	_, failure := h.now()
 	h.reports.systemDisk(diskReport(state, h.booted, failure))
-}
-
-// spoiled has the machine boot the other slot: programs that need what is
-// corrupted fail from now on. Without another slot it goes on as it can.
-func (h *health) spoiled(ctx context.Context) {
-	const why = "a block of its root image is not what its root hash says"
-	h.console.say("slot %s: %s", h.booted, why)
-	h.fails("slot " + string(h.booted) + ": " + why)
-	h.report()
-	if err := h.disk.Spoil(why); err != nil {
-		h.console.say("no other slot to go to, the machine goes on as it can: %v", err)
-		return
-	}
-	if _, err := h.pid1.Reboot(ctx, connect.NewRequest(&nodev1.RebootRequest{})); err != nil {
-		h.console.log.Error("restart on the other slot", "error", err)
-	}
 }
 
 // status is the disk for people.

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"slipway/configs/machine"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/disk"
+	"slipway/nodeinit/slot"
 	"slipway/nodeinit/sysdisk"
 )
 
@@ -125,7 +125,7 @@ func TestWhySlotWasGivenUp(t *testing.T) {
 // TestCorrupted: a machine whose root is not what it was goes to the other slot,
 // if there is one.
 func TestCorrupted(t *testing.T) {
-	for name, refusal := range map[string]error{"other slot": nil, "no other slot": errors.New("slot b is empty")} {
+	for name, refusal := range map[string]error{"other slot": nil, "no other slot": slot.ErrNoFallback} {
 		t.Run(name, func(t *testing.T) {
 			b := newBootService(t)
 			n, disk := installed(t, b)

@@ -80,7 +80,7 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 	upgrade := &upgrader{
 		booted: a.booted, config: a.storedConfig, disk: a.disk, reports: reports, console: a.console, pid1: nodes,
 	}
-	health := a.health(reports, nodes)
+	health := a.health(reports)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return reports.run(ctx) })
@@ -109,13 +109,12 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 }
 
 // health looks after the slot that the machine booted from; nil: it runs from RAM.
-func (a *agent) health(reports *reporter, pid1 nodev1connect.NodeServiceClient) *health {
+func (a *agent) health(reports *reporter) *health {
 	if a.booted == "" {
 		return nil
 	}
 	return &health{
-		booted: a.booted, disk: a.disk, corrupted: a.corrupted, reports: reports, console: a.console, pid1: pid1,
-		missing: "its config",
+		booted: a.booted, disk: a.disk, root: a.root, reports: reports, console: a.console, missing: "its config",
 	}
 }
 
