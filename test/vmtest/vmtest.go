@@ -97,7 +97,15 @@ func New(t *testing.T, opts ...Option) *Lab {
 		o.machines[i] = m.WithDefaults(i)
 	}
 	lab, image := prepare(t, o)
-	args := []string{"lab", "up", "--foreground", "--image", image}
+	link := filepath.Join(lab.state, imageLink)
+	image, err := filepath.Abs(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(image, link); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"lab", "up", "--foreground", "--image", link}
 	for _, m := range o.machines {
 		args = append(args, "--machine", m.String())
 	}

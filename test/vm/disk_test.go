@@ -1,0 +1,281 @@
+package vm
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"slipway/configs/disklayout"
+	"slipway/qemu"
+	"slipway/test/vmtest"
+)
+
+// TestInstalledBIOS is the life of a machine that lives on its disk. It is installed once; the
+// chapters build on each other.
+func TestInstalledBIOS(t *testing.T) { diskStory(t, vmtest.BIOS("m1")) }
+
+// diskStory is the same for every firmware.
+func diskStory(t *testing.T, machine qemu.Machine) {
+	if testing.Short() {
+		t.Skip("boots a machine")
+	}
+	machine.DisksGiB, machine.MemoryMiB = []int{8}, 2048
+	d := &diskLab{Lab: vmtest.New(t, vmtest.Machines(machine), vmtest.Off()), machine: machine.Name}
+	chapter := func(name string, story func(*testing.T, *diskLab)) {
+		if !t.Run(name, func(t *testing.T) { story(t, d) }) {
+			t.FailNow() // what follows builds on it
+		}
+	}
+	chapter("foreign data is refused, agreed to, installed over", installs)
+	chapter("reboot", reboots)
+	chapter("upgrade", upgrades)
+	chapter("a corrupted program", leavesCorruptedSlot)
+	needTime(t)
+	chapter("an image whose init exits", badImage(badInit("exits"), "before it could say why"))
+	chapter("an image whose kernel panics", badImage(arguments("rdinit=/missing"), "before it could say why"))
+	chapter("an image whose kubelet is never Ready", badImage(arguments("cgroup_disable=memory"), "it was not healthy 4m0s after its start: last seen waiting for unit kubelet"))
+	chapter("an image that hangs", badImage(badInit("hangs"), "before it could say why"))
+	chapter("rollback", rollsBack)
+	chapter("a slot that does not come up any more", leavesDeadSlot)
+	chapter("reset", resets)
+}
+
+// needTime skips what is left of a story, about a quarter of an hour on two emulated cores.
+func needTime(t *testing.T) {
+	t.Helper()
+	if os.Getenv("SLIPWAY_VM_LONG") == "" {
+		t.Skip("the other chapters take a quarter of an hour: SLIPWAY_VM_LONG=1 has them told")
+	}
+}
+
+// diskLab is a lab with one machine, which lives on its disk.
+type diskLab struct {
+	*vmtest.Lab
+	machine string
+}
+
+// How long is waited for, on the reference computer.
+const (
+	installPatience = 4 * time.Minute // power-on to the end of an installation
+	slotPatience    = 5 * time.Minute // a restart to a slot that is known to be good
+)
+
+func (d *diskLab) id(t *testing.T) string { return d.MachineID(t, d.machine) }
+
+// disk is where the machine's disk is on this computer.
+func (d *diskLab) disk() string { return filepath.Join(d.Dir(), d.machine+".disk0") }
+
+// installs: a disk with a file system of somebody else is not touched before a person agrees.
+func installs(t *testing.T, d *diskLab) {
+	mkfs, err := exec.LookPath("mkfs.ext4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), mkfs, "-q", "-L", "precious", d.disk(), "8G").CombinedOutput(); err != nil {
+		t.Fatalf("make a file system: %v\n%s", err, out)
+	}
+	d.Switch(t, d.machine, qemu.PowerOn)
+	file := filepath.Join(t.TempDir(), "prod.yaml")
+	document := fmt.Sprintf("name: prod\ninstall: {disk: any}\nmachines:\n- {id: %s, role: control-plane}\n", d.id(t))
+	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.CLI(t, "cluster", "create", "-f", file, "--yes")
+	var manifest string
+	d.Await(t, "the machine asks for a person", installPatience, func() error {
+		if manifest, err = d.TryCLI("machines", "wipe", d.id(t)); err != nil {
+			return err
+		}
+		if !strings.Contains(manifest, "precious") || !strings.Contains(manifest, "ext4") {
+			return fmt.Errorf("the wipe manifest does not name the file system: %s", manifest)
+		}
+		return nil
+	})
+	if err := exec.CommandContext(t.Context(), "e2fsck", "-nf", d.disk()).Run(); err != nil {
+		t.Errorf("the file system was touched before anybody agreed: %v", err)
+	}
+	hash := regexp.MustCompile(`\b[0-9a-f]{64}\b`).FindString(manifest)
+	d.CLI(t, "machines", "wipe", d.id(t), "--agree", hash)
+	createCluster(t, d.Lab)
+	awaitNodeReady(t, d.Lab, recoverPatience)
+	d.awaitSlot(t, "a", "")
+}
+
+// slots is a machine's disk as `slipway node status -o json` prints it.
+type slots struct {
+	Booted  string `json:"booted"`
+	Good    string `json:"good"`
+	Trying  string `json:"trying"`
+	Failure string `json:"failure"`
+	Waiting string `json:"waiting_for"`
+	Problem string `json:"problem"`
+}
+
+func (d *diskLab) slots(t *testing.T) (slots, error) {
+	out, err := d.TryCLI("node", "status", d.id(t), "-o", "json")
+	if err != nil {
+		return slots{}, err
+	}
+	var status struct {
+		Disk slots `json:"system_disk"`
+	}
+	return status.Disk, json.Unmarshal([]byte(out), &status)
+}
+
+// awaitSlot waits until the machine runs from a slot that is good, its Node is Ready, and it
+// says why it left the other; empty: it does not.
+func (d *diskLab) awaitSlot(t *testing.T, want, failure string) {
+	t.Helper()
+	d.Await(t, "the node is Ready from slot "+want, slotPatience, func() error {
+		s, err := d.slots(t)
+		if err != nil {
+			return err
+		}
+		if s.Booted != want || s.Good != want || s.Problem != "" || !strings.Contains(s.Failure, failure) || failure == "" && s.Failure != "" {
+			return fmt.Errorf("it says %+v", s)
+		}
+		return nodeReady(d.Lab)
+	})
+	if out := d.CLI(t, "machines", "show", d.id(t)); !strings.Contains(out, failure) {
+		t.Errorf("the boot service does not show why the slot was left:\n%s", out)
+	}
+}
+
+// bootID is the machine's latest start.
+func (d *diskLab) bootID(t *testing.T) string {
+	return strings.TrimSpace(d.Kubectl(t, "get", "nodes", "-o", "jsonpath={.items[0].status.nodeInfo.bootID}"))
+}
+
+// awaitRestart waits until the machine has started anew and its Node is Ready.
+func (d *diskLab) awaitRestart(t *testing.T, before string) {
+	t.Helper()
+	d.Await(t, "the node is Ready again, booted anew", slotPatience, func() error {
+		now, err := d.TryKubectl("get", "nodes", "-o", "jsonpath={.items[0].status.nodeInfo.bootID}")
+		if err == nil && strings.TrimSpace(now) == before {
+			err = fmt.Errorf("it has not restarted yet: boot ID %s", now)
+		}
+		if err != nil {
+			return err
+		}
+		return nodeReady(d.Lab)
+	})
+}
+
+// reboots: what the machine holds is there after a restart.
+func reboots(t *testing.T, d *diskLab) {
+	d.Kubectl(t, "create", "configmap", "kept", "--from-literal=by=disk")
+	before := d.bootID(t)
+	d.CLI(t, "node", "reboot", d.id(t), "--yes")
+	d.awaitRestart(t, before)
+	d.Kubectl(t, "get", "configmap", "kept")
+	d.awaitSlot(t, "a", "")
+}
+
+// arguments is a recipe with more kernel arguments.
+func arguments(more string) vmtest.Recipe {
+	return vmtest.Recipe{Old: "panic=30]", New: "panic=1, " + more + "]"}
+}
+
+// badInit is a recipe with another init, of folder badinit.
+func badInit(name string) vmtest.Recipe {
+	return vmtest.Recipe{Old: "import: slipway/cmd/init", New: "import: slipway/test/vm/badinit/" + name}
+}
+
+// upgrade has the machine run what the boot service serves, and returns what was said of it.
+func (d *diskLab) upgrade(t *testing.T, flags ...string) (string, error) {
+	limit := d.Timeout(slotPatience)
+	args := append([]string{"node", "upgrade", d.id(t), "--yes", "--timeout", limit.String()}, flags...)
+	return d.TryWithin(limit+d.Timeout(2*time.Minute), d.Slipway(args...)...)
+}
+
+// upgrades: the machine runs from the other slot, which is good.
+func upgrades(t *testing.T, d *diskLab) {
+	d.Serve(t, d.BuildImage(t, arguments("slipway.lab=2")))
+	out, err := d.upgrade(t)
+	t.Logf("slipway node upgrade:\n%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitNodeReady(t, d.Lab, recoverPatience)
+	d.awaitSlot(t, "b", "")
+}
+
+// spoil overwrites blocks of a slot's root image while the machine is off, one in so many.
+func (d *diskLab) spoil(t *testing.T, slot disklayout.Slot, from, to, every int64) {
+	d.Switch(t, d.machine, qemu.PowerOff)
+	file, err := os.OpenFile(d.disk(), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, p := range disklayout.System() {
+		for at := from; p.Label == slot.Label() && at < to; at += every {
+			if _, err := file.WriteAt([]byte("this was not here before"), p.Start+at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// leavesCorruptedSlot: what cannot be read right is not run, and the machine goes back.
+func leavesCorruptedSlot(t *testing.T, d *diskLab) {
+	before := d.bootID(t)
+	d.spoil(t, disklayout.SlotB, 8*disklayout.MiB, 96*disklayout.MiB, disklayout.MiB)
+	d.Switch(t, d.machine, qemu.PowerOn)
+	d.awaitRestart(t, before)
+	d.awaitSlot(t, "a", "a block of its root image is not what its root hash says")
+}
+
+// badImage: the machine is back where it was, and says why.
+func badImage(change vmtest.Recipe, why string) func(*testing.T, *diskLab) {
+	return func(t *testing.T, d *diskLab) {
+		d.Serve(t, d.BuildImage(t, change))
+		out, err := d.upgrade(t, "--health-timeout", "4m")
+		t.Logf("slipway node upgrade:\n%s", out)
+		if err == nil || !strings.Contains(out, why) {
+			t.Errorf("the upgrade ended with %v; want: %s", err, why)
+		}
+		d.awaitSlot(t, "a", why)
+	}
+}
+
+// rollsBack: to what ran before, and it is kept.
+func rollsBack(t *testing.T, d *diskLab) {
+	upgrades(t, d)
+	out, err := d.TryWithin(d.Timeout(slotPatience), d.Slipway("node", "rollback", d.id(t), "--yes")...)
+	t.Logf("slipway node rollback:\n%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.awaitSlot(t, "a", "")
+}
+
+// leavesDeadSlot: a slot that was good and whose root cannot even be mounted is tried three times.
+func leavesDeadSlot(t *testing.T, d *diskLab) {
+	before := d.bootID(t)
+	d.spoil(t, disklayout.SlotA, 0, 1, 1)
+	d.Switch(t, d.machine, qemu.PowerOn)
+	d.awaitRestart(t, before)
+	d.awaitSlot(t, "b", "3 times in a row without coming up")
+}
+
+// resets: the machine is discovered as if nobody had seen it before.
+func resets(t *testing.T, d *diskLab) {
+	d.CLI(t, "node", "reset", d.id(t), "--yes", "--force", "--wipe", "metadata")
+	d.Await(t, "the machine is free and runs from RAM", installPatience, func() error {
+		out, err := d.TryCLI("machines", "show", d.id(t))
+		if err == nil && (strings.Contains(out, "Installed on") || strings.Contains(out, "Hostname") || !strings.Contains(out, "approved")) {
+			err = fmt.Errorf("it is not free:\n%s", out)
+		}
+		return err
+	})
+	if err := exec.CommandContext(t.Context(), "blkid", "-p", d.disk()).Run(); err == nil {
+		t.Error("the disk still has a signature")
+	}
+}
