@@ -32,9 +32,16 @@ func withDrivers(log *slog.Logger, do func() error) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var group errgroup.Group
-	devices := module.Devices{Loader: loader, Log: log, Sys: "/sys"}
-	group.Go(func() error { return devices.Run(ctx, func() {}) })
+	devices := module.Devices{Loader: loader, Log: log, Sys: "/sys", All: true}
+	loaded, all := context.WithCancel(ctx)
+	group.Go(func() error {
+		defer all()
+		return devices.Run(ctx, all)
+	})
 	err = do()
+	if err == nil {
+		<-loaded.Done() // those of the devices that are there: one of them may be a watchdog
+	}
 	cancel()
 	if drivers := group.Wait(); err != nil {
 		return errors.Join(err, drivers)

@@ -36,8 +36,8 @@ const (
 	lookForEach = time.Second // for a watchdog whose driver is not there yet
 )
 
-// Run is a supervise.Func: it arms the watchdog as soon as there is one, and
-// feeds it until ctx ends.
+// Run is a supervise.Func: it arms the watchdog as soon as there is one, at the
+// latest when ctx ends, and feeds it until then.
 func (w *Watchdog) Run(ctx context.Context, ready func()) error {
 	ready()
 	tick := time.NewTicker(lookForEach)
@@ -48,7 +48,7 @@ func (w *Watchdog) Run(ctx context.Context, ready func()) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return w.arm()
 		case <-tick.C:
 		}
 	}

@@ -21,6 +21,7 @@ type Devices struct {
 	Loader *Loader
 	Log    *slog.Logger
 	Sys    string // where sysfs is: /sys
+	All    bool   // ready only when the drivers of all devices that are there are loaded, not of the urgent ones
 }
 
 // Run listens before it looks, so that no device falls between the two: a
@@ -63,8 +64,13 @@ func (d *Devices) loadPresent(ctx context.Context, ready func()) error {
 	groups := byUrgency(aliases)
 	d.load(ctx, groups[0])
 	d.load(ctx, groups[1])
-	ready()
+	if !d.All {
+		ready()
+	}
 	d.load(ctx, groups[2])
+	if d.All {
+		ready()
+	}
 	return nil
 }
 
