@@ -9,7 +9,7 @@ import (
 
 // powercuts is how many times the power is cut: each story on UEFI and BIOS
 // machines about 20 times.
-const powercuts = 280
+const powercuts = 320
 
 // powercut is that of installed machines. A cut that is not survived is an
 // error, not a figure with a budget.

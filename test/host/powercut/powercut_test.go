@@ -5,7 +5,7 @@ import "testing"
 // TestPowerCuts cuts each story three times on each kind of machine; make bench
 // does many more.
 func TestPowerCuts(t *testing.T) {
-	const cuts = 42
+	const cuts = 48
 	got, err := Run(cuts, 1)
 	if err != nil {
 		t.Fatal(err)

@@ -45,6 +45,7 @@ func (l *lab) stories() []story {
 		{"install", nil, func(m *machine) error { return m.runInstall(l.one) }, true},
 		{"reinstall", both, func(m *machine) error { return m.runInstall(l.three) }, true},
 		{"upgrade", installed, func(m *machine) error { return m.runUpgrade(l.two) }, false},
+		{"upgrade by kexec", installed, func(m *machine) error { return m.runKexecUpgrade(l.two) }, false},
 		{"next upgrade", both, func(m *machine) error { return m.runUpgrade(l.three) }, false},
 		{"upgrade to an image that does not work", both, func(m *machine) error { return m.runBadUpgrade(l.three) }, false},
 		{"rollback", both, func(m *machine) error { return m.runRollback() }, false},
@@ -95,6 +96,43 @@ func (m *machine) runUpgrade(b *build) error {
 	})
 }
 
+// runKexecUpgrade is runUpgrade with a restart into the new system that leaves
+// out firmware and loader: the agent uses up the try before it.
+func (m *machine) runKexecUpgrade(b *build) error {
+	return m.live(func(n disklayout.Slot, system *build, v install.Verdict) (bool, error) {
+		switch {
+		case v == install.Settled && system == b:
+			return true, m.expect(b)
+		case v == install.Settled, v == install.Interrupted:
+			if err := m.upgrade(b, n); err != nil {
+				return false, err
+			}
+			return false, m.kexec(n.Other())
+		}
+		return false, m.judge(v, n)
+	})
+}
+
+// kexec starts a slot's system, which finds that it is on trial and is well.
+func (m *machine) kexec(n disklayout.Slot) error {
+	l, err := m.loader()
+	if err != nil {
+		return err
+	}
+	s, err := l.Read()
+	if err != nil {
+		return err
+	}
+	s, _ = s.Booted()
+	if err := l.Write(s); err != nil {
+		return err
+	}
+	if v := install.Assess(m.disk.rec, n, s); v != install.OnTrial || s.State(n) != slot.Failed || s.Next == n {
+		return fmt.Errorf("slot %s was started by kexec: it is %s, slots are %+v", n, v, s)
+	}
+	return m.judge(install.OnTrial, n)
+}
+
 // runBadUpgrade ends with the machine back on its old system, which says why.
 func (m *machine) runBadUpgrade(b *build) error {
 	return m.live(func(n disklayout.Slot, system *build, v install.Verdict) (bool, error) {
@@ -121,6 +159,8 @@ func (m *machine) runRollback() error {
 		switch {
 		case v == install.Settled && m.disk.rec.Operation == "rollback":
 			return true, m.expect(system)
+		case v == install.TookOver: // there is nothing left to go back to
+			return true, nil
 		case v == install.Settled, v == install.Interrupted:
 			return false, m.rollback(n)
 		}
@@ -158,6 +198,8 @@ func (m *machine) judge(v install.Verdict, n disklayout.Slot) error {
 		return install.Keep(journal{m}, l, n, now())
 	case v == install.CameBack:
 		return install.Fallen(journal{m}, "", now())
+	case v == install.TookOver: // cut three times before the agent ran, the good slot counts as lost
+		return install.Lost(journal{m}, n.Other(), "", "it did not come up", now())
 	}
 	return nil // waiting: it restarts
 }
