@@ -138,6 +138,8 @@ func (m *machine) runBadUpgrade(b *build) error {
 	return m.live(func(n disklayout.Slot, system *build, v install.Verdict) (bool, error) {
 		rec := m.disk.rec
 		switch {
+		case v == install.TookOver, v == install.Settled && rec.Reason == cutOff: // GRUB gave way to what there was
+			return true, m.judge(v, n)
 		case v == install.Settled && rec.Version == b.version:
 			if system == b || rec.Outcome != install.FellBack || rec.Reason == "" {
 				return true, fmt.Errorf("the machine runs %s, and the journal says %+v", system.version, rec)
@@ -188,6 +190,9 @@ func (m *machine) live(agent func(disklayout.Slot, *build, install.Verdict) (boo
 	}
 }
 
+// cutOff is why a slot is lost that was good.
+const cutOff = "it started three times without coming up"
+
 // judge is the agent's part of a trial.
 func (m *machine) judge(v install.Verdict, n disklayout.Slot) error {
 	l, err := m.loader()
@@ -199,7 +204,7 @@ func (m *machine) judge(v install.Verdict, n disklayout.Slot) error {
 	case v == install.CameBack:
 		return install.Fallen(journal{m}, "", now())
 	case v == install.TookOver: // cut three times before the agent ran, the good slot counts as lost
-		return install.Lost(journal{m}, n.Other(), "", "it did not come up", now())
+		return install.Lost(journal{m}, n.Other(), "", cutOff, now())
 	}
 	return nil // waiting: it restarts
 }
