@@ -284,14 +284,11 @@ func (m *machine) grubSystem(volume *fat32.FileSystem, n disklayout.Slot) (*buil
 	return system, nil
 }
 
-// countStart counts a start of the good slot, or has the other take its turn.
+// countStart counts a start of the good slot, or has the other take its turn if
+// it is good too.
 func countStart(env map[string]string) {
-	other := env["spare"]
-	if other == "" {
-		other = env["try"]
-	}
-	if env["left"] == "0" && other != "" {
-		env["good"], env["spare"], env["try"], env["left"] = other, "", env["good"], "3"
+	if spare := env["spare"]; env["left"] == "0" && spare != "" {
+		env["good"], env["spare"], env["try"], env["left"] = spare, "", env["good"], "3"
 	}
 	env["left"] = map[string]string{"3": "2", "2": "1"}[env["left"]]
 	if env["left"] == "" {

@@ -138,8 +138,6 @@ func (m *machine) runBadUpgrade(b *build) error {
 	return m.live(func(n disklayout.Slot, system *build, v install.Verdict) (bool, error) {
 		rec := m.disk.rec
 		switch {
-		case v == install.TookOver, v == install.Settled && rec.Reason == cutOff: // GRUB gave way to what there was
-			return true, m.judge(v, n)
 		case v == install.Settled && rec.Version == b.version:
 			if system == b || rec.Outcome != install.FellBack || rec.Reason == "" {
 				return true, fmt.Errorf("the machine runs %s, and the journal says %+v", system.version, rec)
