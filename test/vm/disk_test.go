@@ -20,6 +20,12 @@ import (
 // chapters build on each other.
 func TestInstalledBIOS(t *testing.T) { diskStory(t, vmtest.BIOS("m1")) }
 
+// TestInstalledUEFI is the same life with systemd-boot and UKIs.
+func TestInstalledUEFI(t *testing.T) {
+	needCores(t, 4)
+	diskStory(t, vmtest.UEFI("m1"))
+}
+
 // diskStory is the same for every firmware.
 func diskStory(t *testing.T, machine qemu.Machine) {
 	if testing.Short() {
