@@ -5,6 +5,7 @@
 package drain
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,14 +101,11 @@ func (n Node) Evict(ctx context.Context, force bool) error {
 				return fmt.Errorf("drain %s: nothing would make %s anew: delete them, or drain by force", n.Name, strings.Join(alone, ", "))
 			}
 		}
-		clear(refused)
-		for _, p := range left {
-			if err := n.evict(ctx, p); err != nil {
-				refused[p.String()] = err
-			} else {
-				refused[p.String()] = errors.New("it is being stopped")
-			}
+		answers := n.evictAll(ctx, left)
+		if ctx.Err() != nil { // a question that was cut off says nothing of its pod
+			return n.given(ctx, refused, ctx.Err())
 		}
+		refused = answers
 		timer := time.NewTimer(n.Every)
 		select {
 		case <-timer.C:
@@ -116,6 +114,15 @@ func (n Node) Evict(ctx context.Context, force bool) error {
 			return n.given(ctx, refused, ctx.Err())
 		}
 	}
+}
+
+// evictAll asks for the eviction of all, and says why each is still there.
+func (n Node) evictAll(ctx context.Context, left []pod) map[string]error {
+	answers := map[string]error{}
+	for _, p := range left {
+		answers[p.String()] = cmp.Or(n.evict(ctx, p), errors.New("it is being stopped"))
+	}
+	return answers
 }
 
 // given explains the end: which pods are left, and why.

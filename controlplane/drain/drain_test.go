@@ -21,6 +21,7 @@ type cluster struct {
 	node    string // JSON
 	pods    map[string]string
 	guarded map[string]int // evictions that a budget still refuses
+	refused func(left int) // of each of them
 	patches []string
 }
 
@@ -45,6 +46,9 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 	case isEviction && c.guarded[name] > 0:
 		c.guarded[name]--
+		if c.refused != nil {
+			c.refused(c.guarded[name])
+		}
 		w.WriteHeader(http.StatusTooManyRequests)
 		io.WriteString(w, `{"message":"the budget web allows none"}`)
 	case isEviction:
@@ -99,15 +103,16 @@ func TestEvictStops(t *testing.T) {
 	if err := n.Evict(t.Context(), false); err == nil || !strings.Contains(err.Error(), "nothing would make default/alone anew") || len(c.pods) != 1 {
 		t.Errorf("a pod of nobody: %v, left %v", err, c.pods)
 	}
-	c.guarded["alone"] = 1 << 30
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
+	c.guarded["alone"] = 3
+	ctx, cancel := context.WithCancel(t.Context())
+	c.refused = func(left int) {
+		if left == 1 {
+			cancel()
+		}
+	}
 	if err := n.Evict(ctx, true); err == nil || !strings.Contains(err.Error(), "still default/alone (") || !strings.Contains(err.Error(), "budget web allows none") {
 		t.Errorf("a pod that a budget keeps: %v", err)
 	}
-	c.mu.Lock()
-	c.guarded["alone"] = 0
-	c.mu.Unlock()
 	if err := n.Evict(t.Context(), true); err != nil || len(c.pods) != 0 {
 		t.Errorf("by force: %v, left %v", err, c.pods)
 	}
