@@ -15,7 +15,8 @@ import (
 type Recipe struct{ Old, New string }
 
 // BuildImage builds another image than the one that the lab began with, and returns its
-// folder. The root image is the same, so that it takes seconds; the root hash is another.
+// folder, which stays as long as the lab. The root image is the same, so that it takes
+// seconds; the root hash is another.
 func (l *Lab) BuildImage(t *testing.T, change Recipe) string {
 	t.Helper()
 	root, err := repository()
@@ -29,7 +30,10 @@ func (l *Lab) BuildImage(t *testing.T, change Recipe) string {
 	if strings.Count(string(recipe), change.Old) != 1 {
 		t.Fatalf("the recipe does not say once: %s", change.Old)
 	}
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp(l.state, "image-*")
+	if err != nil {
+		t.Fatal(err)
+	}
 	file, out := filepath.Join(dir, "image.yaml"), filepath.Join(dir, "image")
 	if err := os.WriteFile(file, []byte(strings.Replace(string(recipe), change.Old, change.New, 1)), 0o600); err != nil {
 		t.Fatal(err)
