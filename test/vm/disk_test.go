@@ -38,11 +38,19 @@ func diskStory(t *testing.T, machine qemu.Machine) {
 			t.FailNow() // what follows builds on it
 		}
 	}
+	long := os.Getenv("SLIPWAY_VM_LONG") != "" // a quarter of an hour more, on two emulated cores
 	chapter("foreign data is refused, agreed to, installed over", installs)
-	chapter("reboot", reboots)
+	if long {
+		chapter("reboot", reboots)
+	}
 	chapter("upgrade", upgrades)
 	chapter("a corrupted program", leavesCorruptedSlot)
-	needTime(t)
+	if !long {
+		t.Run("bad images, rollback, reset", func(t *testing.T) {
+			t.Skip("they take a quarter of an hour: SLIPWAY_VM_LONG=1 has them told")
+		})
+		return
+	}
 	chapter("an image whose init exits", badImage(badInit("exits"), "before it could say why"))
 	chapter("an image whose kernel panics", badImage(arguments("rdinit=/missing"), "before it could say why"))
 	chapter("an image whose kubelet is never Ready", badImage(arguments("cgroup_disable=memory"), "it was not healthy 4m0s after its start: last seen waiting for unit kubelet"))
@@ -50,14 +58,6 @@ func diskStory(t *testing.T, machine qemu.Machine) {
 	chapter("rollback", rollsBack)
 	chapter("a slot that does not come up any more", leavesDeadSlot)
 	chapter("reset", resets)
-}
-
-// needTime skips what is left of a story, about a quarter of an hour on two emulated cores.
-func needTime(t *testing.T) {
-	t.Helper()
-	if os.Getenv("SLIPWAY_VM_LONG") == "" {
-		t.Skip("the other chapters take a quarter of an hour: SLIPWAY_VM_LONG=1 has them told")
-	}
 }
 
 // diskLab is a lab with one machine, which lives on its disk.
@@ -111,6 +111,7 @@ func installs(t *testing.T, d *diskLab) {
 	createCluster(t, d.Lab)
 	awaitNodeReady(t, d.Lab, recoverPatience)
 	d.awaitSlot(t, "a", "")
+	d.Kubectl(t, "create", "configmap", "kept", "--from-literal=by=disk")
 }
 
 // slots is a machine's disk as `slipway node status -o json` prints it.
@@ -175,7 +176,6 @@ func (d *diskLab) awaitRestart(t *testing.T, before string) {
 
 // reboots: what the machine holds is there after a restart.
 func reboots(t *testing.T, d *diskLab) {
-	d.Kubectl(t, "create", "configmap", "kept", "--from-literal=by=disk")
 	before := d.bootID(t)
 	d.CLI(t, "node", "reboot", d.id(t), "--yes")
 	d.awaitRestart(t, before)
@@ -200,7 +200,7 @@ func (d *diskLab) upgrade(t *testing.T, flags ...string) (string, error) {
 	return d.TryWithin(limit+d.Timeout(2*time.Minute), d.Slipway(args...)...)
 }
 
-// upgrades: the machine runs from the other slot, which is good.
+// upgrades: the machine runs from the other slot, which is good, and holds what it held.
 func upgrades(t *testing.T, d *diskLab) {
 	d.Serve(t, d.BuildImage(t, arguments("slipway.lab=2")))
 	out, err := d.upgrade(t)
@@ -210,6 +210,7 @@ func upgrades(t *testing.T, d *diskLab) {
 	}
 	awaitNodeReady(t, d.Lab, recoverPatience)
 	d.awaitSlot(t, "b", "")
+	d.Kubectl(t, "get", "configmap", "kept")
 }
 
 // spoil overwrites blocks of a slot's root image while the machine is off, one in so many.
