@@ -57,10 +57,6 @@ func Machines(machines ...qemu.Machine) Option {
 	return func(o *options) { o.machines = machines }
 }
 
-// Approve says which machines the boot service lets in: "any" (the default), "none", or a
-// file of rules.
-func Approve(rule string) Option { return Flags("--approve", rule) }
-
 // Off leaves the machines off at first.
 func Off() Option { return Flags("--off") }
 
