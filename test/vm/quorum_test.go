@@ -31,7 +31,6 @@ func TestQuorum(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots machines")
 	}
-	needCores(t, 4)
 	machines := []qemu.Machine{vmtest.BIOS("m1"), vmtest.BIOS("m2"), vmtest.BIOS("m3"), vmtest.BIOS("m4"), vmtest.BIOS("spare"), vmtest.BIOS("other")}
 	for i := range machines {
 		machines[i].MemoryMiB = 2048
