@@ -83,16 +83,6 @@ func parseVersion(text string) (v [2]int) {
 	return v
 }
 
-// KernelArgs are what a Slipway machine is best started with. To wake an emulated processor
-// costs far more than to wake a real one, and a dozen Go programs set a thousand timers a
-// second: those that are due within the same twentieth of a second are one wake-up.
-func (a Accel) KernelArgs() []string {
-	if a == KVM {
-		return nil
-	}
-	return []string{"slipway.timer-slack=50ms"}
-}
-
 const (
 	// probeRounds is the work of the probe guest; probeReference is how long it takes, QEMU's
 	// start included, on the computer that all base timeouts were written on (2 cores, TCG).

@@ -29,7 +29,6 @@ type labUp struct {
 	off        bool
 	service    bool
 	foreground bool
-	kernelArgs []string // of every machine
 }
 
 func labUpCommand(o *labOptions) *cobra.Command {
@@ -83,9 +82,6 @@ func (up *labUp) run(ctx context.Context, name string, out io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
-	}
-	if host, err := qemu.FindHost(ctx, nil); err == nil { // else Start says what is missing
-		up.kernelArgs = host.Accel.KernelArgs()
 	}
 	config, err := up.config(name, filepath.Join(root, name), self)
 	if err != nil {
@@ -212,14 +208,10 @@ func (up *labUp) bootService(dir, self string) (*qemu.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	command := []string{self, "serve", "--data-dir", filepath.Join(dir, labDataDir), "--image", image,
-		"--interface", qemu.Bridge, "--range", leases, "--approve", approve}
-	for _, arg := range up.kernelArgs {
-		command = append(command, "--kernel-arg", arg)
-	}
 	return &qemu.Service{
-		Command: command,
-		Ready:   netip.AddrPortFrom(prefix.Addr(), bootServicePort).String(),
+		Command: []string{self, "serve", "--data-dir", filepath.Join(dir, labDataDir), "--image", image,
+			"--interface", qemu.Bridge, "--range", leases, "--approve", approve},
+		Ready: netip.AddrPortFrom(prefix.Addr(), bootServicePort).String(),
 	}, nil
 }
 

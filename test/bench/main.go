@@ -6,7 +6,7 @@
 //
 // It exits 1 when a budget is passed. It works on the built program and the
 // release image: make bench. Arguments choose among payload, rebuild, serve, boot,
-// cluster, etcd, cold and powercut. Times are those of this computer, whole processes,
+// cluster, installed, etcd, cold and powercut. Times are those of this computer, whole processes,
 // and say nothing about real firmware.
 package main
 
@@ -57,7 +57,7 @@ func run(ctx context.Context, chosen []string) error {
 	for _, m := range []struct {
 		name string
 		take func(context.Context) ([]figure, error)
-	}{{"payload", b.payload}, {"rebuild", b.rebuild}, {"serve", b.serve}, {"boot", b.boot}, {"cluster", b.cluster}, {"etcd", b.etcd}, {"cold", b.cold}, {"powercut", b.powercut}} {
+	}{{"payload", b.payload}, {"rebuild", b.rebuild}, {"serve", b.serve}, {"boot", b.boot}, {"cluster", b.cluster}, {"installed", b.installed}, {"etcd", b.etcd}, {"cold", b.cold}, {"powercut", b.powercut}} {
 		if len(chosen) > 0 && !slices.Contains(chosen, m.name) {
 			continue
 		}

@@ -1,8 +1,11 @@
 package vm
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,16 +21,16 @@ import (
 
 // TestInstalledBIOS is the life of a machine that lives on its disk. It is installed once; the
 // chapters build on each other.
-func TestInstalledBIOS(t *testing.T) { diskStory(t, vmtest.BIOS("m1")) }
+func TestInstalledBIOS(t *testing.T) { diskStory(t, vmtest.BIOS("m1"), "metadata") }
 
 // TestInstalledUEFI is the same life with systemd-boot and UKIs.
 func TestInstalledUEFI(t *testing.T) {
-	needCores(t, 4)
-	diskStory(t, vmtest.UEFI("m1"))
+	needLong(t)
+	diskStory(t, vmtest.UEFI("m1"), "discard")
 }
 
-// diskStory is the same for every firmware.
-func diskStory(t *testing.T, machine qemu.Machine) {
+// diskStory is the same for every firmware; wipe is how its end is told.
+func diskStory(t *testing.T, machine qemu.Machine, wipe string) {
 	if testing.Short() {
 		t.Skip("boots a machine")
 	}
@@ -38,26 +41,23 @@ func diskStory(t *testing.T, machine qemu.Machine) {
 			t.FailNow() // what follows builds on it
 		}
 	}
-	long := os.Getenv("SLIPWAY_VM_LONG") != "" // a quarter of an hour more, on two emulated cores
 	chapter("foreign data is refused, agreed to, installed over", installs)
-	if long {
-		chapter("reboot", reboots)
-	}
 	chapter("upgrade", upgrades)
 	chapter("a corrupted program", leavesCorruptedSlot)
-	if !long {
-		t.Run("bad images, rollback, reset", func(t *testing.T) {
-			t.Skip("they take a quarter of an hour: SLIPWAY_VM_LONG=1 has them told")
-		})
+	if !long(t) {
+		t.Run("reboots, bad images, rollback, reset", needLong)
 		return
 	}
+	chapter("reboot", reboots())
+	chapter("reboot by kexec", reboots("--kexec"))
 	chapter("an image whose init exits", badImage(badInit("exits"), "before it could say why"))
 	chapter("an image whose kernel panics", badImage(arguments("rdinit=/missing"), "before it could say why"))
 	chapter("an image whose kubelet is never Ready", badImage(arguments("cgroup_disable=memory"), "it was not healthy 4m0s after its start: last seen waiting for unit kubelet"))
 	chapter("an image that hangs", badImage(badInit("hangs"), "before it could say why"))
 	chapter("rollback", rollsBack)
 	chapter("a slot that does not come up any more", leavesDeadSlot)
-	chapter("reset", resets)
+	chapter("upgrade by kexec", upgradesBy("slipway.lab=3", "a", "--kexec"))
+	chapter("reset", resets(wipe))
 }
 
 // diskLab is a lab with one machine, which lives on its disk.
@@ -124,8 +124,9 @@ type slots struct {
 	Problem string `json:"problem"`
 }
 
-func (d *diskLab) slots(t *testing.T) (slots, error) {
-	out, err := d.TryCLI("node", "status", d.id(t), "-o", "json")
+// slotsOf asks a machine itself.
+func slotsOf(lab *vmtest.Lab, id string) (slots, error) {
+	out, err := lab.TryCLI("node", "status", id, "-o", "json")
 	if err != nil {
 		return slots{}, err
 	}
@@ -140,7 +141,7 @@ func (d *diskLab) slots(t *testing.T) (slots, error) {
 func (d *diskLab) awaitSlot(t *testing.T, want, failure string) {
 	t.Helper()
 	d.Await(t, "the node is Ready from slot "+want, slotPatience, func() error {
-		s, err := d.slots(t)
+		s, err := slotsOf(d.Lab, d.id(t))
 		if err != nil {
 			return err
 		}
@@ -175,12 +176,14 @@ func (d *diskLab) awaitRestart(t *testing.T, before string) {
 }
 
 // reboots: what the machine holds is there after a restart.
-func reboots(t *testing.T, d *diskLab) {
-	before := d.bootID(t)
-	d.CLI(t, "node", "reboot", d.id(t), "--yes")
-	d.awaitRestart(t, before)
-	d.Kubectl(t, "get", "configmap", "kept")
-	d.awaitSlot(t, "a", "")
+func reboots(flags ...string) func(*testing.T, *diskLab) {
+	return func(t *testing.T, d *diskLab) {
+		before := d.bootID(t)
+		d.CLI(t, append([]string{"node", "reboot", d.id(t), "--yes"}, flags...)...)
+		d.awaitRestart(t, before)
+		d.Kubectl(t, "get", "configmap", "kept")
+		d.awaitSlot(t, "a", "")
+	}
 }
 
 // arguments is a recipe with more kernel arguments.
@@ -201,16 +204,21 @@ func (d *diskLab) upgrade(t *testing.T, flags ...string) (string, error) {
 }
 
 // upgrades: the machine runs from the other slot, which is good, and holds what it held.
-func upgrades(t *testing.T, d *diskLab) {
-	d.Serve(t, d.BuildImage(t, arguments("slipway.lab=2")))
-	out, err := d.upgrade(t)
-	t.Logf("slipway node upgrade:\n%s", out)
-	if err != nil {
-		t.Fatal(err)
+func upgrades(t *testing.T, d *diskLab) { upgradesBy("slipway.lab=2", "b")(t, d) }
+
+// upgradesBy upgrades to an image with another kernel argument, into a slot.
+func upgradesBy(argument, slot string, flags ...string) func(*testing.T, *diskLab) {
+	return func(t *testing.T, d *diskLab) {
+		d.Serve(t, d.BuildImage(t, arguments(argument)))
+		out, err := d.upgrade(t, flags...)
+		t.Logf("slipway node upgrade:\n%s", out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		awaitNodeReady(t, d.Lab, recoverPatience)
+		d.awaitSlot(t, slot, "")
+		d.Kubectl(t, "get", "configmap", "kept")
 	}
-	awaitNodeReady(t, d.Lab, recoverPatience)
-	d.awaitSlot(t, "b", "")
-	d.Kubectl(t, "get", "configmap", "kept")
 }
 
 // spoil overwrites blocks of a slot's root image while the machine is off, one in so many.
@@ -273,16 +281,45 @@ func leavesDeadSlot(t *testing.T, d *diskLab) {
 }
 
 // resets: the machine is discovered as if nobody had seen it before.
-func resets(t *testing.T, d *diskLab) {
-	d.CLI(t, "node", "reset", d.id(t), "--yes", "--force", "--wipe", "metadata")
-	d.Await(t, "the machine is free and runs from RAM", installPatience, func() error {
-		out, err := d.TryCLI("machines", "show", d.id(t))
-		if err == nil && (strings.Contains(out, "Installed on") || strings.Contains(out, "Hostname") || !strings.Contains(out, "approved")) {
-			err = fmt.Errorf("it is not free:\n%s", out)
+func resets(wipe string) func(*testing.T, *diskLab) {
+	return func(t *testing.T, d *diskLab) {
+		d.CLI(t, "node", "reset", d.id(t), "--yes", "--force", "--wipe", wipe)
+		d.Await(t, "the machine is free and runs from RAM", installPatience, func() error {
+			out, err := d.TryCLI("machines", "show", d.id(t))
+			if err == nil && (strings.Contains(out, "Installed on") || strings.Contains(out, "Hostname") || !strings.Contains(out, "approved")) {
+				err = fmt.Errorf("it is not free:\n%s", out)
+			}
+			return err
+		})
+		if err := exec.CommandContext(t.Context(), "blkid", "-p", d.disk()).Run(); err == nil {
+			t.Error("the disk still has a signature")
 		}
-		return err
-	})
-	if err := exec.CommandContext(t.Context(), "blkid", "-p", d.disk()).Run(); err == nil {
-		t.Error("the disk still has a signature")
+		if wipe != "metadata" {
+			if at, err := firstByte(d.disk()); err != nil || at >= 0 {
+				t.Errorf("the disk still has something at byte %d: %v", at, err)
+			}
+		}
+	}
+}
+
+// firstByte is where the first byte of a file is that is not zero; -1: nowhere.
+func firstByte(path string) (int64, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	block, zeros := make([]byte, disklayout.MiB), make([]byte, disklayout.MiB)
+	for at := int64(0); ; {
+		n, err := file.Read(block)
+		switch {
+		case errors.Is(err, io.EOF):
+			return -1, nil
+		case err != nil:
+			return 0, err
+		case !bytes.Equal(block[:n], zeros[:n]):
+			return at + int64(bytes.IndexFunc(block[:n], func(r rune) bool { return r != 0 })), nil
+		}
+		at += int64(n)
 	}
 }

@@ -49,7 +49,7 @@ func TestFirmwareToEnrolled(t *testing.T) {
 	for _, machine := range []qemu.Machine{vmtest.UEFI("uefi"), vmtest.PlainBIOS("bios"), http} {
 		t.Run(machine.Name, func(t *testing.T) {
 			if machine.PXE == qemu.HTTPBoot {
-				needCores(t, 4) // it is the loader of the first, fetched in another way
+				needLong(t) // it is the loader of the first, fetched in another way
 			}
 			lab := vmtest.New(t, vmtest.Machines(machine))
 			awaitPhase(t, lab, machine.Name, "approved", enrolPatience)

@@ -49,7 +49,7 @@ func TestMediaToEnrolled(t *testing.T) {
 		name := machines[i].Name
 		t.Run(name, func(t *testing.T) {
 			if !medium.always {
-				needCores(t, 4)
+				needLong(t)
 			}
 			lab.Switch(t, name, qemu.PowerOn)
 			awaitPhase(t, lab, name, "approved", enrolPatience)
@@ -75,10 +75,7 @@ func rawMachine(t *testing.T) (lab *vmtest.Lab, image string) {
 // TestNetworkThenDisk: each firmware that is given a loader gets, once its machine is installed,
 // what leads it on to the disk, though the network stays first in its boot order.
 func TestNetworkThenDisk(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots machines")
-	}
-	needCores(t, 4)
+	needLong(t)
 	http := vmtest.UEFI("http")
 	http.PXE = qemu.HTTPBoot
 	for _, machine := range []qemu.Machine{vmtest.UEFI("uefi"), http, vmtest.PlainBIOS("bios")} {
@@ -115,26 +112,29 @@ func runsFrom(lab *vmtest.Lab, id string, words ...string) error {
 	return err
 }
 
-// TestRawToReady: a disk that was written elsewhere is adopted by the machine's cluster, and
-// what the machine writes to it is there after a restart.
+// TestRawToReady: a disk that was written elsewhere is adopted by the machine's cluster, what
+// the machine writes to it is there after a restart, and nothing is after a reset that zeroes.
 func TestRawToReady(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots a machine")
-	}
-	needCores(t, 4)
+	needLong(t)
 	lab, _ := rawMachine(t)
 	createCluster(t, lab, "--disk", "any")
 	awaitNodeReady(t, lab, recoverPatience)
 	rebootComesBack(t, lab)
+
+	lab.CLI(t, "node", "reset", lab.MachineID(t, "m1"), "--yes", "--force", "--wipe", "zero")
+	lab.Await(t, "nothing is left on the disk", bootPatience, func() error {
+		at, err := firstByte(filepath.Join(lab.Dir(), "m1.disk0"))
+		if err == nil && at >= 0 {
+			err = fmt.Errorf("there is something at byte %d", at)
+		}
+		return err
+	})
 }
 
 // TestUEFIFallsBack upgrades a machine to an image whose kernel finds no init: it panics, and
 // systemd-boot, which has counted the one try, starts the slot before.
 func TestUEFIFallsBack(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots a machine")
-	}
-	needCores(t, 4)
+	needLong(t)
 	lab, image := rawMachine(t)
 	id := lab.MachineID(t, "m1")
 	assign(t, lab, id)

@@ -3,10 +3,13 @@ package vm
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"slipway/qemu"
 	"slipway/test/vmtest"
 )
 
@@ -17,6 +20,25 @@ const (
 	podPatience     = time.Minute
 	recoverPatience = 2 * time.Minute // a killed component to Ready again
 )
+
+// long says whether stories are told too that repeat, for another firmware or another damage,
+// what a shorter one tells: they take an hour and a half on two emulated cores.
+func long(t *testing.T) bool {
+	t.Helper()
+	host, err := qemu.FindHost(t.Context(), nil)
+	return os.Getenv("SLIPWAY_VM_LONG") != "" || err == nil && host.Accel == qemu.KVM || runtime.NumCPU() >= 4
+}
+
+// needLong skips a story that only long ones tell.
+func needLong(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots machines")
+	}
+	if !long(t) {
+		t.Skip("it takes long on few emulated cores: SLIPWAY_VM_LONG=1 has it told all the same")
+	}
+}
 
 // unit is a unit's status as `slipway node services -o json` prints it.
 type unit struct {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -45,21 +44,11 @@ func TestQuorum(t *testing.T) {
 			t.FailNow() // what follows builds on it
 		}
 	}
-	chapter("three control planes and a worker form", q.form)
+	chapter("three control planes and a worker form", func(t *testing.T) { q.form(t) })
+	chapter("the worker runs what is scheduled", q.worker)
 	chapter("the machine that leads is lost", q.loseLeader)
 	chapter("a blank machine takes its place", q.replace)
 	chapter("all is lost and restored elsewhere", q.restore)
-}
-
-// needCores skips a story of several control planes where they would starve. Emulated on two
-// cores, they were Ready after less than six minutes in two runs of four, and one of the
-// others gave up after nine: three API servers leave nothing of two cores.
-func needCores(t *testing.T, cores int) {
-	t.Helper()
-	host, err := qemu.FindHost(t.Context(), nil)
-	if err == nil && host.Accel == qemu.TCG && runtime.NumCPU() < cores {
-		t.Skipf("several emulated control planes need %d cores or KVM; this computer has %d cores", cores, runtime.NumCPU())
-	}
 }
 
 // quorum is a lab whose cluster has several control planes.
@@ -68,16 +57,38 @@ type quorum struct {
 	lost string // hostname of the control plane that was lost
 }
 
-func (q *quorum) form(t *testing.T) {
+// form makes three control planes and a worker of blank machines.
+func (q *quorum) form(t *testing.T, flags ...string) {
 	limit := q.Timeout(quorumPatience)
-	out, err := q.TryWithin(limit+time.Minute, q.Slipway("cluster", "create", "prod", "--control-planes", "3", "--workers", "1",
-		"--virtual-ip", virtualIP, "--yes", "--wait", "--timeout", limit.String())...)
+	args := append([]string{"cluster", "create", "prod", "--control-planes", "3", "--workers", "1",
+		"--virtual-ip", virtualIP, "--yes", "--wait", "--timeout", limit.String()}, flags...)
+	out, err := q.TryWithin(limit+time.Minute, q.Slipway(args...)...)
 	t.Logf("slipway cluster create:\n%s", out)
 	if err != nil {
 		t.Fatalf("create the cluster: %v", err)
 	}
 	q.awaitVoters(t, 3, recoverPatience)
 	q.Kubectl(t, "create", "configmap", "before", "--from-literal=written=first")
+}
+
+// worker: it holds no CA key, so that its kubelet gets its certificate by TLS bootstrap, and
+// pods come to it.
+func (q *quorum) worker(t *testing.T) {
+	if out := q.Kubectl(t, "get", "csr", "-o", "jsonpath={.items[*].spec.signerName} {.items[*].status.conditions[*].type}"); out != "kubernetes.io/kube-apiserver-client-kubelet Approved" {
+		t.Errorf("certificate requests: %q; want the worker's, approved", out)
+	}
+	q.Apply(t, sleeper("there"))
+	awaitPods(t, q.Lab, "default", 1, podPatience)
+	if out := q.Kubectl(t, "get", "pod", "there", "-o", "jsonpath={.spec.nodeName}"); !strings.Contains(out, "worker") {
+		t.Errorf("the pod runs on %q; want the worker, since there is one", out)
+	}
+	q.Await(t, "exec reaches the worker's pod", podPatience, func() error {
+		out, err := q.TryKubectl("exec", "there", "--", "busybox", "hostname")
+		if err == nil && strings.TrimSpace(out) != "there" {
+			err = fmt.Errorf("it says %q", out)
+		}
+		return err
+	})
 }
 
 // member is one of etcd's, as `slipway etcd members -o json` prints it.
@@ -138,7 +149,7 @@ func (q *quorum) loseLeader(t *testing.T) {
 		return err
 	})
 	q.Apply(t, sleeper("late"))
-	awaitPods(t, q.Lab, "default", 1, recoverPatience)
+	awaitPods(t, q.Lab, "default", 2, recoverPatience)
 }
 
 // machineOf is the lab's name of the machine that is a node.

@@ -18,11 +18,7 @@ import (
 // Media makes a raw disk ("raw") or an ISO ("iso") of the lab's image, for its boot service.
 func (l *Lab) Media(t *testing.T, format, path string) {
 	t.Helper()
-	args := []string{"image", "media", "--image", l.image, "--format", format, "--out", path}
-	for _, word := range l.args {
-		args = append(args, "--argument", word)
-	}
-	l.CLI(t, args...)
+	l.CLI(t, "image", "media", "--image", l.image, "--format", format, "--out", path)
 }
 
 // CopyImage makes a copy of the built image, for Flags("--image", copy). Vary may change it.

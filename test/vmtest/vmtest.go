@@ -37,7 +37,6 @@ type Lab struct {
 	state  string        // $XDG_STATE_HOME of the lab
 	kept   string        // where the logs of failed stories go
 	image  string        // directory of the image that was built
-	args   []string      // of a guest's kernel, by which it is best started here
 	up     *exec.Cmd     // slipway lab up --foreground
 	said   *bytes.Buffer // by it; complete when ended is closed
 	ended  chan struct{}
@@ -136,7 +135,7 @@ func prepare(t *testing.T, o options) (lab *Lab, image string) {
 	}
 	return &Lab{
 		bin: bin, factor: factor, state: t.TempDir(), kept: filepath.Join(root, ".build", "consoles"),
-		said: new(bytes.Buffer), ended: make(chan struct{}), image: image, args: host.Accel.KernelArgs(),
+		said: new(bytes.Buffer), ended: make(chan struct{}), image: image,
 	}, image
 }
 

@@ -1,0 +1,76 @@
+package vm
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"slipway/qemu"
+	"slipway/test/vmtest"
+)
+
+// TestClusterUpgrade is the story of three control planes and a worker that live on their
+// disks: an image that does not work costs one of them a restart and nobody else anything; one
+// that works comes to all of them, one control plane after the other, and etcd keeps its quorum.
+func TestClusterUpgrade(t *testing.T) {
+	needLong(t)
+	machines := []qemu.Machine{vmtest.BIOS("m1"), vmtest.BIOS("m2"), vmtest.BIOS("m3"), vmtest.BIOS("m4")}
+	for i := range machines {
+		machines[i].MemoryMiB, machines[i].DisksGiB = 2048, []int{8}
+	}
+	lab := vmtest.New(t, vmtest.Machines(machines...))
+	q := &quorum{Lab: lab}
+	chapter := func(name string, story func(*testing.T)) {
+		if !t.Run(name, story) {
+			t.FailNow() // what follows builds on it
+		}
+	}
+	chapter("four machines install themselves", func(t *testing.T) { q.form(t, "--disk", "any") })
+	chapter("an image that does not start stops it", func(t *testing.T) {
+		lab.Serve(t, lab.BuildImage(t, badInit("exits")))
+		out, err := upgradeCluster(lab, 1)
+		t.Logf("slipway cluster upgrade:\n%s", out)
+		if err == nil || !strings.Contains(out, "it went back to the slot before") {
+			t.Errorf("the upgrade ended with %v", err)
+		}
+		q.awaitVoters(t, 3, slotPatience)
+		allRun(t, lab, machines, "a")
+	})
+	chapter("an image that works comes to all", func(t *testing.T) {
+		lab.Serve(t, lab.BuildImage(t, arguments("slipway.lab=2")))
+		out, err := upgradeCluster(lab, len(machines))
+		t.Logf("slipway cluster upgrade:\n%s", out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if worker := strings.Index(out, "prod-worker-1: write"); worker < strings.LastIndex(out, "prod-cp-") {
+			t.Error("the worker did not wait for the control planes")
+		}
+		q.awaitVoters(t, 3, recoverPatience)
+		allRun(t, lab, machines, "b")
+		q.mustHave(t, "before", "first")
+	})
+}
+
+// upgradeCluster has the lab's cluster run what the boot service serves; so many machines take
+// their turns.
+func upgradeCluster(lab *vmtest.Lab, turns int) (string, error) {
+	limit := lab.Timeout(2 * slotPatience) // three other machines are busy with what one of them leaves
+	return lab.TryWithin(time.Duration(turns)*limit+lab.Timeout(2*time.Minute),
+		lab.Slipway("cluster", "upgrade", "prod", "--yes", "--timeout", limit.String())...)
+}
+
+// allRun checks that all machines run from a slot that is known to be good.
+func allRun(t *testing.T, lab *vmtest.Lab, machines []qemu.Machine, slot string) {
+	t.Helper()
+	for _, m := range machines {
+		lab.Await(t, m.Name+" runs from slot "+slot, recoverPatience, func() error {
+			s, err := slotsOf(lab, lab.MachineID(t, m.Name))
+			if err == nil && (s.Booted != slot || s.Good != slot || s.Problem != "") {
+				err = fmt.Errorf("it says %+v", s)
+			}
+			return err
+		})
+	}
+}
