@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,22 +35,25 @@ func diskStory(t *testing.T, machine qemu.Machine, wipe string) {
 	if testing.Short() {
 		t.Skip("boots a machine")
 	}
-	machine.DisksGiB, machine.MemoryMiB = []int{8}, 2048
+	machine.DisksGiB, machine.MemoryMiB = []int{8, 9}, 2048
 	d := &diskLab{Lab: vmtest.New(t, vmtest.Machines(machine), vmtest.Off()), machine: machine.Name}
 	chapter := func(name string, story func(*testing.T, *diskLab)) {
 		if !t.Run(name, func(t *testing.T) { story(t, d) }) {
 			t.FailNow() // what follows builds on it
 		}
 	}
+	other := noise(t, filepath.Join(d.Dir(), machine.Name+".disk1"))
 	chapter("foreign data is refused, agreed to, installed over", installs)
+	if long(t) {
+		chapter("reboot", reboots())
+		chapter("reboot by kexec", reboots("--kexec"))
+	}
 	chapter("upgrade", upgrades)
 	chapter("a corrupted program", leavesCorruptedSlot)
 	if !long(t) {
 		t.Run("reboots, bad images, rollback, reset", needLong)
 		return
 	}
-	chapter("reboot", reboots())
-	chapter("reboot by kexec", reboots("--kexec"))
 	chapter("an image whose init exits", badImage(badInit("exits"), "before it could say why"))
 	chapter("an image whose kernel panics", badImage(arguments("rdinit=/missing"), "before it could say why"))
 	chapter("an image whose kubelet is never Ready", badImage(arguments("cgroup_disable=memory"), "it was not healthy 4m0s after its start: last seen waiting for unit kubelet"))
@@ -58,6 +62,36 @@ func diskStory(t *testing.T, machine qemu.Machine, wipe string) {
 	chapter("a slot that does not come up any more", leavesDeadSlot)
 	chapter("upgrade by kexec", upgradesBy("slipway.lab=3", "a", "--kexec"))
 	chapter("reset", resets(wipe))
+	other(t)
+}
+
+// noise begins a disk with something that nobody knows, and returns the check that nothing of
+// the disk was written to since.
+func noise(t *testing.T, disk string) (untouched func(*testing.T)) {
+	t.Helper()
+	content := make([]byte, disklayout.MiB)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(content) // never fails
+	if err := os.WriteFile(disk, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(disk, 9<<30); err != nil {
+		t.Fatal(err)
+	}
+	return func(t *testing.T) {
+		t.Helper()
+		got := make([]byte, disklayout.MiB)
+		file, err := os.Open(disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if _, err := io.ReadFull(file, got); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("the other disk was written to: %v", err)
+		}
+		if at, err := firstByte(file); err != nil || at >= 0 {
+			t.Errorf("the other disk was written to at byte %d: %v", disklayout.MiB+at, err)
+		}
+	}
 }
 
 // diskLab is a lab with one machine, which lives on its disk.
@@ -88,7 +122,7 @@ func installs(t *testing.T, d *diskLab) {
 	}
 	d.Switch(t, d.machine, qemu.PowerOn)
 	file := filepath.Join(t.TempDir(), "prod.yaml")
-	document := fmt.Sprintf("name: prod\ninstall: {disk: any}\nmachines:\n- {id: %s, role: control-plane}\n", d.id(t))
+	document := fmt.Sprintf("name: prod\ninstall: {disk: any, dataSize: 5GiB}\nmachines:\n- {id: %s, role: control-plane}\n", d.id(t))
 	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -98,8 +132,8 @@ func installs(t *testing.T, d *diskLab) {
 		if manifest, err = d.TryCLI("machines", "wipe", d.id(t)); err != nil {
 			return err
 		}
-		if !strings.Contains(manifest, "precious") || !strings.Contains(manifest, "ext4") {
-			return fmt.Errorf("the wipe manifest does not name the file system: %s", manifest)
+		if !strings.Contains(manifest, "precious") || !strings.Contains(manifest, "ext4") || strings.Contains(manifest, "-disk1") {
+			return fmt.Errorf("the wipe manifest does not name the file system, or another disk: %s", manifest)
 		}
 		return nil
 	})
@@ -108,10 +142,36 @@ func installs(t *testing.T, d *diskLab) {
 	}
 	hash := regexp.MustCompile(`\b[0-9a-f]{64}\b`).FindString(manifest)
 	d.CLI(t, "machines", "wipe", d.id(t), "--agree", hash)
+	d.AwaitConsole(t, d.machine, "install: root image", installPatience)
+	d.Switch(t, d.machine, qemu.PowerCycle) // in the midst of it; what was agreed to is not asked again
 	createCluster(t, d.Lab)
 	awaitNodeReady(t, d.Lab, recoverPatience)
 	d.awaitSlot(t, "a", "")
+	d.checkRoom(t)
 	d.Kubectl(t, "create", "configmap", "kept", "--from-literal=by=disk")
+}
+
+// checkRoom: the data partition is as large as was asked, and the rest is left to the user.
+func (d *diskLab) checkRoom(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "sfdisk", "--json", d.disk()).Output()
+	if err != nil {
+		t.Fatalf("read the partition table: %v", err)
+	}
+	var disk struct {
+		Table struct {
+			Partitions []struct {
+				Name string `json:"name"`
+				Size int64  `json:"size"` // sectors
+			} `json:"partitions"`
+		} `json:"partitiontable"`
+	}
+	if err := json.Unmarshal(out, &disk); err != nil {
+		t.Fatal(err)
+	}
+	last := disk.Table.Partitions[len(disk.Table.Partitions)-1]
+	if last.Name != disklayout.DataLabel || last.Size*512 != 5<<30 {
+		t.Errorf("the last partition is %+v; want %s of 5 GiB", last, disklayout.DataLabel)
+	}
 }
 
 // slots is a machine's disk as `slipway node status -o json` prints it.
@@ -295,30 +355,35 @@ func resets(wipe string) func(*testing.T, *diskLab) {
 			t.Error("the disk still has a signature")
 		}
 		if wipe != "metadata" {
-			if at, err := firstByte(d.disk()); err != nil || at >= 0 {
+			if at, err := firstByteOf(d.disk()); err != nil || at >= 0 {
 				t.Errorf("the disk still has something at byte %d: %v", at, err)
 			}
 		}
 	}
 }
 
-// firstByte is where the first byte of a file is that is not zero; -1: nowhere.
-func firstByte(path string) (int64, error) {
+// firstByteOf is firstByte of a file from its beginning.
+func firstByteOf(path string) (int64, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return 0, err
 	}
 	defer file.Close()
+	return firstByte(file)
+}
+
+// firstByte is how far away the next byte is that is not zero; -1: there is none.
+func firstByte(r io.Reader) (int64, error) {
 	block, zeros := make([]byte, disklayout.MiB), make([]byte, disklayout.MiB)
 	for at := int64(0); ; {
-		n, err := file.Read(block)
+		n, err := r.Read(block)
 		switch {
 		case errors.Is(err, io.EOF):
 			return -1, nil
 		case err != nil:
 			return 0, err
 		case !bytes.Equal(block[:n], zeros[:n]):
-			return at + int64(bytes.IndexFunc(block[:n], func(r rune) bool { return r != 0 })), nil
+			return at + int64(len(block[:n])-len(bytes.TrimLeft(block[:n], "\x00"))), nil
 		}
 		at += int64(n)
 	}

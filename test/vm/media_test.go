@@ -123,7 +123,7 @@ func TestRawToReady(t *testing.T) {
 
 	lab.CLI(t, "node", "reset", lab.MachineID(t, "m1"), "--yes", "--force", "--wipe", "zero")
 	lab.Await(t, "nothing is left on the disk", bootPatience, func() error {
-		at, err := firstByte(filepath.Join(lab.Dir(), "m1.disk0"))
+		at, err := firstByteOf(filepath.Join(lab.Dir(), "m1.disk0"))
 		if err == nil && at >= 0 {
 			err = fmt.Errorf("there is something at byte %d", at)
 		}

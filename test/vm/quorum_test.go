@@ -148,6 +148,9 @@ func (q *quorum) loseLeader(t *testing.T) {
 		}
 		return err
 	})
+	for i := range 20 { // and the errors have ended
+		q.Kubectl(t, "create", "configmap", fmt.Sprint("after-", i))
+	}
 	q.Apply(t, sleeper("late"))
 	awaitPods(t, q.Lab, "default", 2, recoverPatience)
 }

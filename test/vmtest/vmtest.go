@@ -251,8 +251,7 @@ func (l *Lab) Await(t *testing.T, what string, within time.Duration, check func(
 		left := time.Until(end)
 		limit = min(limit, left-min(reserve, left/4)) // leave time to say why
 	}
-	deadline, again := time.After(limit), time.NewTicker(500*time.Millisecond)
-	defer again.Stop()
+	deadline := time.After(limit)
 	for {
 		err := check()
 		if err == nil {
@@ -260,7 +259,7 @@ func (l *Lab) Await(t *testing.T, what string, within time.Duration, check func(
 			return
 		}
 		select {
-		case <-again.C:
+		case <-time.After(between):
 		case <-l.ended:
 			t.Fatalf("waiting for: %s: the lab has ended; it said:\n%s", what, l.said)
 		case <-deadline:
@@ -268,6 +267,10 @@ func (l *Lab) Await(t *testing.T, what string, within time.Duration, check func(
 		}
 	}
 }
+
+// between is from one check's end to the next one: a kubectl that starts again and again takes
+// from emulated machines what they need to become what is waited for.
+const between = time.Second
 
 // reserve is how long explain and the end of a lab may take before the test's deadline.
 const reserve = 45 * time.Second
