@@ -83,7 +83,7 @@ func startAndEnd() {
 	}
 	asked := make(chan lifecycle.End, 1)
 	n := &node{
-		log: log, logs: logs, units: units, booted: booted,
+		log: log, logs: logs, units: units, booted: booted, broken: err,
 		watchdog: feed,
 		shutdown: func(how lifecycle.End) {
 			select {
@@ -109,6 +109,7 @@ type node struct {
 	logs     *logring.Logs
 	units    *supervise.Supervisor
 	booted   early.Booted
+	broken   error // what could not be prepared; nil: nothing
 	watchdog supervise.Unit
 	shutdown func(lifecycle.End) // begins it; does not wait for its end
 }

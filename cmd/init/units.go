@@ -17,6 +17,7 @@ import (
 	"slipway/nodeinit/lifecycle"
 	"slipway/nodeinit/module"
 	"slipway/nodeinit/proc"
+	"slipway/nodeinit/slot"
 	"slipway/nodeinit/supervise"
 	"slipway/nodeinit/sysdisk"
 	"slipway/nodeinit/trial"
@@ -56,7 +57,9 @@ func (n *node) baseUnits() []supervise.Unit {
 // to it that it does, whatever hangs.
 func (n *node) diskUnits() []supervise.Unit {
 	guard := &trial.Guard{
-		Journal: install.File(filepath.Join(sysdisk.StateDir, install.JournalName)), Booted: n.booted.Slot,
+		Journal: install.File(filepath.Join(sysdisk.StateDir, install.JournalName)),
+		Loader:  func() (slot.Slots, error) { return sysdisk.Slots(n.booted.Disk) },
+		Broken:  n.broken, Booted: n.booted.Slot, Version: version.Version,
 		SinceBoot: sinceBoot, Restart: func() { n.shutdown(lifecycle.End{}) }, Log: n.log.With("unit", "trial"),
 	}
 	return []supervise.Unit{

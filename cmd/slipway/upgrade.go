@@ -48,8 +48,12 @@ type upgrade struct {
 type journey struct {
 	machine *bootv1.Machine
 	hash    string // the root hash that is to run
-	start   func(context.Context, nodev1connect.NodeServiceClient) (steps, error)
+	prepare begin  // writes what is to run; nil: it is there
+	start   begin  // restarts the machine into it
 }
+
+// begin asks a node for a part of its journey.
+type begin func(context.Context, nodev1connect.NodeServiceClient) (steps, error)
 
 // steps is the stream of an upgrade.
 type steps interface {
@@ -112,10 +116,7 @@ func (u *upgrade) one(ctx context.Context, j journey) error {
 		u.say(j, "it runs that already")
 		return u.giveBack(ctx, j)
 	case before:
-		if err := u.takePods(ctx, j); err != nil {
-			return errors.Join(err, u.giveBack(ctx, j))
-		}
-		if err := u.begin(ctx, node, j); err != nil {
+		if err := u.depart(ctx, node, j); err != nil {
 			return errors.Join(err, u.giveBack(ctx, j))
 		}
 	}
@@ -124,6 +125,20 @@ func (u *upgrade) one(ctx context.Context, j journey) error {
 		return err // who knows how it does: it keeps its cordon
 	}
 	return errors.Join(err, u.giveBack(ctx, j))
+}
+
+// depart has a machine restart into what it is to run. That is written and checked
+// while its pods still run: an image that is refused, or does not come, costs them nothing.
+func (u *upgrade) depart(ctx context.Context, node nodev1connect.NodeServiceClient, j journey) error {
+	if j.prepare != nil {
+		if err := u.follow(ctx, node, j, j.prepare); err != nil {
+			return err
+		}
+	}
+	if err := u.takePods(ctx, j); err != nil {
+		return err
+	}
+	return u.follow(ctx, node, j, j.start)
 }
 
 func name(m *bootv1.Machine) string {
@@ -155,11 +170,11 @@ func (u *upgrade) disk(ctx context.Context, node nodev1connect.NodeServiceClient
 	return answer.Msg.GetSystemDisk(), time.Duration(answer.Msg.GetUptimeMs()) * time.Millisecond, nil
 }
 
-// begin has the node write and restart, and shows its steps.
-func (u *upgrade) begin(ctx context.Context, node nodev1connect.NodeServiceClient, j journey) error {
+// follow has the node do a part of its journey, and shows its steps.
+func (u *upgrade) follow(ctx context.Context, node nodev1connect.NodeServiceClient, j journey, part begin) error {
 	ctx, cancel := context.WithTimeout(ctx, writing)
 	defer cancel()
-	stream, err := j.start(ctx, node)
+	stream, err := part(ctx, node)
 	if err != nil {
 		return nodeError(name(j.machine), err)
 	}

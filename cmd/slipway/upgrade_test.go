@@ -52,13 +52,37 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// asked is what was asked of a node, and of Kubernetes for it, in its order.
+type asked struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (a *asked) add(what string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.list = append(a.list, what)
+}
+
+func (a *asked) has(what string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Contains(a.list, what)
+}
+
+func (a *asked) String() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return strings.Join(a.list, ", ")
+}
+
 // upgradable is a node that takes its upgrade and then tells of one state after
 // the other.
 type upgradable struct {
 	nodev1connect.UnimplementedNodeServiceHandler
-	mu     sync.Mutex
-	states []*nodev1.SystemDisk // the last one stays
-	asked  []string
+	asked
+	states  []*nodev1.SystemDisk // the last one stays
+	refuses string               // why it writes no image
 }
 
 func (n *upgradable) Status(context.Context, *connect.Request[nodev1.StatusRequest]) (*connect.Response[nodev1.StatusResponse], error) {
@@ -72,29 +96,27 @@ func (n *upgradable) Status(context.Context, *connect.Request[nodev1.StatusReque
 }
 
 func (n *upgradable) Upgrade(_ context.Context, r *connect.Request[nodev1.UpgradeRequest], out *connect.ServerStream[nodev1.UpgradeStep]) error {
-	n.asked = append(n.asked, "upgrade "+r.Msg.GetSha256())
-	for _, s := range []*nodev1.UpgradeStep{{Name: "write root.img"}, {Name: "write root.img", Ended: true}, {Name: lastStep, Ended: true}} {
-		if err := out.Send(s); err != nil {
-			return err
-		}
+	if !r.Msg.GetPrepare() {
+		n.add("upgrade " + r.Msg.GetSha256())
+		return errors.Join(out.Send(&nodev1.UpgradeStep{Name: lastStep, Ended: true}), connect.NewError(connect.CodeUnavailable, errors.New("it went down")))
 	}
-	return connect.NewError(connect.CodeUnavailable, errors.New("it went down"))
+	n.add("prepare " + r.Msg.GetSha256())
+	const write = "root image"
+	if n.refuses != "" {
+		return errors.Join(out.Send(&nodev1.UpgradeStep{Name: write, Ended: true, Problem: n.refuses}), connect.NewError(connect.CodeFailedPrecondition, errors.New(n.refuses)))
+	}
+	return errors.Join(out.Send(&nodev1.UpgradeStep{Name: write}), out.Send(&nodev1.UpgradeStep{Name: write, Ended: true}))
 }
 
 func (n *upgradable) Rollback(_ context.Context, _ *connect.Request[nodev1.RollbackRequest], out *connect.ServerStream[nodev1.UpgradeStep]) error {
-	n.asked = append(n.asked, "rollback")
+	n.add("rollback")
 	return out.Send(&nodev1.UpgradeStep{Name: lastStep, Ended: true})
 }
 
 // kubernetes is an API server by hand with one node more than is upgraded.
-type kubernetes struct {
-	mu   sync.Mutex
-	done []string
-}
+type kubernetes struct{ *asked }
 
-func (k *kubernetes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+func (k kubernetes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodPatch:
 		body, _ := io.ReadAll(r.Body)
@@ -102,9 +124,9 @@ func (k *kubernetes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(string(body), `"unschedulable":true`) {
 			what = "cordon"
 		}
-		k.done = append(k.done, what)
+		k.add(what)
 		io.WriteString(w, "{}")
-	case r.URL.Path == "/api/v1/nodes/prod-worker-1" && slices.Contains(k.done, "cordon"):
+	case r.URL.Path == "/api/v1/nodes/prod-worker-1" && k.has("cordon"):
 		io.WriteString(w, `{"metadata":{"annotations":{"slipway.internal/cordoned":"upgrade"}},"spec":{"unschedulable":true}}`)
 	case r.URL.Path == "/api/v1/nodes/prod-worker-1":
 		io.WriteString(w, `{}`)
@@ -113,20 +135,19 @@ func (k *kubernetes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/readyz":
 		io.WriteString(w, "ok")
 	default: // pods
-		k.done = append(k.done, "look at pods")
+		k.add("look at pods")
 		io.WriteString(w, `{"items":[]}`)
 	}
 }
 
 // upgradeOf is the upgrade of a worker that is such a node.
-func upgradeOf(t *testing.T, node *upgradable) (*upgrade, *bootv1.Machine, *kubernetes, *bytes.Buffer) {
+func upgradeOf(t *testing.T, node *upgradable) (*upgrade, *bootv1.Machine, *bytes.Buffer) {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.Handle(nodev1connect.NewNodeServiceHandler(node))
 	boot := &fakeBoot{}
 	addrs, contextFile := startRack(t, boot.handler(), mux)
-	kube := &kubernetes{}
-	api, err := apiclient.Open(apiclient.Access(apitest.Serve(t, kube)))
+	api, err := apiclient.Open(apiclient.Access(apitest.Serve(t, kubernetes{&node.asked})))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,30 +165,33 @@ func upgradeOf(t *testing.T, node *upgradable) (*upgrade, *bootv1.Machine, *kube
 		upgradeFlags: upgradeFlags{timeout: 10 * time.Second, draining: 10 * time.Second},
 		kube:         func(context.Context) (drain.Node, error) { return drain.Node{API: api}, nil },
 	}
-	return u, &bootv1.Machine{Id: "52-54-00-00-00-04", Cluster: "prod", Role: "worker", Hostname: "prod-worker-1", Address: addrs[0]}, kube, &out
+	return u, &bootv1.Machine{Id: "52-54-00-00-00-04", Cluster: "prod", Role: "worker", Hostname: "prod-worker-1", Address: addrs[0]}, &out
 }
 
 var v2 = &bootv1.GetImageResponse{Version: "v2", Sha256: "5a", RootHash: "bb"}
 
+// TestUpgradeOfANode: its pods are evicted only when the image is written and checked.
 func TestUpgradeOfANode(t *testing.T) {
+	const departs = "root image: done\nits pods are evicted\nstop all units and restart: done\n"
+	const whole = "prepare 5a, cordon, look at pods, upgrade 5a, uncordon"
 	for name, c := range map[string]struct {
 		states      []*nodev1.SystemDisk
+		refuses     string
 		out, failed string
-		kube        string
 		asked       string
 	}{
-		"to its end": {[]*nodev1.SystemDisk{slots("a", "a", "", ""), slots("b", "a", "b", ""), slots("b", "b", "", "")},
-			"its pods are evicted\nwrite root.img: done\nstop all units and restart: done\nwaits for its slot to be known as good\nit runs from slot b, which is good\n", "",
-			"cordon, look at pods, uncordon", "upgrade 5a"},
-		"and back": {[]*nodev1.SystemDisk{slots("a", "a", "", ""), slots("a", "a", "", "no kubelet")},
-			"its pods are evicted\nwrite root.img: done\nstop all units and restart: done\n", "it went back to the slot before: no kubelet",
-			"cordon, look at pods, uncordon", "upgrade 5a"},
-		"again":                {[]*nodev1.SystemDisk{slots("b", "b", "", "")}, "it runs that already\n", "", "", ""},
-		"while it is on trial": {[]*nodev1.SystemDisk{slots("b", "a", "b", ""), slots("b", "b", "", "")}, "it runs from slot b, which is good\n", "", "", ""},
-		"in RAM":               {[]*nodev1.SystemDisk{nil}, "", "runs from RAM", "", ""},
+		"to its end": {[]*nodev1.SystemDisk{slots("a", "a", "", ""), slots("b", "a", "b", ""), slots("b", "b", "", "")}, "",
+			departs + "waits for its slot to be known as good\nit runs from slot b, which is good\n", "", whole},
+		"and back": {[]*nodev1.SystemDisk{slots("a", "a", "", ""), slots("a", "a", "", "no kubelet")}, "",
+			departs, "it went back to the slot before: no kubelet", whole},
+		"an image that it refuses": {[]*nodev1.SystemDisk{slots("a", "a", "", "")}, "the image is for another kind of computer",
+			"root image: the image is for another kind of computer\n", "another kind of computer", "prepare 5a"},
+		"again":                {[]*nodev1.SystemDisk{slots("b", "b", "", "")}, "", "it runs that already\n", "", ""},
+		"while it is on trial": {[]*nodev1.SystemDisk{slots("b", "a", "b", ""), slots("b", "b", "", "")}, "", "it runs from slot b, which is good\n", "", ""},
+		"in RAM":               {[]*nodev1.SystemDisk{nil}, "", "", "runs from RAM", ""},
 	} {
-		node := &upgradable{states: c.states}
-		u, m, kube, out := upgradeOf(t, node)
+		node := &upgradable{states: c.states, refuses: c.refuses}
+		u, m, out := upgradeOf(t, node)
 		err := u.one(t.Context(), u.toImage(m, v2))
 		if (err != nil) != (c.failed != "") || err != nil && !strings.Contains(err.Error(), c.failed) {
 			t.Errorf("%s: %v, want %q", name, err, c.failed)
@@ -175,15 +199,15 @@ func TestUpgradeOfANode(t *testing.T) {
 		if got := strings.ReplaceAll(out.String(), "prod-worker-1: ", ""); got != c.out {
 			t.Errorf("%s: it says\n%s, want\n%s", name, got, c.out)
 		}
-		if got := strings.Join(kube.done, ", "); got != c.kube || strings.Join(node.asked, ", ") != c.asked {
-			t.Errorf("%s: Kubernetes was asked to %q, the node to %q", name, got, node.asked)
+		if got := node.asked.String(); got != c.asked {
+			t.Errorf("%s: they were asked to %q, want %q", name, got, c.asked)
 		}
 	}
 }
 
 // TestUpgradeAsJSON: programs get an object for each thing that is said.
 func TestUpgradeAsJSON(t *testing.T) {
-	u, m, _, out := upgradeOf(t, &upgradable{states: []*nodev1.SystemDisk{slots("b", "b", "", "")}})
+	u, m, out := upgradeOf(t, &upgradable{states: []*nodev1.SystemDisk{slots("b", "b", "", "")}})
 	u.remote.output = "json"
 	if err := u.one(t.Context(), u.toImage(m, v2)); err != nil {
 		t.Fatal(err)
@@ -196,13 +220,13 @@ func TestUpgradeAsJSON(t *testing.T) {
 
 func TestRollbackOfANode(t *testing.T) {
 	node := &upgradable{states: []*nodev1.SystemDisk{slots("b", "b", "", ""), slots("b", "b", "", ""), slots("a", "a", "", "")}}
-	u, m, _, out := upgradeOf(t, node)
-	if err := u.back(t.Context(), m); err != nil || strings.Join(node.asked, "") != "rollback" {
-		t.Errorf("%v, asked %q:\n%s", err, node.asked, out)
+	u, m, out := upgradeOf(t, node)
+	if err := u.back(t.Context(), m); err != nil || node.asked.String() != "cordon, look at pods, rollback, uncordon" {
+		t.Errorf("%v, asked %q:\n%s", err, node.asked.String(), out)
 	}
 	empty := slots("a", "a", "", "")
 	empty.Slots = empty.Slots[:1]
-	u, m, _, _ = upgradeOf(t, &upgradable{states: []*nodev1.SystemDisk{empty}})
+	u, m, _ = upgradeOf(t, &upgradable{states: []*nodev1.SystemDisk{empty}})
 	if err := u.back(t.Context(), m); err == nil || !strings.Contains(err.Error(), "nothing in its other slot") {
 		t.Errorf("an empty slot: %v", err)
 	}

@@ -21,11 +21,14 @@ import (
 
 // toImage is the journey to the image that the boot service serves.
 func (u *upgrade) toImage(m *bootv1.Machine, image *bootv1.GetImageResponse) journey {
-	return journey{machine: m, hash: image.GetRootHash(), start: func(ctx context.Context, node nodev1connect.NodeServiceClient) (steps, error) {
-		return node.Upgrade(ctx, connect.NewRequest(&nodev1.UpgradeRequest{
-			Sha256: image.GetSha256(), Kexec: u.kexec, Older: u.older, HealthyWithinMs: u.healthy.Milliseconds(),
-		}))
-	}}
+	part := func(prepare bool) begin {
+		return func(ctx context.Context, node nodev1connect.NodeServiceClient) (steps, error) {
+			return node.Upgrade(ctx, connect.NewRequest(&nodev1.UpgradeRequest{
+				Sha256: image.GetSha256(), Kexec: u.kexec, Older: u.older, HealthyWithinMs: u.healthy.Milliseconds(), Prepare: prepare,
+			}))
+		}
+	}
+	return journey{machine: m, hash: image.GetRootHash(), prepare: part(true), start: part(false)}
 }
 
 // image is what the boot service serves. It must be one that can be installed.

@@ -25,6 +25,8 @@ import (
 type fleet struct {
 	mu      sync.Mutex
 	order   []string        // who was upgraded
+	written map[string]bool // has the image in its other slot
+	refuses map[string]bool // writes no image
 	at      map[string]bool // runs the new image
 	broken  map[string]bool // goes back to the slot before
 	dead    map[string]bool // a member of etcd that is not healthy
@@ -69,8 +71,15 @@ func (n fleetEtcd) Members(context.Context, *connect.Request[nodev1.EtcdMembersR
 	return connect.NewResponse(answer), nil
 }
 
-func (n fleetNode) Upgrade(_ context.Context, _ *connect.Request[nodev1.UpgradeRequest], out *connect.ServerStream[nodev1.UpgradeStep]) error {
+func (n fleetNode) Upgrade(_ context.Context, r *connect.Request[nodev1.UpgradeRequest], out *connect.ServerStream[nodev1.UpgradeStep]) error {
 	n.mu.Lock()
+	if r.Msg.GetPrepare() || !n.written[n.name] {
+		defer n.mu.Unlock()
+		if n.written[n.name] = r.Msg.GetPrepare() && !n.refuses[n.name]; !n.written[n.name] {
+			return connect.NewError(connect.CodeFailedPrecondition, errors.New("it has no image"))
+		}
+		return nil
+	}
 	n.order = append(n.order, n.name)
 	n.going++
 	n.most = max(n.most, n.going)
@@ -93,7 +102,7 @@ func (n fleetNode) Upgrade(_ context.Context, _ *connect.Request[nodev1.UpgradeR
 // leads etcd, and of workers.
 func upgradeOfFleet(t *testing.T, f *fleet, workers int) (*upgrade, []*bootv1.Machine, *bytes.Buffer) {
 	t.Helper()
-	f.at = map[string]bool{}
+	f.at, f.written = map[string]bool{}, map[string]bool{}
 	names := []string{"prod-cp-1", "prod-cp-2", "prod-cp-3"}
 	for n := range workers {
 		names = append(names, fmt.Sprintf("prod-worker-%d", n+1))
@@ -147,6 +156,16 @@ func TestUpgradeOfACluster(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"prod-cp-3", "prod-cp-2", "prod-worker-1", "prod-worker-2"}, f.order); diff != "" || f.most != 1 {
 		t.Errorf("the second time, %d at once (-want +got):\n%s", f.most, diff)
+	}
+}
+
+// TestUpgradeThatIsRefused: a machine that does not take the image stops it
+// before anything restarts.
+func TestUpgradeThatIsRefused(t *testing.T) {
+	f := &fleet{refuses: map[string]bool{"prod-cp-1": true}}
+	u, machines, out := upgradeOfFleet(t, f, 1)
+	if err := u.all(t.Context(), "prod", machines, v2, 1); err == nil || !strings.Contains(err.Error(), "ask node prod-cp-1: failed_precondition: it has no image") || len(f.order) != 0 {
+		t.Errorf("%v, upgraded %v\n%s", err, f.order, out)
 	}
 }
 

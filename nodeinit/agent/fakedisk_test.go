@@ -18,7 +18,8 @@ type fakeDisk struct {
 	spoil   error // why no other slot can be booted
 	onTrial bool
 	failure string
-	kept    chan bool // on trial
+	kept    chan bool     // on trial
+	hold    chan struct{} // an order to prepare comes and goes here; nil: it does not stop
 	found   *sysdisk.Found
 	wiped   chan string // how
 	reset   string      // noted before
@@ -75,6 +76,10 @@ func (d *fakeDisk) State() (sysdisk.State, error) {
 
 func (d *fakeDisk) Upgrade(_ context.Context, order sysdisk.Order, tell sysdisk.Tell) (sysdisk.Image, error) {
 	tell("look at the image", 0, 0)
+	if order.Prepare && d.hold != nil {
+		d.hold <- struct{}{}
+		<-d.hold
+	}
 	switch order.SHA256 {
 	case "none":
 		return sysdisk.Image{}, errors.New("there is no such image")

@@ -178,6 +178,35 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
+// TestPrepareUpgrade: the machine goes on as it is, and who wants it to restart
+// meanwhile is not taken for one who only wants this.
+func TestPrepareUpgrade(t *testing.T) {
+	disk := newFakeDisk()
+	disk.hold = make(chan struct{})
+	u := newUpgrader(t, disk)
+	var prepared, steps []string
+	done := make(chan error, 1)
+	go func() {
+		done <- u.upgrade(t.Context(), &nodev1.UpgradeRequest{Sha256: "cc", Kexec: true, Prepare: true}, ends(&prepared))
+	}()
+	<-disk.hold
+	if err := u.upgrade(t.Context(), &nodev1.UpgradeRequest{Sha256: "cc"}, ends(&steps)); err != nil {
+		t.Error(err)
+	}
+	disk.hold <- struct{}{}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for _, c := range []struct{ want, got []string }{
+		{[]string{"look at the image", "root image"}, prepared},
+		{[]string{"look at the image", "root image", "tell the boot service", "stop all units and restart"}, steps},
+	} {
+		if diff := cmp.Diff(c.want, c.got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
 func TestUpgradeRefused(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

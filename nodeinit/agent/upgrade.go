@@ -24,7 +24,8 @@ type upgrader struct {
 	console *console
 	pid1    nodev1connect.NodeServiceClient
 
-	under operation[*nodev1.UpgradeStep]
+	under     operation[*nodev1.UpgradeStep]
+	preparing operation[*nodev1.UpgradeStep] // of its own: who asks for a restart is not to watch only this
 }
 
 // Why an upgrade is refused.
@@ -33,20 +34,27 @@ var (
 	errUnnamed = errors.New("which image? The machine's config names none: give the SHA-256 of its manifest.json")
 )
 
-// upgrade puts an image into the other slot and restarts into it, once.
+// upgrade puts an image into the other slot and restarts into it, once; it only
+// does the first if it is to prepare. One at a time has the disk.
 func (u *upgrader) upgrade(ctx context.Context, request *nodev1.UpgradeRequest, tell func(*nodev1.UpgradeStep)) error {
-	return u.under.run(ctx, false, func(tell func(*nodev1.UpgradeStep)) error {
+	under := &u.under
+	if request.Prepare {
+		under = &u.preparing
+	}
+	return under.run(ctx, false, func(tell func(*nodev1.UpgradeStep)) error {
 		sum, err := u.image(request.Sha256)
 		if err != nil {
 			return err
 		}
 		steps := &upgradeSteps{tell: tell, console: u.console}
-		image, err := u.disk.Upgrade(ctx, sysdisk.Order{SHA256: sum, Older: request.Older, Within: milliseconds(request.HealthyWithinMs)}, steps.on)
+		image, err := u.disk.Upgrade(ctx, sysdisk.Order{
+			SHA256: sum, Older: request.Older, Within: milliseconds(request.HealthyWithinMs), Prepare: request.Prepare,
+		}, steps.on)
 		if errors.Is(err, sysdisk.ErrRunning) {
 			steps.end(nil)
 			return nil
 		}
-		if steps.end(err); err != nil {
+		if steps.end(err); err != nil || request.Prepare {
 			return err
 		}
 		return u.restart(ctx, image, request.Kexec, tell)

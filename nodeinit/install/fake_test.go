@@ -209,8 +209,10 @@ func (x *box) system(t *testing.T, bu *build) System {
 	}
 }
 
-func (x *box) upgrade(t *testing.T, bu *build) Operation {
-	return Upgrade{System: x.system(t, bu), Running: a, Journal: &x.journal, Now: now, Told: x.told}.Operation()
+func (x *box) upgrade(t *testing.T, bu *build) Operation { return x.upgradeTo(t, bu, false) }
+
+func (x *box) upgradeTo(t *testing.T, bu *build, prepare bool) Operation {
+	return Upgrade{System: x.system(t, bu), Running: a, Prepare: prepare, Journal: &x.journal, Now: now, Told: x.told}.Operation()
 }
 
 func (x *box) install(t *testing.T, bu *build) Operation {

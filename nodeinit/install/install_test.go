@@ -128,6 +128,69 @@ func TestUpgradeAndBack(t *testing.T) {
 	}
 }
 
+// TestPreparedUpgrade: what was written beforehand cannot boot, and is neither
+// fetched nor written again; another image is, and this one after that.
+func TestPreparedUpgrade(t *testing.T) {
+	all := []string{"clear", "root image", "read back", "boot files"}
+	x, bu := installed(t), newBuild(t, "v1.1.0")
+	run := func(bu *build, prepare bool, want ...string) {
+		t.Helper()
+		x.said = nil
+		if err := x.upgradeTo(t, bu, prepare).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, x.said); diff != "" {
+			t.Error(diff)
+		}
+	}
+	prepared := slot.Slots{A: slot.Good, B: slot.Failed, Next: a}
+	run(bu, true, all...)
+	if x.loader.slots != prepared || Assess(x.journal.rec, a, x.loader.slots) != Interrupted {
+		t.Errorf("prepared, slots are %+v, the upgrade is %s", x.loader.slots, Assess(x.journal.rec, a, x.loader.slots))
+	}
+	run(bu, true) // nothing
+
+	other := newBuild(t, "v1.2.0")
+	run(other, true, all...)
+	run(bu, true, all...)
+	if err := VerifyRoot(x.devices[b], bu.image.Root.DataSize, bu.image.Root.Hash); err != nil || x.loader.slots != prepared {
+		t.Errorf("%v, slots are %+v", err, x.loader.slots)
+	}
+	bu.files = nil // of which nothing can be fetched
+	x.devices[b].fails = func(int64) error { t.Error("the slot is written"); return nil }
+	run(bu, false, armStep)
+	if got := (slot.Slots{A: slot.Good, B: slot.Trying, Next: b}); x.loader.slots != got || Assess(x.journal.rec, a, got) != Waiting {
+		t.Errorf("slots are %+v", x.loader.slots)
+	}
+}
+
+// TestPreparedInVain: what was tried, and what was not the last thing that was
+// done, is written anew.
+func TestPreparedInVain(t *testing.T) {
+	for name, between := range map[string]func(*box) error{
+		"it was tried": func(x *box) error { return Fallen(&x.journal, "no kubelet", noon) },
+		"a rollback, refused": func(x *box) error {
+			back := Rollback{Running: a, Loader: func() (slot.Loader, error) { return &x.loader, nil }, Journal: &x.journal, Now: now}
+			if err := back.Operation().Run(t.Context()); err == nil {
+				return errors.New("it rolls back to what never ran")
+			}
+			return nil
+		},
+	} {
+		x, bu := installed(t), newBuild(t, "v1.1.0")
+		if err := x.upgradeTo(t, bu, true).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := between(x); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		x.said = nil
+		if err := x.upgrade(t, bu).Run(t.Context()); err != nil || len(x.said) != 5 {
+			t.Errorf("%s: it did %q, %v", name, x.said, err)
+		}
+	}
+}
+
 // TestLoaderStays: a slot is good also when its loader cannot be put in place;
 // the journal says so, and it is not tried for ever. A rollback keeps the newer one.
 func TestLoaderStays(t *testing.T) {

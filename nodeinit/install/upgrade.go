@@ -11,10 +11,15 @@ import (
 // Upgrade brings another system into the slot that does not run, and gives it
 // one try. The caller restarts the machine afterwards, and at its next boot
 // asks Assess how it went. The running system is not touched.
+//
+// It may be done in two parts: Prepare leaves a slot that is filled and cannot
+// boot. An Upgrade to the same image then finds in the journal that only the
+// last step is left; to another one, or after any other operation, it begins anew.
 type Upgrade struct {
 	System
 	Running disklayout.Slot
 	Within  time.Duration // see Record
+	Prepare bool          // all but the last step
 
 	Journal Journal
 	Now     func() time.Time
@@ -32,9 +37,11 @@ func (u Upgrade) Operation() Operation {
 	n := u.Running.Other()
 	steps := []Step{{"clear", func(context.Context) error { return u.clear(n) }}}
 	steps = append(steps, u.System.steps(n)...)
-	steps = append(steps, Step{armStep, func(context.Context) error {
-		return arm(u.Loader, func(s slot.Slots) (slot.Slots, error) { return s.Armed(n) })
-	}})
+	if !u.Prepare {
+		steps = append(steps, Step{armStep, func(context.Context) error {
+			return arm(u.Loader, func(s slot.Slots) (slot.Slots, error) { return s.Armed(n) })
+		}})
+	}
 	return Operation{
 		Name: upgradeName, Steps: steps,
 		About:   Record{Key: u.Image.SHA256, Version: u.Image.Version, Slot: n, Within: u.Within},

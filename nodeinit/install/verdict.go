@@ -50,7 +50,7 @@ func Assess(rec Record, running disklayout.Slot, s slot.Slots) Verdict {
 }
 
 // noReason is why a trial failed whose system could not say it.
-const noReason = "the new system ended, or was ended, before it could say why: a panic, a hang, a power cut, or damage to its slot"
+const noReason = "the new system ended, or was ended, before it could say why: a panic, a hang, a power cut, damage to its slot, or a state partition that it could not mount"
 
 // Unwell begins the reason of a trial that may end before there is a better one.
 const Unwell = "it was not healthy; "
@@ -101,7 +101,8 @@ func Fallen(j Journal, reason string, now time.Time) error {
 	return j.Save(rec)
 }
 
-// Lost notes that a slot that was good is not any more.
+// Lost notes that a slot was given up of which the journal has nothing: it was
+// good and is not any more, or what the journal had of its trial is lost.
 func Lost(j Journal, n disklayout.Slot, version, reason string, now time.Time) error {
 	return j.Save(Record{
 		Operation: upgradeName, Version: version, Slot: n, Started: now, Updated: now, Outcome: FellBack, Reason: reason,

@@ -119,6 +119,12 @@ func (s Slots) Booted() (after Slots, running disklayout.Slot) {
 	return s, running
 }
 
+// OnTrial reports whether the system in a slot, which runs, has still to show
+// that it works: it is not known to be good, and there is a good one to go back to.
+func (s Slots) OnTrial(running disklayout.Slot) bool {
+	return s.State(running) != Good && s.State(running.Other()) == Good
+}
+
 // MarkedGood says that the system in a slot has shown that it works. It boots
 // from now on.
 func (s Slots) MarkedGood(n disklayout.Slot) (Slots, error) {

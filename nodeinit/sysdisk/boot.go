@@ -22,15 +22,15 @@ type bootPartition struct {
 	partition, disk *os.File
 }
 
-func openBoot(d disk.Disk) (*bootPartition, error) {
+func openBoot(d disk.Disk, flag int) (*bootPartition, error) {
 	p, ok := d.Partition(disklayout.BootLabel)
 	if !ok {
 		return nil, fmt.Errorf("%s has no boot partition", d.Path)
 	}
 	b := &bootPartition{}
 	var errs [2]error
-	b.partition, errs[0] = os.OpenFile(p.Path, os.O_RDWR, 0)
-	b.disk, errs[1] = os.OpenFile(d.Path, os.O_RDWR, 0)
+	b.partition, errs[0] = os.OpenFile(p.Path, flag, 0)
+	b.disk, errs[1] = os.OpenFile(d.Path, flag, 0)
 	if err := errors.Join(errs[:]...); err != nil {
 		b.close()
 		return nil, fmt.Errorf("open the boot partition: %w", err)
@@ -68,11 +68,35 @@ func (d *Disk) loader() (slot.Loader, error) {
 		if err != nil {
 			return nil, err
 		}
-		if d.boot, err = openBoot(dev); err != nil {
+		if d.boot, err = openBoot(dev, os.O_RDWR); err != nil {
 			return nil, err
 		}
 	}
 	return d.boot.loader(), nil
+}
+
+// Slots is what the loader of a disk, by the kernel's name of it, says. It is for
+// PID 1, beside an agent that may have the boot partition open for writing: it
+// only reads, and keeps nothing open.
+func Slots(name string) (slot.Slots, error) {
+	slots, err := readSlots(name)
+	if err != nil {
+		return slots, fmt.Errorf("read what the loader says: %w", err)
+	}
+	return slots, nil
+}
+
+func readSlots(name string) (slot.Slots, error) {
+	dev, err := (&Disk{Name: name}).find()
+	if err != nil {
+		return slot.Slots{}, err
+	}
+	boot, err := openBoot(dev, os.O_RDONLY)
+	if err != nil {
+		return slot.Slots{}, err
+	}
+	defer boot.close()
+	return boot.loader().Read()
 }
 
 // Kernel is what the loader starts for a slot. A slot's name is added to its

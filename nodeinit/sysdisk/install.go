@@ -226,7 +226,7 @@ func (t *target) loader() (slot.Loader, error) {
 		if err != nil {
 			return nil, err
 		}
-		if t.boot, err = openBoot(d); err != nil {
+		if t.boot, err = openBoot(d, os.O_RDWR); err != nil {
 			return nil, err
 		}
 	}

@@ -17,13 +17,15 @@ var ErrRunning = errors.New("the machine runs this image already")
 
 // Order is what an upgrade is asked for with.
 type Order struct {
-	SHA256 string        // of the image's manifest, in hex
-	Older  bool          // the image may be older than the one that runs
-	Within time.Duration // of its kernel's start it must be healthy; 0: trial.Deadline
+	SHA256  string        // of the image's manifest, in hex
+	Older   bool          // the image may be older than the one that runs
+	Within  time.Duration // of its kernel's start it must be healthy; 0: trial.Deadline
+	Prepare bool          // the loader is told nothing of it yet
 }
 
 // Upgrade puts an image into the slot that does not run, and has the loader
-// boot it once. What was done before a power cut is not done again.
+// boot it once. What was done before, by an order to prepare or until a power
+// cut, is not done again.
 func (d *Disk) Upgrade(ctx context.Context, order Order, tell Tell) (Image, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -55,7 +57,7 @@ func (d *Disk) Upgrade(ctx context.Context, order Order, tell Tell) (Image, erro
 			Source: d.Source, Image: image, Architecture: runtime.GOARCH, Loader: d.loader, Open: d.openSlot,
 			Wrote: func(done, total int64) { tell(step, done, total) },
 		},
-		Running: d.Booted, Within: order.Within, Journal: d.journal(), Now: time.Now,
+		Running: d.Booted, Within: order.Within, Prepare: order.Prepare, Journal: d.journal(), Now: time.Now,
 		Told: func(name string) { step = name; tell(name, 0, 0) },
 	}
 	return target, upgrade.Operation().Run(ctx)

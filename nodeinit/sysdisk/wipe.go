@@ -62,7 +62,7 @@ func (d *Disk) CanWipe(how string) error {
 // unbootDisk makes sure that no firmware boots from a disk.
 func unbootDisk(dev disk.Disk, file *os.File) error {
 	var files slot.Files
-	if boot, err := openBoot(dev); err == nil {
+	if boot, err := openBoot(dev, os.O_RDWR); err == nil {
 		defer boot.close()
 		files = boot.volume
 	}

@@ -5,6 +5,7 @@ package trial
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"slipway/configs/disklayout"
 	"slipway/nodeinit/install"
+	"slipway/nodeinit/slot"
 )
 
 // Deadline is how long a machine has, from its kernel's start, to be healthy on
@@ -21,9 +23,16 @@ const Deadline = 10 * time.Minute
 
 // Guard restarts a machine that is not healthy in time on the slot that it
 // tries; its loader goes back. It is a supervise.Service of PID 1.
+//
+// The journal says what is on trial. It is on a partition that the new system
+// may fail to mount, or find damaged: then the loader's word counts, which is on
+// another one, and which it goes back by.
 type Guard struct {
 	Journal   install.Journal
+	Loader    func() (slot.Slots, error) // reads what the loader says
+	Broken    error                      // what PID 1 could not prepare, such as the journal's mount; nil: nothing
 	Booted    disklayout.Slot
+	Version   string // of the running system
 	SinceBoot func() time.Duration
 	Restart   func() // begins a shutdown
 	Log       *slog.Logger
@@ -32,21 +41,20 @@ type Guard struct {
 // lookEvery is how often the journal is looked at.
 const lookEvery = time.Second
 
-// Run ends when there is no trial, or no more, or at its deadline.
+// Run ends when there is no trial, or no more, or at its deadline. That neither
+// journal nor loader can be read is an error: to restart a machine on a guess
+// could be to restart it for ever.
 func (g *Guard) Run(ctx context.Context, ready func()) error {
 	ready()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		record, err := g.Journal.Load()
-		if err != nil {
+		found, err := g.look()
+		if err != nil || !found.tries {
 			return err
 		}
-		if !tries(record, g.Booted) {
-			return nil
-		}
-		if g.SinceBoot() >= deadline(record) {
-			return g.giveUp(record)
+		if g.SinceBoot() >= deadline(found.record) {
+			return g.giveUp(found)
 		}
 		select {
 		case <-ctx.Done():
@@ -54,6 +62,32 @@ func (g *Guard) Run(ctx context.Context, ready func()) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// found is what is known of the running slot.
+type found struct {
+	tries  bool
+	record install.Record
+	silent error // why the journal says nothing and the loader was asked; nil: it does
+}
+
+// errNoJournal is of a partition with nothing on it, or of none: where it is not
+// mounted there is an empty folder.
+var errNoJournal = errors.New("it has no journal")
+
+func (g *Guard) look() (found, error) {
+	record, err := g.Journal.Load()
+	if err == nil && record.Operation != "" {
+		return found{tries: tries(record, g.Booted), record: record}, nil
+	}
+	if err == nil {
+		err = errNoJournal
+	}
+	slots, problem := g.Loader()
+	if problem != nil {
+		return found{}, fmt.Errorf("look for a trial: %w", errors.Join(err, problem))
+	}
+	return found{tries: slots.OnTrial(g.Booted), silent: err}, nil
 }
 
 // tries reports whether the slot that runs is the one on trial.
@@ -68,13 +102,23 @@ func deadline(record install.Record) time.Duration {
 	return Deadline
 }
 
-func (g *Guard) giveUp(record install.Record) error {
-	why := fmt.Sprintf("it was not healthy %s after its start", deadline(record))
-	if record.Reason != "" {
-		why += ": " + strings.TrimPrefix(record.Reason, install.Unwell)
+// giveUp restarts, with the reason in the journal. One that was damaged or lost
+// is begun anew for it; without its partition the reason is on the console only.
+func (g *Guard) giveUp(f found) error {
+	why := fmt.Sprintf("it was not healthy %s after its start", deadline(f.record))
+	switch {
+	case f.silent != nil:
+		why += ": " + strings.ReplaceAll(errors.Join(f.silent, g.Broken).Error(), "\n", "; ")
+	case f.record.Reason != "":
+		why += ": " + strings.TrimPrefix(f.record.Reason, install.Unwell)
 	}
-	g.Log.Error("the new slot is given up; the machine restarts on the one before", "slot", record.Slot, "why", why)
-	err := install.GiveUp(g.Journal, why, time.Now())
+	g.Log.Error("the new slot is given up; the machine restarts on the one before", "slot", g.Booted, "why", why)
+	var err error
+	if f.silent == nil {
+		err = install.GiveUp(g.Journal, why, time.Now())
+	} else {
+		err = install.Lost(g.Journal, g.Booted, g.Version, why, time.Now())
+	}
 	g.Restart()
 	return err
 }

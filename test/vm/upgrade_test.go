@@ -44,7 +44,7 @@ func TestClusterUpgrade(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if worker := strings.Index(out, "prod-worker-1: write"); worker < strings.LastIndex(out, "prod-cp-") {
+		if worker := strings.Index(out, "prod-worker-1: root image"); worker < strings.LastIndex(out, "prod-cp-") {
 			t.Error("the worker did not wait for the control planes")
 		}
 		q.awaitVoters(t, 3, recoverPatience)

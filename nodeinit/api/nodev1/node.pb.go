@@ -1074,8 +1074,11 @@ type UpgradeRequest struct {
 	Kexec           bool   `protobuf:"varint,2,opt,name=kexec,proto3" json:"kexec,omitempty"`                                              // restart without the firmware
 	Older           bool   `protobuf:"varint,3,opt,name=older,proto3" json:"older,omitempty"`                                              // the image may be older than the one that runs
 	HealthyWithinMs int64  `protobuf:"varint,4,opt,name=healthy_within_ms,json=healthyWithinMs,proto3" json:"healthy_within_ms,omitempty"` // of its kernel's start, or it goes back; 0: ten minutes
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Write the image and check it, and leave it at that: the machine restarts
+	// into what it runs. The same request without prepare does what is left.
+	Prepare       bool `protobuf:"varint,5,opt,name=prepare,proto3" json:"prepare,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpgradeRequest) Reset() {
@@ -1134,6 +1137,13 @@ func (x *UpgradeRequest) GetHealthyWithinMs() int64 {
 		return x.HealthyWithinMs
 	}
 	return 0
+}
+
+func (x *UpgradeRequest) GetPrepare() bool {
+	if x != nil {
+		return x.Prepare
+	}
+	return false
 }
 
 type RollbackRequest struct {
@@ -2247,12 +2257,13 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\x04wipe\x18\x02 \x01(\tR\x04wipe\"9\n" +
 	"\tResetStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aproblem\x18\x02 \x01(\tR\aproblem\"\x80\x01\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\"\x9a\x01\n" +
 	"\x0eUpgradeRequest\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x14\n" +
 	"\x05kexec\x18\x02 \x01(\bR\x05kexec\x12\x14\n" +
 	"\x05older\x18\x03 \x01(\bR\x05older\x12*\n" +
-	"\x11healthy_within_ms\x18\x04 \x01(\x03R\x0fhealthyWithinMs\"S\n" +
+	"\x11healthy_within_ms\x18\x04 \x01(\x03R\x0fhealthyWithinMs\x12\x18\n" +
+	"\aprepare\x18\x05 \x01(\bR\aprepare\"S\n" +
 	"\x0fRollbackRequest\x12\x14\n" +
 	"\x05kexec\x18\x01 \x01(\bR\x05kexec\x12*\n" +
 	"\x11healthy_within_ms\x18\x02 \x01(\x03R\x0fhealthyWithinMs\"\x91\x01\n" +

@@ -96,7 +96,8 @@ type NodeServiceClient interface {
 	// restarts into it, once: a machine that is not healthy then comes back on
 	// the slot before. It streams its steps; the last one is the shutdown. The same
 	// image as the one that runs is no error, and no step. FAILED_PRECONDITION
-	// on a machine that runs from RAM. To drain it first is the caller's.
+	// on a machine that runs from RAM. To drain it first is the caller's, best
+	// after an Upgrade with prepare: what can be refused is refused by that.
 	Upgrade(context.Context, *connect.Request[nodev1.UpgradeRequest]) (*connect.ServerStreamForClient[nodev1.UpgradeStep], error)
 	// Rollback restarts into the other slot, as Upgrade does.
 	Rollback(context.Context, *connect.Request[nodev1.RollbackRequest]) (*connect.ServerStreamForClient[nodev1.UpgradeStep], error)
@@ -222,7 +223,8 @@ type NodeServiceHandler interface {
 	// restarts into it, once: a machine that is not healthy then comes back on
 	// the slot before. It streams its steps; the last one is the shutdown. The same
 	// image as the one that runs is no error, and no step. FAILED_PRECONDITION
-	// on a machine that runs from RAM. To drain it first is the caller's.
+	// on a machine that runs from RAM. To drain it first is the caller's, best
+	// after an Upgrade with prepare: what can be refused is refused by that.
 	Upgrade(context.Context, *connect.Request[nodev1.UpgradeRequest], *connect.ServerStream[nodev1.UpgradeStep]) error
 	// Rollback restarts into the other slot, as Upgrade does.
 	Rollback(context.Context, *connect.Request[nodev1.RollbackRequest], *connect.ServerStream[nodev1.UpgradeStep]) error
