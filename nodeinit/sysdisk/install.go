@@ -321,11 +321,33 @@ func Complete(name string) error {
 	if err != nil {
 		return err
 	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	size, err := dataSize(string(cmdline))
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), completing)
 	defer cancel()
 	// PID 1 calls this, which has no PATH.
-	_, err = disk.Tools{Wipefs: "/sbin/wipefs", Mke2fs: "/sbin/mke2fs"}.Complete(ctx, d)
+	_, err = disk.Tools{Wipefs: "/sbin/wipefs", Mke2fs: "/sbin/mke2fs"}.Complete(ctx, d, size)
 	return err
+}
+
+// dataSize is how many bytes of a disk are for data, by the kernel's command line;
+// 0: all that are left.
+func dataSize(cmdline string) (int64, error) {
+	var size machine.Size
+	for _, word := range strings.Fields(cmdline) {
+		if value, ok := strings.CutPrefix(word, disklayout.DataSizeArgument+"="); ok {
+			if err := size.UnmarshalText([]byte(value)); err != nil {
+				return 0, fmt.Errorf("kernel argument %s: %w", word, err)
+			}
+		}
+	}
+	return int64(size), nil
 }
 
 // exitCode is a program's; -1 if it did not run to its end.

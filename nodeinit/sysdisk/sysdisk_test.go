@@ -83,6 +83,18 @@ func TestRule(t *testing.T) {
 	}
 }
 
+func TestDataSize(t *testing.T) {
+	for cmdline, want := range map[string]int64{
+		"console=ttyS0 slipway.root-size=8192\n": 0, "quiet slipway.data-size=20GiB\n": 20 << 30,
+		"slipway.data-size=5GiB slipway.data-size=4294967296": 4 << 30, "slipway.data-size=much": -1,
+	} {
+		got, err := dataSize(cmdline)
+		if (err == nil) != (want >= 0) || err == nil && got != want {
+			t.Errorf("%q: %d, %v; want %d", cmdline, got, err, want)
+		}
+	}
+}
+
 func TestWipeRefused(t *testing.T) {
 	if _, err := Wipe("vda", "everything"); err == nil || !strings.Contains(err.Error(), "want metadata, discard or zero") {
 		t.Errorf("got %v", err)
