@@ -378,13 +378,31 @@ func (t *target) leave() {
 }
 
 // Adopt makes the disk that the machine booted from that of its cluster, where
-// it is not yet: one that was written from an image is nobody's before.
-func (d *Disk) Adopt(cluster string) error {
+// it is not yet: one that was written from an image is nobody's before. A data
+// partition of another size than the config has is an error, and stays.
+func (d *Disk) Adopt(cluster string, data machine.Size) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	dev, err := d.find()
 	if err != nil {
 		return err
 	}
-	return disk.Adopt(dev, disk.Owner{Machine: d.Machine, Cluster: cluster}, StateDir)
+	if err := disk.Adopt(dev, disk.Owner{Machine: d.Machine, Cluster: cluster}, StateDir); err != nil {
+		return err
+	}
+	list, err := disk.Listed(dev)
+	if err != nil {
+		return err
+	}
+	return checkData(disk.Disk{Partitions: list}, data)
+}
+
+// checkData compares the data partition with what the config asks for. Nothing
+// makes it smaller or larger: the machine's data is in it.
+func checkData(d disk.Disk, want machine.Size) error {
+	p, ok := d.Partition(disklayout.DataLabel)
+	if !ok || want == 0 || p.Size == int64(want)/disklayout.MiB*disklayout.MiB {
+		return nil
+	}
+	return fmt.Errorf("the data partition has %s, its config wants %s: it stays as it was made", machine.Size(p.Size), want)
 }
