@@ -13,13 +13,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"slipway/bootsvc/api/client"
+	"slipway/configs/disklayout"
+	"slipway/configs/machine"
 	"slipway/image"
 )
 
 // mediaFlags are what `slipway image media` is told.
 type mediaFlags struct {
-	image, format, out, context, sign string
-	arguments                         []string
+	image, format, out, context, sign, dataSize string
+	arguments                                   []string
 }
 
 func imageMediaCommand() *cobra.Command {
@@ -47,6 +49,7 @@ so. Both find the boot service of --context; the network must have a DHCP server
 	flags.StringVar(&f.out, "out", "", "file to write")
 	flags.StringVar(&f.context, "context", def, "file that says where the boot service is; also $SLIPWAY_CONTEXT")
 	flags.StringArrayVar(&f.arguments, "argument", nil, "kernel argument, such as console=ttyS1; may be repeated. With slipway.server and slipway.ca no context is read")
+	flags.StringVar(&f.dataSize, "data-size", "", "how much of the disk that a raw image is written to is for /var, such as 100GiB; left out, all that is left")
 	flags.StringVar(&f.sign, "sign", "", "program that signs the UEFI program whose path is its argument, in place, for Secure Boot")
 	_ = errors.Join(cmd.MarkFlagRequired("format"), cmd.MarkFlagRequired("out")) // they are defined above
 	return cmd
@@ -57,10 +60,15 @@ func (f *mediaFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	data, err := f.data(format)
+	if err != nil {
+		return err
+	}
 	arguments, err := f.kernel()
 	if err != nil {
 		return err
 	}
+	arguments = slices.Concat(arguments, data)
 	manifest, err := image.ReadManifest(f.image)
 	if err != nil {
 		return err
@@ -76,6 +84,25 @@ func (f *mediaFlags) run(cmd *cobra.Command) error {
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s: Slipway %s, boots with %s\n", f.out, manifest.Version, strings.Join(arguments, " "))
 	return nil
+}
+
+// data is what the kernel is told of the data partition, which the machine makes
+// at its first start.
+func (f *mediaFlags) data(format image.Format) ([]string, error) {
+	if f.dataSize == "" {
+		return nil, nil
+	}
+	var size machine.Size
+	err := size.UnmarshalText([]byte(f.dataSize))
+	switch {
+	case format != image.Raw:
+		return nil, fmt.Errorf("%w: --data-size is for a raw disk; what an %s installs has the dataSize of its cluster's document", errUsage, format)
+	case err != nil:
+		return nil, fmt.Errorf("%w: --data-size %s is not a size such as 100GiB", errUsage, f.dataSize)
+	case size < machine.SmallestData:
+		return nil, fmt.Errorf("%w: --data-size %s has no room for a node's images and logs; want %s or more", errUsage, f.dataSize, machine.SmallestData)
+	}
+	return []string{disklayout.DataSizeArgument + "=" + size.String()}, nil
 }
 
 // kernel is what the kernel is told beside the image's own arguments.

@@ -30,6 +30,7 @@ type fakeBoot struct {
 	bootv1connect.UnimplementedClusterServiceHandler
 	cluster    *bootv1.Cluster
 	kubeconfig []byte
+	image      *bootv1.GetImageResponse
 	update     *bootv1.UpdateClusterRequest
 	refusal    error
 }
@@ -73,6 +74,10 @@ func (f *fakeBoot) UpdateCluster(_ context.Context, r *connect.Request[bootv1.Up
 
 func (f *fakeBoot) Kubeconfig(context.Context, *connect.Request[bootv1.KubeconfigRequest]) (*connect.Response[bootv1.KubeconfigResponse], error) {
 	return connect.NewResponse(&bootv1.KubeconfigResponse{Kubeconfig: f.kubeconfig}), nil
+}
+
+func (f *fakeBoot) GetImage(context.Context, *connect.Request[bootv1.GetImageRequest]) (*connect.Response[bootv1.GetImageResponse], error) {
+	return connect.NewResponse(f.image), nil
 }
 
 // resettable is a node that resets itself.

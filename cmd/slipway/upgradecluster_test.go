@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/client"
+	"slipway/configs/skew"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
 )
@@ -98,9 +100,9 @@ func (n fleetNode) Upgrade(_ context.Context, r *connect.Request[nodev1.UpgradeR
 	return out.Send(&nodev1.UpgradeStep{Name: lastStep, Ended: true})
 }
 
-// upgradeOfFleet is the upgrade of three control planes, of which the second
-// leads etcd, and of workers.
-func upgradeOfFleet(t *testing.T, f *fleet, workers int) (*upgrade, []*bootv1.Machine, *bytes.Buffer) {
+// rackOfFleet serves a boot service with a cluster of three control planes, of
+// which the second leads etcd, and of workers; and a context file for it.
+func rackOfFleet(t *testing.T, f *fleet, workers int) (*fakeBoot, string) {
 	t.Helper()
 	f.at, f.written = map[string]bool{}, map[string]bool{}
 	names := []string{"prod-cp-1", "prod-cp-2", "prod-cp-3"}
@@ -123,6 +125,13 @@ func upgradeOfFleet(t *testing.T, f *fleet, workers int) (*upgrade, []*bootv1.Ma
 		}
 		boot.cluster.Machines = append(boot.cluster.Machines, m)
 	}
+	return boot, contextFile
+}
+
+// upgradeOfFleet is the upgrade of such a cluster.
+func upgradeOfFleet(t *testing.T, f *fleet, workers int) (*upgrade, []*bootv1.Machine, *bytes.Buffer) {
+	t.Helper()
+	boot, contextFile := rackOfFleet(t, f, workers)
 	identity, err := client.Load(contextFile)
 	if err != nil {
 		t.Fatal(err)
@@ -199,6 +208,91 @@ func TestUpgradeWaitsForEtcd(t *testing.T) {
 	err := u.all(ctx, "prod", machines, v2, 1)
 	if !errors.Is(err, errDeadline) || !strings.Contains(err.Error(), "prod-cp-2 to be healthy; if its machine is gone for good, slipway etcd remove prod-cp-2") || len(f.order) != 0 {
 		t.Errorf("%v, upgraded %v\n%s", err, f.order, out)
+	}
+}
+
+// kubelets is an API server by hand that says what its nodes run.
+func kubelets(t *testing.T, versions map[string]string) []byte {
+	t.Helper()
+	var items []string
+	for name, v := range versions {
+		items = append(items, fmt.Sprintf(`{"metadata":{"name":%q},"status":{"nodeInfo":{"kubeletVersion":%q}}}`, name, v))
+	}
+	return kubeAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/readyz":
+			io.WriteString(w, "ok")
+		case "/api/v1/nodes":
+			fmt.Fprintf(w, `{"items":[%s]}`, strings.Join(items, ","))
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// TestClusterUpgradeRefusesSkew: the commands ask the cluster's API what runs,
+// and what the policy forbids they refuse before any machine is touched.
+func TestClusterUpgradeRefusesSkew(t *testing.T) {
+	const cluster, worker = "cluster upgrade prod", "node upgrade prod-worker-1"
+	for name, c := range map[string]struct {
+		command, planes, worker string
+		inRAM                   bool // the worker
+		refused                 string
+		order                   []string // who was upgraded
+	}{
+		"two minor versions": {command: cluster, planes: "v1.35.3", worker: "v1.35.3",
+			refused: "prod-cp-1 has v1.35.3, the image v1.37.1: a control plane goes one minor version at a time: take an image with v1.36 first"},
+		"back": {command: cluster, planes: "v1.38.0", worker: "v1.37.1", refused: "prod-cp-3 has v1.38.0, the image v1.37.1: it would go back"},
+		"a worker in RAM would be left behind": {command: cluster, planes: "v1.36.0", worker: "v1.33.0", inRAM: true,
+			refused: "prod-worker-1 has v1.33.0, the image v1.37.1: its kubelet would be 4 minor versions behind"},
+		"a worker before its control planes": {command: worker, planes: "v1.36.0", worker: "v1.36.0", refused: "upgrade the control planes first"},
+		"a worker after its control planes":  {command: worker, planes: "v1.37.1", worker: "v1.35.0", order: []string{"prod-worker-1"}},
+		"a minor version": {command: cluster, planes: "v1.36.9", worker: "v1.36.9",
+			order: []string{"prod-cp-1", "prod-cp-3", "prod-cp-2", "prod-worker-1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fleet{}
+			boot, contextFile := rackOfFleet(t, f, 1)
+			boot.image = &bootv1.GetImageResponse{Version: v2.Version, Sha256: v2.Sha256, RootHash: v2.RootHash, Kubernetes: "v1.37.1"}
+			versions := map[string]string{"elsewhere": "v1.20.0"} // a Node that no machine of the cluster has
+			for _, m := range boot.cluster.Machines {
+				versions[m.Hostname] = c.planes
+				m.Installation = &bootv1.Installation{Disk: &bootv1.SystemDisk{Path: "/dev/vda"}}
+				if m.Role == "worker" {
+					versions[m.Hostname] = c.worker
+				}
+				if m.Role == "worker" && c.inRAM {
+					m.Installation = nil
+				}
+			}
+			boot.kubeconfig = kubelets(t, versions)
+			var out bytes.Buffer
+			args := append(strings.Fields(c.command), "--yes", "--no-drain", "--context", contextFile)
+			code := run(t.Context(), args, nil, &out, &out)
+			if (code == exitFailed) != (c.refused != "") || !strings.Contains(out.String(), c.refused) {
+				t.Errorf("exit code %d:\n%s, want %q", code, &out, c.refused)
+			}
+			if diff := cmp.Diff(c.order, f.order); diff != "" {
+				t.Errorf("upgraded (-want +got):\n%s\n%s", diff, &out)
+			}
+		})
+	}
+}
+
+func TestSkewNodes(t *testing.T) {
+	m := func(id, role, hostname string) *bootv1.Machine {
+		return &bootv1.Machine{Id: id, Cluster: "prod", Role: role, Hostname: hostname}
+	}
+	all := []*bootv1.Machine{m("1", "control-plane", "cp-1"), m("2", "control-plane", "cp-2"), m("3", "etcd", "etcd-1"), m("4", "worker", "worker-1"), m("5", "worker", "no-node")}
+	moving := []*bootv1.Machine{m("2", "control-plane", "cp-2"), m("5", "worker", "no-node")}
+	versions := map[string]string{"cp-1": "v1.37.1", "cp-2": "v1.36.0", "etcd-1": "v1.30.0", "worker-1": "v1.35.0", "another": "v1.29.0"}
+	want := []skew.Node{
+		{Name: "cp-1", Version: "v1.37.1", ControlPlane: true, Stays: true},
+		{Name: "cp-2", Version: "v1.36.0", ControlPlane: true},
+		{Name: "worker-1", Version: "v1.35.0", Stays: true},
+	}
+	if diff := cmp.Diff(want, skewNodes(all, moving, versions)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

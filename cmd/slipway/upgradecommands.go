@@ -103,7 +103,11 @@ func nodeRollbackCommand(r *remote) *cobra.Command {
 		Long: `Have an installed node run what it ran before its last upgrade.
 
 Its other slot still holds that. It is booted as an upgrade is: once, and for
-good when the node is well.`,
+good when the node is well.
+
+Which Kubernetes the other slot has is not known until it runs, so that nothing is
+refused by Kubernetes' version-skew policy here: after a minor version, go back
+before the next control plane is upgraded.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			u, m, _, err := f.forNode(cmd, r, args[0])

@@ -79,6 +79,10 @@ func System() []Partition {
 	return list
 }
 
+// DataSizeArgument is the kernel argument by which a raw image says how large the
+// machine makes its data partition: a size such as 100GiB.
+const DataSizeArgument = "slipway.data-size"
+
 // Errors of Plan, for callers that tell a person what to change.
 var (
 	ErrDiskTooSmall = errors.New("the disk is too small")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -141,5 +142,29 @@ func TestCordon(t *testing.T) {
 		if got := strings.Join(c.patches, ""); (got == "") != (test.patched == "") || !strings.Contains(got, test.patched) {
 			t.Errorf("%s, uncordon %t: patched %q, want %q", test.node, test.uncordon, got, test.patched)
 		}
+	}
+}
+
+// TestVersions: what the kubelets say of themselves, by the nodes' names.
+func TestVersions(t *testing.T) {
+	answer := `{"items":[{"metadata":{"name":"cp-1"},"status":{"nodeInfo":{"kubeletVersion":"v1.37.1","kernelVersion":"6.12"}}},{"metadata":{"name":"w1"}}]}`
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/api/v1/nodes" || answer == "" {
+			w.WriteHeader(http.StatusTeapot)
+		}
+		io.WriteString(w, answer)
+	})
+	client, err := apiclient.Open(apiclient.Access(apitest.Serve(t, handler)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	versions, err := Node{API: client}.Versions(t.Context())
+	if want := map[string]string{"cp-1": "v1.37.1", "w1": ""}; err != nil || !maps.Equal(versions, want) {
+		t.Errorf("%v, %v; want %v", versions, err, want)
+	}
+	answer = ""
+	if versions, err := (Node{API: client}).Versions(t.Context()); err == nil {
+		t.Errorf("an API that does not answer: %v", versions)
 	}
 }

@@ -24,7 +24,7 @@ import (
 
 // systemDisk is what the agent needs of a sysdisk.Disk, which says more of each.
 type systemDisk interface {
-	Adopt(cluster string) error
+	Adopt(cluster string, data machine.Size) error
 	Find(ctx context.Context) (*sysdisk.Found, error)
 	Wipe(ctx context.Context, found *sysdisk.Found) error
 	CanWipe(how string) error

@@ -46,7 +46,7 @@ func (d *fakeDisk) Install(_ context.Context, config *machine.Config, files map[
 	return d.State()
 }
 
-func (d *fakeDisk) Adopt(string) error { return nil }
+func (d *fakeDisk) Adopt(string, machine.Size) error { return nil }
 
 func (d *fakeDisk) Find(context.Context) (*sysdisk.Found, error) { return d.found, nil }
 

@@ -176,7 +176,7 @@ func (n nodeLife) configure(ctx context.Context) error {
 		return n.install(ctx, f, first)
 	}
 	if a.booted != "" {
-		if err := a.disk.Adopt(config.Cluster.Name); err != nil {
+		if err := a.disk.Adopt(config.Cluster.Name, config.Install.DataSize); err != nil {
 			a.console.say("%v", err) // it is asked for again at the next start, and only a new installation needs it
 		}
 	}

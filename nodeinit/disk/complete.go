@@ -10,27 +10,28 @@ import (
 )
 
 // Complete gives a disk that a raw image was written to what no image can have:
-// partitions for state and data, as large as the disk allows, with their file
-// systems, and the second copy of the partition table at the disk's end. It
-// returns the new ones; nothing on a disk that has them already.
+// partitions for state and data with their file systems, and the second copy of
+// the partition table at the disk's end. dataBytes is the size of data, as Plan has
+// it. It returns the new ones; nothing on a disk that has them already, whatever
+// their size.
 //
 // The machine may run from the disk meanwhile, so that it is not taken. The file
 // systems are made before the table has their partitions: one that it has is
 // whole, whenever the power is cut.
-func (t Tools) Complete(ctx context.Context, d Disk) ([]Partition, error) {
+func (t Tools) Complete(ctx context.Context, d Disk, dataBytes int64) ([]Partition, error) {
 	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("complete: %w", err)
 	}
 	h := &Held{tools: t, disk: d, device: f, s: f, block: true}
-	made, err := h.complete(ctx)
+	made, err := h.complete(ctx, dataBytes)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("complete %s: %w", d.Path, err)
 	}
 	return made, nil
 }
 
-func (h *Held) complete(ctx context.Context) ([]Partition, error) {
+func (h *Held) complete(ctx context.Context, dataBytes int64) ([]Partition, error) {
 	have, err := readTable(h.s, h.disk)
 	if err != nil {
 		return nil, err
@@ -38,7 +39,7 @@ func (h *Held) complete(ctx context.Context) ([]Partition, error) {
 	if !have.hasSlipway() {
 		return nil, errors.New("it has no installation")
 	}
-	next, missing, err := have.completed(h.disk)
+	next, missing, err := have.completed(h.disk, dataBytes)
 	if err != nil || len(missing) == 0 {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func (h *Held) complete(ctx context.Context) ([]Partition, error) {
 // completed is the table with what is missing, and the labels of that. Of a
 // table that misses nothing, nothing else is asked: an older Slipway may have
 // made it otherwise.
-func (t *table) completed(d Disk) (next *table, missing []string, err error) {
+func (t *table) completed(d Disk, dataBytes int64) (next *table, missing []string, err error) {
 	for _, label := range []string{disklayout.StateLabel, disklayout.DataLabel} {
 		if _, ok := t.find(label); !ok {
 			missing = append(missing, label)
@@ -64,7 +65,7 @@ func (t *table) completed(d Disk) (next *table, missing []string, err error) {
 	if len(missing) == 0 {
 		return nil, nil, nil
 	}
-	plan, err := disklayout.Plan(d.Size, 0)
+	plan, err := disklayout.Plan(d.Size, dataBytes)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -202,11 +202,19 @@ func blockRange(f *os.File, command uintptr, s span) error {
 }
 
 // erasePartition wipes a partition that is not in use.
-func erasePartition(ctx context.Context, p Partition, how Erase) error {
-	f, err := exclusive(p.Path)
+func erasePartition(ctx context.Context, p Partition, how Erase, take taker) error {
+	h, err := take(p)
 	if err != nil {
 		return err
 	}
-	h := &Held{disk: Disk{SectorSize: 0, Size: p.Size}, device: f, s: f, block: true}
-	return errors.Join(h.wipe(ctx, span{0, p.Size}, how), f.Close())
+	return errors.Join(h.wipe(ctx, span{0, p.Size}, how), h.Close())
+}
+
+// takePartition takes a partition's device.
+func takePartition(p Partition) (*Held, error) {
+	f, err := exclusive(p.Path)
+	if err != nil {
+		return nil, err
+	}
+	return &Held{disk: Disk{SectorSize: 0, Size: p.Size}, device: f, s: f, block: true}, nil
 }

@@ -45,7 +45,7 @@ func FuzzTable(f *testing.F) {
 		tab.hasSlipway()
 		tab.readOwner(memory{bytes.NewReader(disk)}, d)
 		_, _ = tab.merge(us, d, plan)
-		_, _, _ = tab.completed(d)
+		_, _, _ = tab.completed(d, 0)
 		(&Held{disk: d}).named(tab)
 	})
 }

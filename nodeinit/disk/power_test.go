@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 
 	"slipway/configs/disklayout"
@@ -200,6 +201,136 @@ func TestPowerCutDropTable(t *testing.T) {
 		}
 		if m := survey(t, others, d); len(m.Foreign()) > 0 {
 			t.Errorf("in the end the disk is not blank:\n%s", m.Text())
+		}
+	})
+}
+
+// partOf is a partition as a device of its own.
+type partOf struct {
+	storage
+	Partition
+}
+
+func (p partOf) ReadAt(b []byte, at int64) (int, error)  { return p.storage.ReadAt(b, p.Start+at) }
+func (p partOf) WriteAt(b []byte, at int64) (int, error) { return p.storage.WriteAt(b, p.Start+at) }
+
+// wipeRunning is Wipe of a disk whose slot A runs.
+func wipeRunning(t *testing.T, h *Held) error {
+	return h.wipeInstallation(t.Context(), Metadata, func(p Partition) (*Held, error) {
+		if p.Label == disklayout.SlotALabel {
+			return nil, ErrInUse
+		}
+		f, err := os.Open(h.disk.Path) // to be closed
+		return &Held{disk: Disk{Size: p.Size}, device: f, s: partOf{h.s, p}}, err
+	})
+}
+
+// filled is a disk of ours that does not boot any more, with a mark at both ends
+// of each partition. The last one is a user's volume, if there is to be one.
+func filled(t *testing.T, volume bool) Disk {
+	t.Helper()
+	d, f := blank(t, disklayout.SmallestDisk, 512)
+	plan := planOf(t, d, disklayout.SmallestData)
+	if volume {
+		end := plan[len(plan)-1].End()
+		plan = append(plan, disklayout.Partition{Number: 7, Label: "volume", Type: disklayout.TypeLinuxData, Start: end, Size: 8 * disklayout.MiB})
+	}
+	mustWrite(t, newTable(us, d, plan), &cutter{File: f, left: -1}, d) // it need not reach the computer's own disk
+	writes := map[int64][]byte{0: disklayout.NoBoot[:]}
+	for _, p := range plan {
+		writes[p.Start], writes[p.End()-int64(len(ofUse))] = ofUse, ofUse
+		d.Partitions = append(d.Partitions, Partition{Label: p.Label, Number: p.Number, Start: p.Start, Size: p.Size})
+	}
+	for at, data := range writes {
+		if _, err := f.WriteAt(data, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d
+}
+
+// ofUse is what a partition is known by.
+var ofUse = bytes.Repeat([]byte("of use"), 1024)
+
+// inUse are the labels of the partitions that still have a part of that. Of a
+// partition that is not Slipway's it must be all.
+func inUse(t *testing.T, d Disk) (labels []string) {
+	t.Helper()
+	f, err := os.Open(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range d.Partitions {
+		both := make([]byte, 2*len(ofUse))
+		begin, end := both[:len(ofUse)], both[len(ofUse):]
+		_, errBegin := f.ReadAt(begin, p.Start)
+		_, errEnd := f.ReadAt(end, p.Start+p.Size-int64(len(end)))
+		if err := errors.Join(errBegin, errEnd); err != nil {
+			t.Fatal(err)
+		}
+		if bytes.ContainsAny(both, "of use") {
+			labels = append(labels, p.Label)
+		}
+		if !slices.Contains(wiped, p.Label) && !bytes.Equal(both, bytes.Repeat(ofUse, 2)) {
+			t.Errorf("%s, which is not Slipway's, was written to", p.Label)
+		}
+	}
+	return labels
+}
+
+// TestPowerCutWipe: whenever the power is cut, the partition that says whose the
+// disk is, and that it is being wiped, goes after all others; nobody is asked
+// before the rest is wiped; and the wipe that goes on leaves nothing.
+func TestPowerCutWipe(t *testing.T) {
+	ours := func(t *testing.T) Disk { return filled(t, false) }
+	wipe := func(h *Held) error { return wipeRunning(t, h) }
+	forEachCut(t, ours, wipe, func(t *testing.T, d Disk) {
+		left := inUse(t, d)
+		if len(left) > 0 && !slices.Contains(left, disklayout.StateLabel) {
+			t.Errorf("the state is gone before %v", left)
+		}
+		wantNoHalfLoader(t, d)
+		parts := d.Partitions
+		d.Partitions = nil
+		h := takeBack(t, d, "")
+		defer h.Close()
+		h.disk.Partitions = parts
+		if err := wipe(h); err != nil {
+			t.Error(err)
+		}
+		if m := survey(t, others, d); len(m.Foreign()) > 0 {
+			t.Errorf("in the end the disk is not blank:\n%s", m.Text())
+		}
+		d.Partitions = parts
+		if left := inUse(t, d); len(left) > 0 {
+			t.Errorf("in the end there is something in %v", left)
+		}
+	})
+}
+
+// TestPowerCutWipeBesideVolume: whenever the power is cut, a partition that
+// Slipway did not make is in the table and has what it holds.
+func TestPowerCutWipeBesideVolume(t *testing.T) {
+	ours := func(t *testing.T) Disk { return filled(t, true) }
+	wipe := func(h *Held) error { return wipeRunning(t, h) }
+	want := func(t *testing.T, d Disk, when string) {
+		t.Helper()
+		list, err := Listed(d)
+		if err != nil || !slices.ContainsFunc(list, func(p Partition) bool { return p.Label == "volume" && p.Number == 7 }) {
+			t.Errorf("%s the table has %v, %v", when, list, err)
+		}
+	}
+	forEachCut(t, ours, wipe, func(t *testing.T, d Disk) {
+		want(t, d, "after the cut")
+		inUse(t, d)
+		if !cutAt(t, d, -1, nil, wipe) {
+			t.Error("the wipe does not go on")
+		}
+		want(t, d, "in the end")
+		list, _ := Listed(d) // was looked at by now
+		if left := inUse(t, d); len(list) != 1 || len(left) != 1 {
+			t.Errorf("in the end the table has %v, and there is something in %v", list, left)
 		}
 	})
 }

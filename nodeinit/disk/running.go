@@ -85,24 +85,31 @@ func (t Tools) Wipe(ctx context.Context, d Disk, how Erase) error {
 		return fmt.Errorf("wipe: %w", err)
 	}
 	h := &Held{tools: t, disk: d, device: f, s: f, block: true}
-	have, err := readTable(f, d)
-	if err == nil && have.hasSlipway() {
-		err = errors.Join(h.wipePartitions(ctx, how), h.dropTable(ctx, have))
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := errors.Join(h.wipeInstallation(ctx, how, takePartition), f.Close()); err != nil {
 		return fmt.Errorf("wipe %s: %w", d.Path, err)
 	}
 	return nil
 }
 
-func (h *Held) wipePartitions(ctx context.Context, how Erase) error {
+// taker takes a partition for its own.
+type taker func(Partition) (*Held, error)
+
+func (h *Held) wipeInstallation(ctx context.Context, how Erase, take taker) error {
+	have, err := readTable(h.s, h.disk)
+	if err != nil || !have.hasSlipway() {
+		return err
+	}
+	return errors.Join(h.wipePartitions(ctx, how, take), h.dropTable(ctx, have))
+}
+
+func (h *Held) wipePartitions(ctx context.Context, how Erase, take taker) error {
 	var errs []error
 	for _, label := range wiped {
 		p, ok := h.disk.Partition(label)
 		if !ok {
 			continue
 		}
-		err := erasePartition(ctx, p, how)
+		err := erasePartition(ctx, p, how, take)
 		if err != nil {
 			edges := h.wipe(ctx, span{p.Start, p.Size}, Metadata)
 			if err = errors.Join(err, edges); errors.Is(err, ErrInUse) && isSlot(label) {

@@ -83,6 +83,31 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestCompleted: what a disk with a raw image on it gets, by how much of it is
+// to be for data. One that has it already keeps it.
+func TestCompleted(t *testing.T) {
+	d, _ := blank(t, disklayout.SmallestDisk, 512)
+	raw := newTable(Owner{}, d, disklayout.System()[:4])
+	for data, want := range map[int64]int64{0: d.Size - 1603*disklayout.MiB, disklayout.SmallestData: disklayout.SmallestData, d.Size: -1} {
+		next, missing, err := raw.completed(d, data)
+		if want < 0 {
+			if !errors.Is(err, disklayout.ErrDataSize) {
+				t.Errorf("%d of %d bytes for data: %v", data, d.Size, err)
+			}
+			continue
+		}
+		if err != nil || len(missing) != 2 || !next.has(planOf(t, d, data), d) {
+			t.Fatalf("%d bytes for data: %v, made %v", data, err, missing)
+		}
+		if p, _ := next.find(disklayout.DataLabel); int64(p.Size) != want {
+			t.Errorf("data has %d bytes, want %d", p.Size, want)
+		}
+		if _, missing, err := next.completed(d, d.Size); err != nil || missing != nil {
+			t.Errorf("again, with another size: %v, makes %v", err, missing)
+		}
+	}
+}
+
 // TestTableFromCopy: with its first copy gone the table is known, and not whole.
 func TestTableFromCopy(t *testing.T) {
 	d, f := blank(t, disklayout.SmallestDisk, 512)

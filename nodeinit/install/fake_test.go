@@ -185,13 +185,24 @@ type box struct {
 	devices map[disklayout.Slot]*device
 	journal kept
 	said    []string
-	fail    string // the disk's part that fails
+	fail    string          // the disk's part that fails
+	writes  disklayout.Slot // what the operation under test fills
 }
 
 func newBox() *box {
 	return &box{
 		loader:  loader{slots: slot.Blank(), files: map[disklayout.Slot]string{}, staged: map[disklayout.Slot]string{}},
 		devices: map[disklayout.Slot]*device{a: {data: make([]byte, 1<<20)}, b: {data: make([]byte, 1<<20)}},
+	}
+}
+
+// others is what an operation that writes one slot leaves alone until the slot
+// has shown that it works: the other slot, and the loader that firmware starts.
+func (x *box) others() map[string]string {
+	n := x.writes.Other()
+	return map[string]string{
+		"loader": x.loader.installed, "boot files": x.loader.files[n], "state": string(x.loader.slots.State(n)),
+		"root image": fmt.Sprintf("%x", sha256.Sum256(x.devices[n].data)),
 	}
 }
 

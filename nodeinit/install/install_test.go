@@ -254,7 +254,8 @@ func TestVerdicts(t *testing.T) {
 }
 
 // TestRefused: each is an error that says what is wrong, and the slot that was
-// written cannot boot.
+// written cannot boot. After an upgrade the machine runs what it ran; after an
+// installation its disk has no loader, and it comes back by network.
 func TestRefused(t *testing.T) {
 	swap := func(name string, data []byte) func(*testing.T, *box, *build) {
 		return func(_ *testing.T, _ *box, bu *build) { bu.files[name] = data }
@@ -263,7 +264,7 @@ func TestRefused(t *testing.T) {
 		name    string
 		arrange func(*testing.T, *box, *build)
 		want    error
-		text    string
+		text    string // SLOT is the one that is written
 	}{
 		{"truncated download", func(_ *testing.T, _ *box, bu *build) {
 			bu.broken = func(name string, w http.ResponseWriter, data []byte) bool {
@@ -289,33 +290,53 @@ func TestRefused(t *testing.T) {
 			bu.image.Root.Hash = strings.Repeat("ab", 32)
 			bu.seal(t)
 		}, ErrDamaged, "root hash"},
-		{"slot too small", func(_ *testing.T, x *box, _ *build) { x.devices[b] = &device{data: make([]byte, 4096)} }, ErrTooSmall, "slot b"},
-		{"disk that disappears", func(_ *testing.T, x *box, _ *build) { delete(x.devices, b) }, errFake,
-			"upgrade: root image: slot b: the disk is gone"},
+		{"slot too small", func(_ *testing.T, x *box, _ *build) { x.devices[x.writes] = &device{data: make([]byte, 4096)} }, ErrTooSmall, "slot SLOT"},
+		{"disk that disappears", func(_ *testing.T, x *box, _ *build) { delete(x.devices, x.writes) }, errFake,
+			"root image: slot SLOT: the disk is gone"},
 		{"disk that disappears while it is written", func(_ *testing.T, x *box, _ *build) {
-			x.devices[b].fails = func(int64) error { return errFake }
-		}, errFake, "upgrade: root image: slot b: fetch root.img: the disk is gone"},
-		{"disk that does not keep it", func(_ *testing.T, x *box, _ *build) { x.devices[b].unsynced = unix.EIO }, unix.EIO,
-			"upgrade: root image: slot b: input/output error"},
-		{"disk that cannot be read back", func(_ *testing.T, x *box, _ *build) { x.devices[b].unread = unix.EIO }, unix.EIO,
-			"upgrade: read back: slot b: read the hash area: input/output error"},
+			x.devices[x.writes].fails = func(int64) error { return errFake }
+		}, errFake, "root image: slot SLOT: fetch root.img: the disk is gone"},
+		{"disk that does not keep it", func(_ *testing.T, x *box, _ *build) { x.devices[x.writes].unsynced = unix.EIO }, unix.EIO,
+			"root image: slot SLOT: input/output error"},
+		{"disk that cannot be read back", func(_ *testing.T, x *box, _ *build) { x.devices[x.writes].unread = unix.EIO }, unix.EIO,
+			"read back: slot SLOT: read the hash area: input/output error"},
 		{"full boot partition", func(_ *testing.T, x *box, _ *build) { x.loader.full = fat.ErrFull }, fat.ErrFull,
-			"upgrade: boot files: fetch loaders/systemd-bootx64.efi: the boot partition is full"},
+			"boot files: fetch loaders/systemd-bootx64.efi: the boot partition is full"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x, bu := installed(t), newBuild(t, "v1.1.0")
+			x.writes = b
 			tt.arrange(t, x, bu)
-			err := x.upgrade(t, bu).Run(t.Context())
-			if err == nil || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
-				t.Errorf("error is %v, want %v with %q", err, tt.want, tt.text)
-			}
-			if s := x.loader.slots; s.A != slot.Good || s.Next != a || s.B == slot.Good || s.B == slot.Trying {
+			refused(t, x, x.upgrade(t, bu), tt.want, tt.text)
+			if s := x.loader.slots; s.A != slot.Good || s.Next != a {
 				t.Errorf("slots are %+v", s)
 			}
-			if x.journal.rec.Error == "" {
-				t.Error("the journal does not have the error")
-			}
+			x, bu = newBox(), newBuild(t, "v1.1.0")
+			x.writes = a
+			tt.arrange(t, x, bu)
+			refused(t, x, x.install(t, bu), tt.want, tt.text)
 		})
+	}
+}
+
+// refused runs an operation that must fail with the error, and change nothing
+// but the slot that it writes, which is left unbootable.
+func refused(t *testing.T, x *box, o Operation, want error, text string) {
+	t.Helper()
+	before := x.others()
+	err := o.Run(t.Context())
+	text = strings.ReplaceAll(text, "SLOT", string(x.writes))
+	if err == nil || want != nil && !errors.Is(err, want) || !strings.HasPrefix(err.Error(), o.Name+": ") || !strings.Contains(err.Error(), text) {
+		t.Errorf("%s: error is %v, want %v with %q", o.Name, err, want, text)
+	}
+	if s := x.loader.slots.State(x.writes); s == slot.Good || s == slot.Trying {
+		t.Errorf("%s: slot %s is %s", o.Name, x.writes, s)
+	}
+	if diff := cmp.Diff(before, x.others()); diff != "" {
+		t.Errorf("%s: the loader or the other slot is not as it was:\n%s", o.Name, diff)
+	}
+	if x.journal.rec.Error == "" {
+		t.Errorf("%s: the journal does not have the error", o.Name)
 	}
 }
 

@@ -321,11 +321,33 @@ func Complete(name string) error {
 	if err != nil {
 		return err
 	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	size, err := dataSize(string(cmdline))
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), completing)
 	defer cancel()
 	// PID 1 calls this, which has no PATH.
-	_, err = disk.Tools{Wipefs: "/sbin/wipefs", Mke2fs: "/sbin/mke2fs"}.Complete(ctx, d)
+	_, err = disk.Tools{Wipefs: "/sbin/wipefs", Mke2fs: "/sbin/mke2fs"}.Complete(ctx, d, size)
 	return err
+}
+
+// dataSize is how many bytes of a disk are for data, by the kernel's command line;
+// 0: all that are left.
+func dataSize(cmdline string) (int64, error) {
+	var size machine.Size
+	for _, word := range strings.Fields(cmdline) {
+		if value, ok := strings.CutPrefix(word, disklayout.DataSizeArgument+"="); ok {
+			if err := size.UnmarshalText([]byte(value)); err != nil {
+				return 0, fmt.Errorf("kernel argument %s: %w", word, err)
+			}
+		}
+	}
+	return int64(size), nil
 }
 
 // exitCode is a program's; -1 if it did not run to its end.
@@ -356,13 +378,31 @@ func (t *target) leave() {
 }
 
 // Adopt makes the disk that the machine booted from that of its cluster, where
-// it is not yet: one that was written from an image is nobody's before.
-func (d *Disk) Adopt(cluster string) error {
+// it is not yet: one that was written from an image is nobody's before. A data
+// partition of another size than the config has is an error, and stays.
+func (d *Disk) Adopt(cluster string, data machine.Size) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	dev, err := d.find()
 	if err != nil {
 		return err
 	}
-	return disk.Adopt(dev, disk.Owner{Machine: d.Machine, Cluster: cluster}, StateDir)
+	if err := disk.Adopt(dev, disk.Owner{Machine: d.Machine, Cluster: cluster}, StateDir); err != nil {
+		return err
+	}
+	list, err := disk.Listed(dev)
+	if err != nil {
+		return err
+	}
+	return checkData(disk.Disk{Partitions: list}, data)
+}
+
+// checkData compares the data partition with what the config asks for. Nothing
+// makes it smaller or larger: the machine's data is in it.
+func checkData(d disk.Disk, want machine.Size) error {
+	p, ok := d.Partition(disklayout.DataLabel)
+	if !ok || want == 0 || p.Size == int64(want)/disklayout.MiB*disklayout.MiB {
+		return nil
+	}
+	return fmt.Errorf("the data partition has %s, its config wants %s: it stays as it was made", machine.Size(p.Size), want)
 }

@@ -83,6 +83,30 @@ func TestRule(t *testing.T) {
 	}
 }
 
+func TestDataSize(t *testing.T) {
+	for cmdline, want := range map[string]int64{
+		"console=ttyS0 slipway.root-size=8192\n": 0, "quiet slipway.data-size=20GiB\n": 20 << 30,
+		"slipway.data-size=5GiB slipway.data-size=4294967296": 4 << 30, "slipway.data-size=much": -1,
+	} {
+		got, err := dataSize(cmdline)
+		if (err == nil) != (want >= 0) || err == nil && got != want {
+			t.Errorf("%q: %d, %v; want %d", cmdline, got, err, want)
+		}
+	}
+}
+
+func TestCheckData(t *testing.T) {
+	d := disk.Disk{Partitions: []disk.Partition{{Label: disklayout.StateLabel, Size: 1}, {Label: disklayout.DataLabel, Size: 10 << 30}}}
+	for want, text := range map[machine.Size]string{
+		0: "", 10 * machine.GiB: "", 10*machine.GiB + 4097: "",
+		5 * machine.GiB: "the data partition has 10GiB, its config wants 5GiB: it stays as it was made",
+	} {
+		if err := checkData(d, want); (err == nil) != (text == "") || err != nil && err.Error() != text {
+			t.Errorf("%s: %v, want %q", want, err, text)
+		}
+	}
+}
+
 func TestWipeRefused(t *testing.T) {
 	if _, err := Wipe("vda", "everything"); err == nil || !strings.Contains(err.Error(), "want metadata, discard or zero") {
 		t.Errorf("got %v", err)

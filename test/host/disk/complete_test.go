@@ -33,7 +33,7 @@ func TestComplete(t *testing.T) {
 	run(t, "mount", d.Path+"p3", root)
 	t.Cleanup(func() { run(t, "umount", root) })
 
-	made, err := disk.Tools{}.Complete(t.Context(), d)
+	made, err := disk.Tools{}.Complete(t.Context(), d, 4*gib)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,20 +42,23 @@ func TestComplete(t *testing.T) {
 		run(t, "e2fsck", "-f", "-n", p.Path)
 		labels = append(labels, strings.TrimSpace(run(t, "blkid", "--probe", "--output", "value", "--match-tag", "LABEL", p.Path)))
 	}
+	if data := made[len(made)-1]; data.Size != 4*gib {
+		t.Errorf("the data partition is %+v", data)
+	}
 	if diff := cmp.Diff([]string{disklayout.StateLabel, disklayout.DataLabel}, labels); diff != "" {
 		t.Errorf("file systems (-want +got):\n%s", diff)
 	}
 	if out := run(t, "sfdisk", "--verify", d.Path); !strings.Contains(out, "No errors detected") {
 		t.Errorf("sfdisk: %s", out)
 	}
-	if again, err := (disk.Tools{}).Complete(t.Context(), d); err != nil || len(again) > 0 {
+	if again, err := (disk.Tools{}).Complete(t.Context(), d, 0); err != nil || len(again) > 0 {
 		t.Errorf("the second time it made %v, %v", again, err)
 	}
 }
 
 // TestCompleteStranger: a disk that is not Slipway's is left as it is.
 func TestCompleteStranger(t *testing.T) {
-	if made, err := (disk.Tools{}).Complete(t.Context(), image(t)); err == nil {
+	if made, err := (disk.Tools{}).Complete(t.Context(), image(t), 0); err == nil {
 		t.Errorf("made %v on a blank disk", made)
 	}
 }
