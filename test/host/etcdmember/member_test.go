@@ -268,13 +268,13 @@ func (b *bootService) keep(id string, data []byte) {
 
 func (n *node) client() *clientv3.Client {
 	n.t.Helper()
-	pair, err := tls.LoadX509KeyPair(n.paths.PKI+"/server.crt", n.paths.PKI+"/server.key")
+	ca, err := os.ReadFile(n.paths.PKI + "/ca.crt")
 	must(n.t, err)
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(n.ca.CertPEM)
+	roots.AppendCertsFromPEM(ca)
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{"https://" + n.paths.Local}, Logger: zap.NewNop(),
-		TLS: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}},
+		TLS: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{n.pair()}},
 	})
 	must(n.t, err)
 	return client
