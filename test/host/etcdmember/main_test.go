@@ -67,6 +67,7 @@ type node struct {
 	log   *syncBuffer
 	now   func() time.Time // nil: time.Now
 	quota int64            // bytes; 0: as on a node
+	disk  *pretendedDisk   // nil: the one there is
 }
 
 // add makes a machine with an empty disk. It runs nothing yet.
@@ -132,6 +133,9 @@ func (n *node) plan() []supervise.Unit {
 	if n.unit == nil {
 		log := slog.New(slog.NewTextHandler(n.log, nil))
 		n.unit = &member.Service{Paths: n.paths, Log: log.With("unit", etcd.MemberUnit), Now: n.now, Quota: n.quota}
+	}
+	if n.disk != nil {
+		n.unit.Measure = n.disk.measure
 	}
 	units[0].After, units[0].Service = nil, n.unit
 	program := units[1].Service.(*proc.Process)
@@ -245,6 +249,19 @@ type movedClock struct{ by atomic.Int64 }
 
 func (c *movedClock) now() time.Time        { return time.Now().Add(time.Duration(c.by.Load())) }
 func (c *movedClock) move(by time.Duration) { c.by.Store(int64(by)) }
+
+// pretendedDisk takes as long for a sync as it is told.
+type pretendedDisk struct{ fsync atomic.Int64 }
+
+func newDisk(fsync time.Duration) *pretendedDisk {
+	d := &pretendedDisk{}
+	d.fsync.Store(int64(fsync))
+	return d
+}
+
+func (d *pretendedDisk) measure(string) (etcd.Measured, error) {
+	return etcd.Measured{Fsync: time.Duration(d.fsync.Load()), Sign: 50 * time.Microsecond}, nil
+}
 
 // syncBuffer is a log that several write.
 type syncBuffer struct {
