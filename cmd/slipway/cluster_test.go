@@ -51,6 +51,41 @@ func TestAPlanTakesApprovedMachinesInOrder(t *testing.T) {
 	}
 }
 
+// TestPlansOfSeveralControlPlanes: as many as etcd's members may be, and no
+// number that etcd gains nothing by.
+func TestPlansOfSeveralControlPlanes(t *testing.T) {
+	for wanted, refused := range map[counts]string{
+		{controlPlanes: 1}:                      "",
+		{controlPlanes: 3}:                      "",
+		{controlPlanes: 5}:                      "",
+		{controlPlanes: 7}:                      "",
+		{controlPlanes: 2, etcd: 5, workers: 1}: "", // etcd is not on the control planes then
+		{controlPlanes: 2}:                      "2 members of etcd survive no more failures than 1, for etcd needs a majority; make it 1, 3, 5 or 7",
+		{controlPlanes: 4}:                      "4 members of etcd survive no more failures than 3",
+		{controlPlanes: 6}:                      "6 members of etcd survive no more failures than 5",
+		{controlPlanes: 3, etcd: 4}:             "4 members of etcd survive no more failures than 3",
+		{controlPlanes: 8}:                      "8 members: etcd's writes would wait for 5 of them",
+		{controlPlanes: 9}:                      "9 members: etcd's writes would wait for 5 of them",
+		{controlPlanes: 1, etcd: 9}:             "9 members: etcd's writes would wait for 5 of them",
+	} {
+		doc, err := planFrom(cluster.Cluster{Name: "prod"}, rack(slices.Repeat([]string{"approved"}, 10)...), wanted)
+		if refused != "" {
+			if err == nil || !strings.Contains(err.Error(), refused) {
+				t.Errorf("%+v: %v, want %q", wanted, err, refused)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%+v: %v", wanted, err)
+			continue
+		}
+		members := doc.EtcdMachines()
+		if n := max(wanted.etcd, wanted.controlPlanes); len(doc.Machines) != wanted.all() || len(members) != n || !strings.HasSuffix(members[n-1].Hostname, fmt.Sprintf("-%d", n)) {
+			t.Errorf("%+v: %d machines, members %+v", wanted, len(doc.Machines), members)
+		}
+	}
+}
+
 func TestPlansThatCannotBe(t *testing.T) {
 	for name, test := range map[string]struct {
 		name   string

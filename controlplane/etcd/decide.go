@@ -52,6 +52,7 @@ func refuse(next, format string, args ...any) Action {
 // What people are told to do.
 const (
 	nextReset  = "slipway node reset makes the machine a new one"
+	nextDisk   = "another disk, or etcd.allowSlowDisk: true in the cluster's document (slipway cluster update -f)"
 	nextQuorum = "start the others, or slipway cluster recover"
 	nextBackup = "slipway cluster restore from a snapshot, or slipway cluster recover from another member"
 )
@@ -116,7 +117,7 @@ func (f *Facts) enter(v View) Action {
 		return wait(nextQuorum, "%s answers, but has no quorum%s", v.From, f.kept())
 	}
 	if f.SlowDisk != "" {
-		return refuse("another disk, or etcd.allowSlowDisk", "%s", f.SlowDisk)
+		return refuse(nextDisk, "%s", f.SlowDisk)
 	}
 	for _, m := range v.Members {
 		if m.Name == f.Name || m.PeerURL == f.PeerURL {
@@ -182,7 +183,7 @@ func (f *Facts) begin() Action {
 	case len(unknown) > 0:
 		return wait("it says so once it has a leader; if it is another cluster's, stop it", "%s to say which generation it is of", unknown[0].From)
 	case f.SlowDisk != "":
-		return refuse("another disk, or etcd.allowSlowDisk", "%s", f.SlowDisk)
+		return refuse(nextDisk, "%s", f.SlowDisk)
 	case f.Grant.Snapshot != "":
 		return Action{Kind: Restore, Snapshot: f.Grant.Snapshot}
 	case f.Grant.Recover && !f.Previous:

@@ -63,9 +63,11 @@ type node struct {
 	paths etcd.Paths
 	cfg   *machine.Config
 	units *supervise.Supervisor
+	unit  *member.Service // of the units that run
 	log   *syncBuffer
 	now   func() time.Time // nil: time.Now
 	quota int64            // bytes; 0: as on a node
+	disk  *pretendedDisk   // nil: the one there is
 }
 
 // add makes a machine with an empty disk. It runs nothing yet.
@@ -124,18 +126,24 @@ func (n *node) run() {
 	n.runUnits(n.plan())
 }
 
-// plan are the machine's units, with the machine's paths.
+// plan are the machine's units, with the machine's paths. Like PID 1 it looks at
+// what etcd reads only when it starts: another CA makes another process of it.
 func (n *node) plan() []supervise.Unit {
 	units := etcd.Units(n.cfg)[:2] // there is no API server that waits for the third
-	log := slog.New(slog.NewTextHandler(n.log, nil))
-	service := &member.Service{Paths: n.paths, Log: log.With("unit", etcd.MemberUnit), Now: n.now, Quota: n.quota}
-	units[0].After, units[0].Service = nil, supervise.Func(service.Run)
+	if n.unit == nil {
+		log := slog.New(slog.NewTextHandler(n.log, nil))
+		n.unit = &member.Service{Paths: n.paths, Log: log.With("unit", etcd.MemberUnit), Now: n.now, Quota: n.quota}
+	}
+	if n.disk != nil {
+		n.unit.Measure = n.disk.measure
+	}
+	units[0].After, units[0].Service = nil, n.unit
 	program := units[1].Service.(*proc.Process)
-	program.Path, program.Args, program.Reads = n.bin+"/etcd", []string{"--config-file=" + n.paths.Config}, nil
+	program.Path, program.Args, program.Reads = n.bin+"/etcd", []string{"--config-file=" + n.paths.Config}, []string{n.paths.PKI + "/ca.crt"}
 	program.Ready = proc.HTTPSProbe{
 		URL: "https://" + n.paths.Local + "/readyz", CAFile: n.paths.PKI + "/ca.crt", CertFile: n.paths.PKI + "/server.crt", KeyFile: n.paths.PKI + "/server.key",
 	}
-	program.Log = n.log
+	proc.Runner{Log: func(string) io.Writer { return n.log }}.Adopt(units)
 	return units
 }
 
@@ -161,7 +169,7 @@ func (n *node) stop() {
 	if err := n.units.Stop(ctx); err != nil {
 		n.t.Errorf("stop %s: %v", n.name, err)
 	}
-	n.units = nil
+	n.units, n.unit = nil, nil
 }
 
 // api is the machine's EtcdService, as the agent reaches it.
@@ -241,6 +249,19 @@ type movedClock struct{ by atomic.Int64 }
 
 func (c *movedClock) now() time.Time        { return time.Now().Add(time.Duration(c.by.Load())) }
 func (c *movedClock) move(by time.Duration) { c.by.Store(int64(by)) }
+
+// pretendedDisk takes as long for a sync as it is told.
+type pretendedDisk struct{ fsync atomic.Int64 }
+
+func newDisk(fsync time.Duration) *pretendedDisk {
+	d := &pretendedDisk{}
+	d.fsync.Store(int64(fsync))
+	return d
+}
+
+func (d *pretendedDisk) measure(string) (etcd.Measured, error) {
+	return etcd.Measured{Fsync: time.Duration(d.fsync.Load()), Sign: 50 * time.Microsecond}, nil
+}
 
 // syncBuffer is a log that several write.
 type syncBuffer struct {

@@ -83,15 +83,7 @@ func TestLife(t *testing.T) {
 			t.Errorf("kept are %v, %v", kept, err)
 		}
 	})
-	t.Run("a member leaves for good", func(t *testing.T) {
-		_, err := c.api().Leave(t.Context(), connect.NewRequest(&nodev1.EtcdLeaveRequest{}))
-		must(t, err)
-		if got := a.members(); len(got) != 2 {
-			t.Errorf("members %v", got)
-		}
-		c.says("has left the cluster for good")
-		c.stop()
-	})
+	t.Run("a member leaves for good", func(t *testing.T) { s.leaveForGood(c, a, b) })
 	t.Run("the quorum is guarded", func(t *testing.T) {
 		b.stop()
 		_, err := a.api().Remove(t.Context(), connect.NewRequest(&nodev1.EtcdRemoveRequest{Member: "b"}))
@@ -217,6 +209,49 @@ func (s *site) damage(n *node, others ...*node) {
 	}
 }
 
+// leaveForGood: the member that goes leads when it is told to, while somebody
+// writes. Another one leads afterwards, and nothing that was acknowledged is lost.
+func (s *site) leaveForGood(n *node, others ...*node) {
+	gone := n.status().MemberId
+	writing := write(s.t, append(others, n)...)
+	n.eventually("write that is taken", func() bool { return writing.count() > 0 })
+	n.lead(others...)
+	_, err := n.api().Leave(s.t.Context(), connect.NewRequest(&nodev1.EtcdLeaveRequest{}))
+	must(s.t, err)
+	count := writing.count()
+	if got := others[0].members(); len(got) != len(others) || got[n.name] != "" {
+		s.t.Errorf("members %v", got)
+	}
+	others[0].eventually("leader among the others", func() bool {
+		leader := others[0].status().LeaderId
+		return leader != "" && leader != gone
+	})
+	others[0].eventually("write that is taken afterwards", func() bool { return writing.count() > count })
+	writing.check(others[0])
+	n.says("has left the cluster for good")
+	n.stop()
+}
+
+// lead has a member lead, whoever does now.
+func (n *node) lead(others ...*node) {
+	n.t.Helper()
+	n.eventually("leadership", func() bool {
+		own := n.status()
+		for _, o := range others {
+			st := o.status()
+			if st.LeaderId == "" || st.LeaderId != st.MemberId || own.MemberId == "" {
+				continue
+			}
+			id, err := strconv.ParseUint(own.MemberId, 16, 64)
+			must(n.t, err)
+			client := o.client()
+			defer client.Close()
+			client.MoveLeader(n.t.Context(), id) // forfeit-leadership does not choose; what came of it is seen at the next look
+		}
+		return own.LeaderId != "" && own.LeaderId == own.MemberId
+	})
+}
+
 // spoil turns bits in the middle of the log of a member that is off.
 func (n *node) spoil() {
 	n.t.Helper()
@@ -268,13 +303,13 @@ func (b *bootService) keep(id string, data []byte) {
 
 func (n *node) client() *clientv3.Client {
 	n.t.Helper()
-	pair, err := tls.LoadX509KeyPair(n.paths.PKI+"/server.crt", n.paths.PKI+"/server.key")
+	ca, err := os.ReadFile(n.paths.PKI + "/ca.crt")
 	must(n.t, err)
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(n.ca.CertPEM)
+	roots.AppendCertsFromPEM(ca)
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{"https://" + n.paths.Local}, Logger: zap.NewNop(),
-		TLS: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}},
+		TLS: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{n.pair()}},
 	})
 	must(n.t, err)
 	return client
