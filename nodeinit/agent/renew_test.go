@@ -65,9 +65,10 @@ func TestRenew(t *testing.T) {
 			t.Fatal(err)
 		}
 		server := &renewals{issue: issue, ca: toPEM(ca.cert.Raw), start: time.Now()}
+		passed := func() time.Duration { return time.Since(server.start) }
 		enrolled := make(chan time.Duration, 1)
-		r := &renewer{store: s, client: server, console: quiet(&screen{}), renewed: func() {}, enrol: func(context.Context) error {
-			enrolled <- time.Since(server.start)
+		r := &renewer{store: s, client: server, console: quiet(&screen{}), clock: clock{sinceBoot: passed, now: time.Now}, renewed: func() {}, enrol: func(context.Context) error {
+			enrolled <- passed()
 			return s.save(certFile, issue())
 		}}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -155,5 +156,55 @@ func TestLongAway(t *testing.T) {
 	}
 	if cert, err := n.store.certificate(); err != nil || time.Now().After(cert.Leaf.NotAfter) {
 		t.Errorf("the certificate: %v", err)
+	}
+}
+
+// TestClockOff: an installed machine asks nobody who it is. When its clock is
+// wrong it enrols again by its key, to have it set: nobody approves anything.
+func TestClockOff(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, clock := range map[string]time.Time{
+		"1970, its battery is dead":    time.Unix(0, 0),
+		"2099":                         time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
+		"100 days ago, it stood still": time.Now().Add(-100 * day),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBootService(t)
+			n, _ := installed(t, b)
+			key, err := n.store.key()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := n.store.save(certFile, b.ca.lasting(t, &key.PublicKey, time.Now().Add(-200*day), 365*day)); err != nil {
+				t.Fatal(err)
+			}
+			n.setClock(clock)
+			b.update(func() { b.applied = nil })
+			n.start(t)
+			n.pid1.take(t) // nothing of it waits for the clock
+			b.await("the config to be applied", func() bool { return b.applied != nil })
+			if off := time.Until(n.now()); off.Abs() > time.Minute {
+				t.Errorf("the clock is still off by %s", off)
+			}
+			request, err := x509.ParseCertificateRequest(b.enrolments[len(b.enrolments)-1].Csr)
+			if err != nil || !key.PublicKey.Equal(request.PublicKey) || len(b.enrolments) != 2 {
+				t.Errorf("%d enrolments, the last with another key: %v", len(b.enrolments), err)
+			}
+		})
+	}
+}
+
+// TestNobodyElseSetsTheClock: who answers in the boot service's place and is not
+// of its CA sets no clock, however wrong that is.
+func TestNobodyElseSetsTheClock(t *testing.T) {
+	b := newBootService(t)
+	n, _ := installed(t, b)
+	b.update(func() { b.ca = newCA(t) })
+	requests := b.requests
+	n.setClock(time.Unix(0, 0))
+	n.start(t)
+	awaitScreen(t, n, "is not the boot service that started this machine")
+	if n.now().Year() != 1970 || b.requests != requests {
+		t.Errorf("the clock says %s, after %d requests", n.now(), b.requests-requests)
 	}
 }
