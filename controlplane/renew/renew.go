@@ -28,10 +28,6 @@ import (
 // Name is the unit's. Whatever reads a leaf comes after it.
 const Name = "certificates"
 
-// interval is how often the files are looked at. The shortest lifetime that a
-// config may ask for is ten minutes, of which a third is more than this.
-const interval = time.Minute
-
 // Unit returns the unit that keeps leaves, each valid for the lifetime that cfg
 // asks for.
 func Unit(cfg *machine.Config, leaves []leaf.Leaf) supervise.Unit {
@@ -62,7 +58,7 @@ func (s *Service) Equal(other supervise.Service) bool {
 // Run mints what is due, is ready, and looks again each minute until ctx ends.
 // It looks by the wall clock: a clock that is set makes leaves due at once.
 func (s *Service) Run(ctx context.Context, ready func()) error {
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(leaf.Look)
 	defer tick.Stop()
 	if err := s.Renew(); err != nil {
 		return err

@@ -141,8 +141,9 @@ func (r *renewer) enrolAgain(ctx context.Context) error {
 	return nil
 }
 
-// due reports whether less than a third of a certificate's life is left.
+// due reports whether no more than a third of a certificate's life would be left
+// at the next look.
 func due(leaf *x509.Certificate, now time.Time) bool {
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	return now.After(leaf.NotAfter.Add(-life / 3))
+	return leaf.NotAfter.Sub(now) <= life/3+lookAtCertificate
 }
