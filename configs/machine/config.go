@@ -68,7 +68,7 @@ type Cluster struct {
 	// VirtualIP is an address that one healthy control plane holds; none: zero.
 	VirtualIP netip.Addr `yaml:"virtualIP"` // none is written as "": the encoder takes every Addr for zero
 	// CertificateLifetime is how long the certificates last that machines make
-	// for their components. They are renewed when a third of it is left.
+	// for their components. They are renewed before only a third of it is left.
 	CertificateLifetime time.Duration `yaml:"certificateLifetime,omitempty"`
 	// ControlPlanes are the addresses of the control-plane machines.
 	ControlPlanes []netip.Addr `yaml:"controlPlanes" jsonschema:"required"`

@@ -70,7 +70,7 @@ func Decide(f Facts) Action {
 	case f.External:
 		return refuse("give the machine a config without etcd.external", "somebody else runs this cluster's etcd; nothing was changed")
 	case f.Clock != "":
-		return wait("set the clock, in the machine's firmware or by a time server", "the clock is wrong: %s; nothing was changed, and the data is kept", f.Clock)
+		return wait("set the clock: see that the machine reaches the boot service, which sets it, or do it in the machine's firmware", "the clock is wrong: %s; nothing was changed, and the data is kept", f.Clock)
 	case !slices.Contains(f.Intended, f.Name):
 		return refuse("list the machine under etcd.members, or reset it", "%s is not among the members that the config lists; its data is kept", f.Name)
 	case f.Data.State == Left:

@@ -17,15 +17,19 @@ const skew = 5 * time.Minute
 // client-go looks at the files every five minutes, package renew every minute.
 const notice = 6 * time.Minute
 
-// margin is how much of its life a leaf has left when it is due: a third. Of a
-// short one it is more, so that nobody is left with an ended one.
+// Look is how often package renew looks whether leaves are due.
+const Look = time.Minute
+
+// margin is how much of its life a leaf has left when it is due: a third, and
+// the time to the next look, so that it is renewed before no more than a third is
+// left. Of a short life it is more, so that nobody is left with an ended one.
 func margin(lifetime time.Duration) time.Duration {
-	return max(lifetime/3, min(notice, lifetime*2/3))
+	return min(max(lifetime/3+Look, notice), lifetime*2/3)
 }
 
 // Due says why it is time for a new leaf in place of the one in certPEM and
 // keyPEM, which are nil if there is none; "" if that one is good. A leaf is
-// good while more than a third of lifetime is left (see margin), if it is what
+// good while a third of lifetime is left at the next look too (see margin), if it is what
 // the request asks for and the CA's signing certificate signed it. The error is of the CA.
 func (l Leaf) Due(certPEM, keyPEM []byte, now time.Time, lifetime time.Duration) (string, error) {
 	signer, err := l.CA.Signer()

@@ -44,6 +44,8 @@ func TestDue(t *testing.T) {
 	}{
 		{"new", ca, ca, request, noon, lifetime, ""},
 		{"more than a third left", ca, ca, request, noon.Add(59 * time.Hour), lifetime, ""},
+		{"a third left at the next look but one", ca, ca, request, noon.Add(60*time.Hour - Look - time.Second), lifetime, ""},
+		{"a third left at the next look", ca, ca, request, noon.Add(60*time.Hour - Look), lifetime, "30h1m0s are left"},
 		{"a third left", ca, ca, request, noon.Add(60 * time.Hour), lifetime, "30h0m0s are left"},
 		{"ended", ca, ca, request, noon.Add(100 * time.Hour), lifetime, "-10h0m0s are left"},
 		{"the other CA is trusted too", ca, both, request, noon, lifetime, ""},
@@ -108,8 +110,8 @@ func TestDueOfBadFiles(t *testing.T) {
 
 func TestMargin(t *testing.T) {
 	for lifetime, want := range map[time.Duration]time.Duration{
-		365 * 24 * time.Hour: 365 * 8 * time.Hour, time.Hour: 20 * time.Minute, 18 * time.Minute: 6 * time.Minute,
-		10 * time.Minute: 6 * time.Minute, 3 * time.Minute: 2 * time.Minute,
+		365 * 24 * time.Hour: 365*8*time.Hour + Look, time.Hour: 21 * time.Minute, 18 * time.Minute: 7 * time.Minute,
+		10 * time.Minute: 6 * time.Minute, 3 * time.Minute: 2 * time.Minute, time.Minute: 40 * time.Second,
 	} {
 		if got := margin(lifetime); got != want {
 			t.Errorf("margin(%s) = %s, want %s", lifetime, got, want)

@@ -162,13 +162,27 @@ func (ca CA) signer() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	return nil, nil, fmt.Errorf("read CA %s: the key belongs to none of its %d certificates", name, len(certs))
 }
 
+// ClockError says that a CA signed nothing, since it is not valid by the clock.
+type ClockError struct {
+	Now      time.Time // what the clock says
+	From, To time.Time // the CA's life
+}
+
+func (e *ClockError) Error() string {
+	what := "this machine's clock is wrong"
+	if !e.Now.Before(e.To) {
+		what += ", or the CA has ended"
+	}
+	day := func(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+	return fmt.Sprintf("%s: it says %s, and the CA is valid from %s to %s", what, day(e.Now), day(e.From), day(e.To))
+}
+
 func template(r Request, now time.Time, ca *x509.Certificate) (*x509.Certificate, error) {
 	if r.CommonName == "" || r.Validity <= 0 || !r.Client && !r.Server {
 		return nil, errors.New("a certificate needs a common name, a validity and a use")
 	}
 	if now.Before(ca.NotBefore.Add(-wrong)) || !now.Before(ca.NotAfter) {
-		return nil, fmt.Errorf("the CA is valid from %s to %s, and this machine's clock says %s: is it right?",
-			ca.NotBefore.UTC().Format(time.DateOnly), ca.NotAfter.UTC().Format(time.DateOnly), now.UTC().Format(time.DateOnly))
+		return nil, &ClockError{Now: now, From: ca.NotBefore, To: ca.NotAfter}
 	}
 	cert := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: r.CommonName, Organization: r.Organizations},

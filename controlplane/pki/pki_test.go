@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -250,10 +251,17 @@ func TestParseCerts(t *testing.T) {
 // TestClockYearsOff: nothing is signed that nobody would take; the message says why.
 func TestClockYearsOff(t *testing.T) {
 	ca, _ := newCA(t, 1000*time.Hour)
-	for _, now := range []time.Time{noon.AddDate(-6, 0, 0), noon.AddDate(6, 0, 0)} {
-		_, err := ca.Issue(Request{CommonName: "a", Client: true, Validity: time.Hour}, now)
-		if want := "this machine's clock says " + now.Format(time.DateOnly); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("Issue = %v, want %s", err, want)
+	for _, tt := range []struct {
+		now  time.Time
+		want string
+	}{
+		{noon.AddDate(-6, 0, 0), "this machine's clock is wrong: it says 2020-06-01, and the CA is valid from 2026-06-01 to 2026-07-13"},
+		{noon.AddDate(6, 0, 0), "this machine's clock is wrong, or the CA has ended: it says 2032-06-01, and the CA is valid from 2026-06-01 to 2026-07-13"},
+	} {
+		_, err := ca.Issue(Request{CommonName: "a", Client: true, Validity: time.Hour}, tt.now)
+		var clock *ClockError
+		if !errors.As(err, &clock) || clock.Error() != tt.want {
+			t.Errorf("Issue = %v, want %s", err, tt.want)
 		}
 	}
 }

@@ -20,16 +20,13 @@ import (
 
 	"slipway/configs/machine"
 	"slipway/controlplane/leaf"
+	"slipway/controlplane/pki"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
 )
 
 // Name is the unit's. Whatever reads a leaf comes after it.
 const Name = "certificates"
-
-// interval is how often the files are looked at. The shortest lifetime that a
-// config may ask for is ten minutes, of which a third is more than this.
-const interval = time.Minute
 
 // Unit returns the unit that keeps leaves, each valid for the lifetime that cfg
 // asks for.
@@ -61,7 +58,7 @@ func (s *Service) Equal(other supervise.Service) bool {
 // Run mints what is due, is ready, and looks again each minute until ctx ends.
 // It looks by the wall clock: a clock that is set makes leaves due at once.
 func (s *Service) Run(ctx context.Context, ready func()) error {
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(leaf.Look)
 	defer tick.Stop()
 	if err := s.Renew(); err != nil {
 		return err
@@ -80,19 +77,29 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 }
 
 // Renew looks at each leaf once and mints those that are due. All are tried;
-// the errors are joined. It may be repeated.
+// the errors are joined. It may be repeated: a clock that is off by years
+// changes nothing, and once it is set what is there is good again.
 func (s *Service) Renew() error {
 	now := time.Now
 	if s.Now != nil {
 		now = s.Now
 	}
 	var errs []error
+	var clock *pki.ClockError
 	for _, l := range s.Leaves {
 		l.Path = filepath.Join(s.Root, l.Path)
-		errs = append(errs, renew(l, now(), s.Lifetime))
+		if err := renew(l, now(), s.Lifetime); !errors.As(err, &clock) {
+			errs = append(errs, err)
+		}
+	}
+	if clock != nil { // said once, not for each leaf
+		errs = append(errs, fmt.Errorf("%w; no certificate of it was changed, and the data is kept; %s", clock, setTheClock))
 	}
 	return errors.Join(errs...)
 }
+
+// setTheClock is what to do. Package agent is what sets it.
+const setTheClock = "the machine sets its clock by the boot service: see that it reaches that, or set the clock in the machine's firmware"
 
 func renew(l leaf.Leaf, now time.Time, lifetime time.Duration) error {
 	cert, err := read(l.CertFile())

@@ -44,8 +44,8 @@ func serial(t *testing.T, s *Service, path string) string {
 	return pair.Leaf.SerialNumber.String()
 }
 
-// TestLife: minted before it is ready, the same until a third of its life is
-// left, then another.
+// TestLife: minted before it is ready, the same for almost two thirds of its
+// life, and another before only a third is left.
 func TestLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(t, newCA(t, time.Now()), "/pki/a", "/pki/etcd/b")
@@ -56,12 +56,12 @@ func TestLife(t *testing.T) {
 		<-ready
 		first := serial(t, s, "/pki/a")
 		serial(t, s, "/pki/etcd/b")
-		time.Sleep(lifetime*2/3 - time.Minute) // the bubble's clock: no time passes
+		time.Sleep(lifetime*2/3 - leaf.Look - time.Second) // the bubble's clock: no time passes
 		synctest.Wait()
 		if serial(t, s, "/pki/a") != first {
 			t.Error("it was renewed too early")
 		}
-		time.Sleep(2 * time.Minute)
+		time.Sleep(leaf.Look)
 		synctest.Wait()
 		if serial(t, s, "/pki/a") == first {
 			t.Error("it was not renewed")
@@ -131,22 +131,56 @@ func TestOneBadLeaf(t *testing.T) {
 	serial(t, s, "/b")
 }
 
-// TestClock: a leaf made while the clock was years ahead is made anew when the
-// clock is right.
+// TestClock: what was made by a clock that was off, within its CA's life, is made
+// anew once the clock is right.
 func TestClock(t *testing.T) {
-	now := time.Now()
-	s := newService(t, newCA(t, now), "/a")
-	s.Now = func() time.Time { return now }
-	now = now.Add(900 * time.Hour)
+	for name, off := range map[string]time.Duration{"ahead": 900 * time.Hour, "behind": -900 * time.Hour} {
+		right := time.Now()
+		ca, err := pki.NewCA("test", right.Add(-950*time.Hour), 10000*time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newService(t, ca, "/a")
+		var made []string
+		for _, now := range []time.Time{right.Add(off), right, right} {
+			s.Now = func() time.Time { return now }
+			if err := s.Renew(); err != nil {
+				t.Fatal(err)
+			}
+			made = append(made, serial(t, s, "/a"))
+		}
+		if made[0] == made[1] || made[1] != made[2] {
+			t.Errorf("%s: made %v", name, made)
+		}
+	}
+}
+
+// TestClockYearsOff: outside its CA's life nothing is made and nothing lost, and
+// it is said once what to do. When the clock is right all is as it was.
+func TestClockYearsOff(t *testing.T) {
+	right := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	s := newService(t, newCA(t, right), "/a", "/b")
+	s.Now = func() time.Time { return right }
 	if err := s.Renew(); err != nil {
 		t.Fatal(err)
 	}
-	wrong := serial(t, s, "/a")
-	now = now.Add(-900 * time.Hour)
-	if err := s.Renew(); err != nil {
-		t.Fatal(err)
-	}
-	if serial(t, s, "/a") == wrong {
-		t.Error("it is still the one from the future")
+	first := serial(t, s, "/a") + serial(t, s, "/b")
+	for _, tt := range []struct {
+		now  time.Time
+		want string
+	}{
+		{time.Unix(0, 0), "this machine's clock is wrong: it says 1970-01-01"},
+		{right.AddDate(70, 0, 0), "this machine's clock is wrong, or the CA has ended: it says 2096-06-01"},
+	} {
+		s.Now = func() time.Time { return tt.now }
+		want := tt.want + ", and the CA is valid from 2026-06-01 to 2026-07-13; no certificate of it was changed, and the data is kept; " +
+			"the machine sets its clock by the boot service: see that it reaches that, or set the clock in the machine's firmware"
+		if err := s.Renew(); err == nil || err.Error() != want {
+			t.Errorf("Renew = %v, want %s", err, want)
+		}
+		s.Now = func() time.Time { return right }
+		if err := s.Renew(); err != nil || serial(t, s, "/a")+serial(t, s, "/b") != first {
+			t.Errorf("with the right clock again: %v, or others", err)
+		}
 	}
 }

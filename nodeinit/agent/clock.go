@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/x509"
 	"fmt"
 	"time"
 
@@ -10,12 +11,13 @@ import (
 // clock is the machine's time, as far as the agent touches it.
 type clock struct {
 	sinceBoot func() time.Duration // since the kernel started, whatever the calendar says
+	now       func() time.Time     // what the calendar says
 	set       func(time.Time) error
 }
 
 // systemClock is the kernel's.
 func systemClock() clock {
-	return clock{sinceBoot: sinceBoot, set: setTime}
+	return clock{sinceBoot: sinceBoot, now: time.Now, set: setTime}
 }
 
 func sinceBoot() time.Duration {
@@ -41,4 +43,12 @@ const maxSkew = time.Second
 // skewed reports whether the machine's time is to be set to the server's.
 func skewed(machine, server time.Time) bool {
 	return server.Sub(machine).Abs() > maxSkew
+}
+
+// inLife reports whether a certificate is valid by a clock. If the machine's own
+// is not, either it was off for long, or its clock is off: a machine whose
+// battery is dead wakes up in 1970 each time. It cannot know which. Enrolling
+// again helps with both, for that is where the clock is set.
+func inLife(cert *x509.Certificate, now time.Time) bool {
+	return !now.Before(cert.NotBefore) && !now.After(cert.NotAfter)
 }

@@ -71,8 +71,8 @@ func (e *enrolment) enrol(ctx context.Context) error {
 	})
 }
 
-// stillGood reports whether a stored certificate is of a CA that the machine
-// trusts: then an agent that was restarted goes on where it was.
+// stillGood reports whether a stored certificate is valid and of a CA that the
+// machine trusts: then an agent that was restarted goes on where it was.
 func (e *enrolment) stillGood(cert *tls.Certificate) bool {
 	chain, err := e.store.load(certFile)
 	if err != nil {
@@ -82,8 +82,7 @@ func (e *enrolment) stillGood(cert *tls.Certificate) bool {
 	if err != nil || len(anchored(cas, e.store.anchors(e.args.CA))) == 0 || signedBy(cert.Leaf, chain, cas) != nil {
 		return false
 	}
-	e.trust.clockIsSet()
-	return time.Now().Before(cert.Leaf.NotAfter)
+	return inLife(cert.Leaf, e.clock.now())
 }
 
 func (e *enrolment) client() (bootv1connect.EnrollServiceClient, func()) {
@@ -128,7 +127,7 @@ func (e *enrolment) setClock(answer *bootv1.EnrollResponse) error {
 		return nil
 	}
 	server := answer.ServerTime.AsTime()
-	if now := time.Now(); skewed(now, server) {
+	if now := e.clock.now(); skewed(now, server) {
 		if err := e.clock.set(server); err != nil {
 			return err
 		}

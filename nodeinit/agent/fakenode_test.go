@@ -151,7 +151,7 @@ type node struct {
 	pid1    *pid1
 	hosts   chan string
 	retired chan string
-	clock   chan time.Time
+	ahead   atomic.Int64 // of the true time is its clock, in nanoseconds
 }
 
 // freeAddress is one that nobody else takes meanwhile: a port that is free on
@@ -171,7 +171,7 @@ func freeAddress(t *testing.T) string {
 func newNode(t *testing.T, b *bootService) *node {
 	t.Helper()
 	dir := t.TempDir()
-	n := &node{boot: b, screen: &screen{}, hosts: make(chan string, 8), retired: make(chan string, 8), clock: make(chan time.Time, 8)}
+	n := &node{boot: b, screen: &screen{}, hosts: make(chan string, 8), retired: make(chan string, 8)}
 	n.pid1 = newPID1(t, filepath.Join(dir, "init.sock"))
 	server, err := url.Parse("https://" + b.addr)
 	if err != nil {
@@ -184,8 +184,8 @@ func newNode(t *testing.T, b *bootService) *node {
 		files:   fstest.MapFS{"proc/cpuinfo": {Data: []byte("processor\t: 0\n")}},
 		console: &console{out: n.screen, log: slog.New(slog.DiscardHandler), sinceBoot: sinceBoot},
 		again:   time.Millisecond, initStart: 1234 * time.Millisecond,
-		clock: clock{sinceBoot: sinceBoot, set: func(now time.Time) error {
-			n.clock <- now
+		clock: clock{sinceBoot: sinceBoot, now: n.now, set: func(now time.Time) error {
+			n.setClock(now)
 			return nil
 		}},
 		disk: newFakeDisk(), network: fakeNetwork,
@@ -194,6 +194,11 @@ func newNode(t *testing.T, b *bootService) *node {
 	}
 	return n
 }
+
+// now is what the machine's clock says.
+func (n *node) now() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) }
+
+func (n *node) setClock(now time.Time) { n.ahead.Store(int64(time.Until(now))) }
 
 func fakeNetwork(_ func(what, next string), changed func(netconf.Lease)) supervise.Service {
 	return supervise.Func(func(ctx context.Context, ready func()) error {

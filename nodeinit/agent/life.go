@@ -24,7 +24,7 @@ import (
 
 // identify enrols, unless the machine was itself before it restarted: it has its
 // key, a certificate and a config then, and needs nobody to go on. A
-// certificate that ran out is renewed as it goes.
+// certificate that is not valid, or not by this clock, is seen to as it goes.
 func (a *agent) identify(ctx context.Context, lease netconf.Lease) error {
 	_, err := a.store.certificate()
 	config, _ := a.storedConfig()
@@ -46,12 +46,14 @@ func (a *agent) enrol(ctx context.Context, lease netconf.Lease, anew bool) error
 func (a *agent) trust() *trust {
 	return &trust{
 		host:    a.args.Server.Hostname(),
+		clock:   a.clock.now,
 		anchors: func() [][sha256.Size]byte { return a.store.anchors(a.args.CA) },
 	}
 }
 
 // enrolled is the life of a machine with a certificate. That it enrolled is
-// in the boot service's own timeline.
+// in the boot service's own timeline. Dates count here, right or wrong: only
+// who enrols sets the clock, and the renewer sees to that when they make no sense.
 func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 	trust := a.trust()
 	trust.clockIsSet()
@@ -88,8 +90,11 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 		return bootRelay{to: client}.serve(ctx, filepath.Join(a.runtime, bootSocket), a.console.log)
 	})
 	group.Go(func() error {
-		again := func(ctx context.Context) error { return a.enrol(ctx, lease, true) }
-		return (&renewer{pin: a.args.CA, store: a.store, client: client, console: a.console, news: news, enrol: again, renewed: reports.poke}).run(ctx)
+		r := &renewer{
+			pin: a.args.CA, store: a.store, client: client, console: a.console, clock: a.clock, news: news, renewed: reports.poke,
+			enrol: func(ctx context.Context) error { return a.enrol(ctx, lease, true) },
+		}
+		return r.run(ctx)
 	})
 	group.Go(func() error {
 		people := &api{store: a.store, init: nodes, etcd: etcd, reset: reset, upgrade: upgrade, health: health, log: a.console.log}

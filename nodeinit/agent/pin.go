@@ -27,7 +27,8 @@ func (e *PinError) Error() string {
 
 // trust checks servers against the CAs that the machine trusts.
 type trust struct {
-	host string // the server's name or address, as its certificate must say
+	host  string           // the server's name or address, as its certificate must say
+	clock func() time.Time // what the machine's says
 	// anchors are the CAs, by hash, at least one: store.anchors.
 	anchors func() [][sha256.Size]byte
 
@@ -61,14 +62,30 @@ func (t *trust) verify(state tls.ConnectionState) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, err := chain[0].Verify(x509.VerifyOptions{
-		DNSName: t.host, Roots: pool(known), Intermediates: pool(chain[1:]), CurrentTime: t.now(chain[0]),
-	})
+	now := t.now(chain[0])
+	err := t.check(chain, known, now)
+	if from := chain[0].NotBefore; err != nil && now.Before(from) && t.check(chain, known, from) == nil {
+		return fmt.Errorf("%w: it says %s, and the boot service has a certificate that was made after %s: %w",
+			errClockBehind, now.UTC().Format(time.RFC3339), from.UTC().Format(time.RFC3339), err)
+	}
 	if err != nil {
 		return fmt.Errorf("verify the boot service's certificate: %w", err)
 	}
 	t.ca = known[0]
 	return nil
+}
+
+// errClockBehind is of a server that has all that the boot service has, but its
+// certificate is not valid yet. Such a one only the CA could make, and has made
+// by now: the clock is wrong. Of one that seems to have ended nothing follows.
+// Its key may be stolen, and who has it must not set the clock back.
+var errClockBehind = errors.New("the machine's clock is behind")
+
+func (t *trust) check(chain, roots []*x509.Certificate, at time.Time) error {
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		DNSName: t.host, Roots: pool(roots), Intermediates: pool(chain[1:]), CurrentTime: at,
+	})
+	return err
 }
 
 func pool(certs []*x509.Certificate) *x509.CertPool {
@@ -81,17 +98,13 @@ func pool(certs []*x509.Certificate) *x509.CertPool {
 
 // now is the time to check dates at. A machine without a battery thinks it is
 // 1970: until its clock is set by the pinned server itself, any time at which
-// the certificate is valid will do.
+// the certificate is valid will do. When it was made, so were all above it.
 func (t *trust) now(leaf *x509.Certificate) time.Time {
-	now := time.Now()
-	switch {
-	case t.clockOK:
-	case now.Before(leaf.NotBefore):
-		return leaf.NotBefore
-	case now.After(leaf.NotAfter):
-		return leaf.NotAfter
+	now := t.clock()
+	if t.clockOK || inLife(leaf, now) {
+		return now
 	}
-	return now
+	return leaf.NotBefore
 }
 
 // anchored are the CAs of a chain that are anchors, in the anchors' order.

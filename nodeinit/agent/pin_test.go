@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 )
 
 func chain(t *testing.T, pair tls.Certificate) []*x509.Certificate {
@@ -50,7 +51,7 @@ func TestTrust(t *testing.T) {
 		{name: "a leaf pinned as if it were a CA", host: "127.0.0.1", pin: &testCA{cert: good[0]}, chain: good, want: "expected the CA pin"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			trust := &trust{host: tt.host, anchors: pinned(tt.pin.cert)}
+			trust := &trust{host: tt.host, clock: time.Now, anchors: pinned(tt.pin.cert)}
 			err := trust.verify(tls.ConnectionState{PeerCertificates: tt.chain})
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
@@ -70,7 +71,7 @@ func TestTrustBeforeTheClockIsSet(t *testing.T) {
 	for _, cert := range certs { // as seen by a machine a year behind, or ahead
 		cert.NotBefore, cert.NotAfter = cert.NotBefore.AddDate(1, 0, 0), cert.NotAfter.AddDate(1, 0, 0)
 	}
-	trust := &trust{host: "127.0.0.1", anchors: pinned(ca.cert)}
+	trust := &trust{host: "127.0.0.1", clock: time.Now, anchors: pinned(ca.cert)}
 	if err := trust.verify(tls.ConnectionState{PeerCertificates: certs}); err != nil {
 		t.Errorf("before: %v", err)
 	}
@@ -78,5 +79,32 @@ func TestTrustBeforeTheClockIsSet(t *testing.T) {
 	var invalid x509.CertificateInvalidError
 	if err := trust.verify(tls.ConnectionState{PeerCertificates: certs}); !errors.As(err, &invalid) {
 		t.Errorf("after: %v", err)
+	}
+}
+
+// TestClockBehind: what only the CA can have made since shows that the clock is
+// wrong; neither an old certificate of the CA's does, nor a new one of anybody else.
+func TestClockBehind(t *testing.T) {
+	ca, other := newCA(t), newCA(t)
+	shown := func(by *testCA) []*x509.Certificate {
+		return append(chain(t, by.pair(t, "boot", "slipway:server")), ca.cert)
+	}
+	for _, tt := range []struct {
+		name   string
+		ahead  time.Duration // the machine's clock
+		chain  []*x509.Certificate
+		behind bool
+	}{
+		{"not valid yet", -1000 * time.Hour, shown(ca), true},
+		{"not valid yet, of another CA", -1000 * time.Hour, shown(other), false},
+		{"ended", 1000 * time.Hour, shown(ca), false},
+	} {
+		now := func() time.Time { return time.Now().Add(tt.ahead) }
+		trust := &trust{host: "127.0.0.1", clock: now, anchors: pinned(ca.cert)}
+		trust.clockIsSet()
+		err := trust.verify(tls.ConnectionState{PeerCertificates: tt.chain})
+		if err == nil || errors.Is(err, errClockBehind) != tt.behind {
+			t.Errorf("%s: %v", tt.name, err)
+		}
 	}
 }

@@ -24,16 +24,18 @@ type renewer struct {
 	store   store
 	client  bootv1connect.MachineServiceClient
 	console *console
+	clock   clock
 	news    <-chan verdict              // what the boot service says of the certificate
 	enrol   func(context.Context) error // gets a certificate for the same key, by enrolling
 	renewed func()                      // is called when there is another certificate
 
-	enrolled time.Time // when it enrolled again last
+	pause time.Duration // until when it does not enrol again, since the kernel started
 }
 
 // verdict is what a boot service's answer says of the machine's certificate.
 type verdict struct {
 	refused bool   // it is of a CA that is trusted no more
+	behind  bool   // the machine's clock is, by the boot service's own certificate
 	trusts  string // the digest of the CAs that the boot service trusts; empty: unknown
 }
 
@@ -49,18 +51,25 @@ func (h *hearing) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.Header.Set(enroll.TrustHeader, h.store.trusts())
 	answer, err := h.to.RoundTrip(r)
+	if errors.Is(err, errClockBehind) {
+		h.tell(verdict{behind: true})
+	}
 	if err != nil {
 		return nil, err
 	}
 	said := answer.Header.Get(enroll.TrustHeader)
 	v := verdict{refused: answer.StatusCode == http.StatusUnauthorized, trusts: said}
 	if v.refused || said != "" && said != h.store.trusts() {
-		select {
-		case h.news <- v:
-		default: // the one before is not yet taken; there will be other answers
-		}
+		h.tell(v)
 	}
 	return answer, nil
+}
+
+func (h *hearing) tell(v verdict) {
+	select {
+	case h.news <- v:
+	default: // the one before is not yet taken; there will be other answers
+	}
 }
 
 // lookAtCertificate is how often the certificate's dates are looked at.
@@ -73,7 +82,7 @@ func (r *renewer) run(ctx context.Context) error {
 	defer tick.Stop()
 	var said verdict
 	for {
-		if err := r.look(ctx, said, time.Now()); err != nil && ctx.Err() == nil {
+		if err := r.look(ctx, said, r.clock.now()); err != nil && ctx.Err() == nil {
 			r.console.log.Warn("renew the machine's certificate", "error", err, "again", lookAtCertificate.String())
 		}
 		said = verdict{}
@@ -86,9 +95,9 @@ func (r *renewer) run(ctx context.Context) error {
 	}
 }
 
-// look renews the certificate if it is time. One that has expired or is of a CA
-// that was rotated meanwhile proves nothing any more, so its key enrols again: it
-// is approved still.
+// look renews the certificate if it is time. One that has expired, is not valid
+// yet or is of a CA that was rotated meanwhile proves nothing, so its key enrols
+// again: it is approved still, and the clock is set on the way.
 func (r *renewer) look(ctx context.Context, said verdict, now time.Time) error {
 	cert, err := r.store.certificate()
 	if err != nil {
@@ -96,8 +105,8 @@ func (r *renewer) look(ctx context.Context, said verdict, now time.Time) error {
 	}
 	rotated := said.trusts != "" && said.trusts != r.store.trusts()
 	switch {
-	case said.refused || now.After(cert.Leaf.NotAfter):
-		return r.enrolAgain(ctx, now)
+	case said.refused || said.behind || !inLife(cert.Leaf, now):
+		return r.enrolAgain(ctx)
 	case !rotated && !due(cert.Leaf, now):
 		return nil
 	}
@@ -120,11 +129,11 @@ func (r *renewer) look(ctx context.Context, said verdict, now time.Time) error {
 
 // enrolAgain enrols, at most once a minute: a boot service that refuses the
 // certificate it has just given is not flooded.
-func (r *renewer) enrolAgain(ctx context.Context, now time.Time) error {
-	if now.Sub(r.enrolled) < lookAtCertificate {
+func (r *renewer) enrolAgain(ctx context.Context) error {
+	if r.clock.sinceBoot() < r.pause {
 		return nil
 	}
-	r.enrolled = now
+	defer func() { r.pause = r.clock.sinceBoot() + lookAtCertificate }()
 	if err := r.enrol(ctx); err != nil {
 		return err
 	}
@@ -132,8 +141,9 @@ func (r *renewer) enrolAgain(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// due reports whether less than a third of a certificate's life is left.
+// due reports whether no more than a third of a certificate's life would be left
+// at the next look.
 func due(leaf *x509.Certificate, now time.Time) bool {
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	return now.After(leaf.NotAfter.Add(-life / 3))
+	return leaf.NotAfter.Sub(now) <= life/3+lookAtCertificate
 }

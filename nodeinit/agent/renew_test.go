@@ -50,8 +50,8 @@ func (r *renewals) RenewCertificate(context.Context, *connect.Request[bootv1.Ren
 	return connect.NewResponse(&bootv1.RenewCertificateResponse{Certificate: r.issue(), Ca: r.ca}), nil
 }
 
-// TestRenew: two thirds into its life a certificate is renewed, each minute
-// until that works; one that expired meanwhile is got by enrolling.
+// TestRenew: before two thirds of its life are over a certificate is renewed, each
+// minute until that works; one that expired meanwhile is got by enrolling.
 func TestRenew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const life = 30 * time.Minute
@@ -65,21 +65,22 @@ func TestRenew(t *testing.T) {
 			t.Fatal(err)
 		}
 		server := &renewals{issue: issue, ca: toPEM(ca.cert.Raw), start: time.Now()}
+		passed := func() time.Duration { return time.Since(server.start) }
 		enrolled := make(chan time.Duration, 1)
-		r := &renewer{store: s, client: server, console: quiet(&screen{}), renewed: func() {}, enrol: func(context.Context) error {
-			enrolled <- time.Since(server.start)
+		r := &renewer{store: s, client: server, console: quiet(&screen{}), clock: clock{sinceBoot: passed, now: time.Now}, renewed: func() {}, enrol: func(context.Context) error {
+			enrolled <- passed()
 			return s.save(certFile, issue())
 		}}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- r.run(ctx) }()
 
-		time.Sleep(20*time.Minute + time.Second)
+		time.Sleep(18*time.Minute + time.Second)
 		if len(server.times) != 0 {
-			t.Errorf("asked at %v, with a third of its life left", server.times)
+			t.Errorf("asked at %v, with more than a third of its life left at the next look", server.times)
 		}
 		time.Sleep(time.Minute)
-		if want := []time.Duration{21 * time.Minute}; !slices.Equal(server.times, want) {
+		if want := []time.Duration{19 * time.Minute}; !slices.Equal(server.times, want) {
 			t.Fatalf("asked at %v, want %v", server.times, want)
 		}
 		cert, err := s.certificate()
@@ -89,8 +90,8 @@ func TestRenew(t *testing.T) {
 
 		server.down, server.times = true, nil
 		time.Sleep(time.Hour)
-		if at := <-enrolled; at != 52*time.Minute || len(server.times) < 10 {
-			t.Errorf("enrolled again after %s, asked %d times before; want 52m, at the first look after its end", at, len(server.times))
+		if at := <-enrolled; at != 50*time.Minute || len(server.times) < 10 {
+			t.Errorf("enrolled again after %s, asked %d times before; want 50m, at the first look after its end", at, len(server.times))
 		}
 		cancel()
 		<-done
@@ -155,5 +156,55 @@ func TestLongAway(t *testing.T) {
 	}
 	if cert, err := n.store.certificate(); err != nil || time.Now().After(cert.Leaf.NotAfter) {
 		t.Errorf("the certificate: %v", err)
+	}
+}
+
+// TestClockOff: an installed machine asks nobody who it is. When its clock is
+// wrong it enrols again by its key, to have it set: nobody approves anything.
+func TestClockOff(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, clock := range map[string]time.Time{
+		"1970, its battery is dead":    time.Unix(0, 0),
+		"2099":                         time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC),
+		"100 days ago, it stood still": time.Now().Add(-100 * day),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBootService(t)
+			n, _ := installed(t, b)
+			key, err := n.store.key()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := n.store.save(certFile, b.ca.lasting(t, &key.PublicKey, time.Now().Add(-200*day), 365*day)); err != nil {
+				t.Fatal(err)
+			}
+			n.setClock(clock)
+			b.update(func() { b.applied = nil })
+			n.start(t)
+			n.pid1.take(t) // nothing of it waits for the clock
+			b.await("the config to be applied", func() bool { return b.applied != nil })
+			if off := time.Until(n.now()); off.Abs() > time.Minute {
+				t.Errorf("the clock is still off by %s", off)
+			}
+			request, err := x509.ParseCertificateRequest(b.enrolments[len(b.enrolments)-1].Csr)
+			if err != nil || !key.PublicKey.Equal(request.PublicKey) || len(b.enrolments) != 2 {
+				t.Errorf("%d enrolments, the last with another key: %v", len(b.enrolments), err)
+			}
+		})
+	}
+}
+
+// TestNobodyElseSetsTheClock: who answers in the boot service's place and is not
+// of its CA sets no clock, however wrong that is.
+func TestNobodyElseSetsTheClock(t *testing.T) {
+	b := newBootService(t)
+	n, _ := installed(t, b)
+	b.update(func() { b.ca = newCA(t) })
+	requests := b.requests
+	n.setClock(time.Unix(0, 0))
+	n.start(t)
+	awaitScreen(t, n, "is not the boot service that started this machine")
+	if n.now().Year() != 1970 || b.requests != requests {
+		t.Errorf("the clock says %s, after %d requests", n.now(), b.requests-requests)
 	}
 }

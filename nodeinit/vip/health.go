@@ -9,8 +9,8 @@ import (
 
 // The priorities. 255 is for whom the address belongs to, which is nobody.
 const (
-	ready   = 200 // its API server is ready
-	serving = 100 // it answers, though etcd does not: people still reach something that can say so
+	Ready   = 200 // its API server is ready
+	Serving = 100 // it answers, though etcd does not: people still reach something that can say so
 	taking  = 1   // it takes connections and does not answer in time: hung, or very busy
 	out     = 0
 )
@@ -21,6 +21,9 @@ const answerWithin = 5 * time.Second
 
 // agreeing is how many looks in a row it takes to become worse: one may be late.
 const agreeing = 2
+
+// NewLook returns what looks at this machine's API server, as Main does.
+func NewLook() func(context.Context) uint8 { return newLook(local, caFile) }
 
 // newLook returns what looks at the API server at addr: its priority. One that
 // was ready is only asked whether it still is. Once it is not, the next look
@@ -36,7 +39,7 @@ func looker(isReady, isServing func(context.Context) apiproxy.Result) func(conte
 	return func(ctx context.Context) uint8 {
 		if well {
 			if well = isReady(ctx) == apiproxy.OK; well {
-				return ready
+				return Ready
 			}
 			return out
 		}
@@ -52,9 +55,9 @@ func looker(isReady, isServing func(context.Context) apiproxy.Result) func(conte
 func priority(isReady, isServing apiproxy.Result) uint8 {
 	switch {
 	case isReady == apiproxy.OK:
-		return ready
+		return Ready
 	case isServing == apiproxy.OK:
-		return serving
+		return Serving
 	case isServing == apiproxy.Slow:
 		return taking
 	}

@@ -124,8 +124,8 @@ func TestLooks(t *testing.T) {
 		want    uint8
 		asked   int // what it can still do, so far
 	}{
-		{apiproxy.NotReady, serving, 1}, {apiproxy.OK, ready, 2}, {apiproxy.OK, ready, 2},
-		{apiproxy.NotReady, out, 2}, {apiproxy.NotReady, serving, 3}, {apiproxy.OK, ready, 4}, {apiproxy.OK, ready, 4},
+		{apiproxy.NotReady, Serving, 1}, {apiproxy.OK, Ready, 2}, {apiproxy.OK, Ready, 2},
+		{apiproxy.NotReady, out, 2}, {apiproxy.NotReady, Serving, 3}, {apiproxy.OK, Ready, 4}, {apiproxy.OK, Ready, 4},
 	} {
 		isReady = test.isReady
 		if got := look(t.Context()); got != test.want || asked != test.asked {

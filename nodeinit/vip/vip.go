@@ -84,5 +84,5 @@ func Main(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", Path, err)
 	}
-	return Router{File: file, Look: newLook(local, caFile), Log: log}.Run(ctx)
+	return Router{File: file, Look: NewLook(), Log: log}.Run(ctx)
 }

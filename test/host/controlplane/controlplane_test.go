@@ -60,6 +60,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("the encryption key is replaced", func(t *testing.T) { testNewKey(t, node, cfg) })
 	t.Run("the service-account key is replaced", func(t *testing.T) { testNewAccountKey(t, node, cfg) })
 	t.Run("the CAs are replaced", func(t *testing.T) { testNewCAs(t, node, cfg) })
+	t.Run("without etcd the virtual IP finds an API server that answers", func(t *testing.T) { testWithoutEtcd(t, node) })
 }
 
 // start runs the units until the test ends, and returns when all are ready.
