@@ -56,7 +56,7 @@ func diskStory(t *testing.T, machine qemu.Machine, wipe string) {
 	}
 	chapter("an image whose init exits", badImage(badInit("exits"), "before it could say why"))
 	chapter("an image whose kernel panics", badImage(arguments("rdinit=/missing"), "before it could say why"))
-	chapter("an image whose kubelet is never Ready", badImage(arguments("cgroup_disable=memory"), "it was not healthy 4m0s after its start: last seen waiting for unit kubelet"))
+	chapter("an image whose kubelet is never Ready", badImage(noPasswords, "it was not healthy 4m0s after its start: last seen waiting for unit kubelet"))
 	chapter("an image that hangs", badImage(badInit("hangs"), "before it could say why"))
 	chapter("rollback", rollsBack)
 	chapter("a slot that does not come up any more", leavesDeadSlot)
@@ -255,6 +255,9 @@ func arguments(more string) vmtest.Recipe {
 func badInit(name string) vmtest.Recipe {
 	return vmtest.Recipe{Old: "import: slipway/cmd/init", New: "import: slipway/test/vm/badinit/" + name}
 }
+
+// noPasswords is a recipe without /etc/passwd, which kubelet does not start without.
+var noPasswords = vmtest.Recipe{Old: "path: /usr/share/slipway/etc/passwd", New: "path: /usr/share/slipway/etc/nobody"}
 
 // upgrade has the machine run what the boot service serves, and returns what was said of it.
 func (d *diskLab) upgrade(t *testing.T, flags ...string) (string, error) {
