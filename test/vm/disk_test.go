@@ -36,7 +36,7 @@ func diskStory(t *testing.T, machine qemu.Machine, wipe string) {
 		t.Skip("boots a machine")
 	}
 	machine.DisksGiB, machine.MemoryMiB = []int{8, 9}, 2048
-	d := &diskLab{Lab: vmtest.New(t, vmtest.Machines(machine), vmtest.Off()), machine: machine.Name}
+	d := &diskLab{Lab: vmtest.New(t, vmtest.Machines(machine), vmtest.Off(), vmtest.Beside()), machine: machine.Name}
 	chapter := func(name string, story func(*testing.T, *diskLab)) {
 		if !t.Run(name, func(t *testing.T) { story(t, d) }) {
 			t.FailNow() // what follows builds on it

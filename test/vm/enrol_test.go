@@ -51,7 +51,7 @@ func TestFirmwareToEnrolled(t *testing.T) {
 			if machine.PXE == qemu.HTTPBoot {
 				needLong(t) // it is the loader of the first, fetched in another way
 			}
-			lab := vmtest.New(t, vmtest.Machines(machine))
+			lab := vmtest.New(t, vmtest.Machines(machine), vmtest.Beside())
 			awaitPhase(t, lab, machine.Name, "approved", enrolPatience)
 			t.Logf("timeline:\n%s", lab.CLI(t, "machines", "timeline", lab.MachineID(t, machine.Name)))
 		})
@@ -64,7 +64,7 @@ func TestWrongPinNeverEnrols(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a machine")
 	}
-	lab := vmtest.New(t)
+	lab := vmtest.New(t, vmtest.Beside())
 	lab.AwaitConsole(t, "m1", "Linux version", enrolPatience)
 	serve := func(action qemu.Action) {
 		t.Helper()

@@ -42,7 +42,7 @@ func TestMediaToEnrolled(t *testing.T) {
 		medium.plug(&m)
 		machines = append(machines, m)
 	}
-	lab := vmtest.New(t, vmtest.Machines(machines...), vmtest.Off())
+	lab := vmtest.New(t, vmtest.Machines(machines...), vmtest.Off(), vmtest.Beside())
 	lab.Media(t, "raw", raw)
 	lab.Media(t, "iso", iso)
 	for i, medium := range media {
@@ -65,7 +65,7 @@ func rawMachine(t *testing.T) (lab *vmtest.Lab, image string) {
 	machine := local(vmtest.UEFI("m1"))
 	machine.Image = filepath.Join(t.TempDir(), "slipway.raw")
 	image = vmtest.CopyImage(t)
-	lab = vmtest.New(t, vmtest.Machines(machine), vmtest.Off(), vmtest.Flags("--image", image))
+	lab = vmtest.New(t, vmtest.Machines(machine), vmtest.Off(), vmtest.Beside(), vmtest.Flags("--image", image))
 	lab.Media(t, "raw", machine.Image)
 	lab.Switch(t, "m1", qemu.PowerOn)
 	awaitPhase(t, lab, "m1", "approved", enrolPatience)
@@ -81,7 +81,7 @@ func TestNetworkThenDisk(t *testing.T) {
 	for _, machine := range []qemu.Machine{vmtest.UEFI("uefi"), http, vmtest.PlainBIOS("bios")} {
 		t.Run(machine.Name, func(t *testing.T) {
 			machine.DisksGiB, machine.MemoryMiB = []int{8}, 2048
-			lab := vmtest.New(t, vmtest.Machines(machine))
+			lab := vmtest.New(t, vmtest.Machines(machine), vmtest.Beside())
 			id := lab.MachineID(t, machine.Name)
 			assign(t, lab, id)
 			lab.Await(t, "it runs from its disk", bootPatience, func() error { return runsFrom(lab, id, "slot a of /dev/vda") })

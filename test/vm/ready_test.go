@@ -20,7 +20,7 @@ func TestBlankMachineToCluster(t *testing.T) {
 	}
 	machine := vmtest.BIOS("m1")
 	machine.MemoryMiB = 2048 // control plane, kubelet and pods have to fit
-	lab := vmtest.New(t, vmtest.Machines(machine))
+	lab := vmtest.New(t, vmtest.Machines(machine), vmtest.Beside())
 	createCluster(t, lab)
 	awaitNodeReady(t, lab, recoverPatience)
 
