@@ -5,10 +5,10 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"testing"
 
 	"slipway/configs/disklayout"
+	"slipway/test/need"
 )
 
 var errPower = errors.New("the power was cut")
@@ -78,9 +78,7 @@ func (c *cutter) cut() error {
 // forEachCut runs an operation on a fresh disk with a cut at its first write, at
 // its second, and so on until it gets through, and looks at what the cut left.
 func forEachCut(t *testing.T, disk func(*testing.T) Disk, operation func(*Held) error, after func(*testing.T, Disk)) {
-	if _, err := exec.LookPath("wipefs"); err != nil {
-		t.Skipf("needs wipefs: %v", err)
-	}
+	need.Programs(t, "wipefs")
 	seeds, step := uint64(3), 1
 	if testing.Short() {
 		seeds, step = 1, 4

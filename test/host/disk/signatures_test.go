@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"slipway/nodeinit/disk"
+	"slipway/test/need"
 )
 
 // owners make disks that somebody else owns. Their programs are the real ones,
@@ -66,10 +67,10 @@ var owners = []struct {
 // TestSignatures: every owner is found and named, is not overwritten unless its
 // manifest was agreed to, and is gone after that.
 func TestSignatures(t *testing.T) {
-	require(t, "wipefs")
+	need.Programs(t, "wipefs")
 	for _, owner := range owners {
 		t.Run(owner.kind, func(t *testing.T) {
-			require(t, owner.programs...)
+			need.Programs(t, owner.programs...)
 			d := image(t)
 			if owner.device {
 				d = loop(t, "512")
