@@ -117,7 +117,7 @@ func cutAt(t *testing.T, d Disk, n int, random *rand.Rand, operation func(*Held)
 }
 
 // strangers is a disk with an installation of another cluster, and on it, over
-// the whole disk, what Ceph writes.
+// the whole disk, the first lines of Ceph's.
 func strangers(t *testing.T) Disk {
 	t.Helper()
 	d, f := blank(t, disklayout.SmallestDisk, 512)

@@ -128,7 +128,8 @@ func TestStrangersDisk(t *testing.T) {
 	}
 }
 
-// TestOtherCluster: an installation of another cluster is foreign and named.
+// TestOtherCluster: an installation of another cluster is foreign and named, is
+// not overwritten unless its manifest was agreed to, and is gone after that.
 func TestOtherCluster(t *testing.T) {
 	need.Programs(t, "wipefs", "mke2fs", "partx")
 	d := partition(t, loop(t, "512"), others, "", 0)
@@ -139,6 +140,16 @@ func TestOtherCluster(t *testing.T) {
 	}
 	if len(survey(t, others, d).Foreign()) > 0 {
 		t.Error("it is foreign to its owner")
+	}
+	if _, err := (disk.Tools{}).Take(t.Context(), d, us, ""); !isNotAgreed(err) {
+		t.Errorf("taken without a hash: %v", err)
+	}
+	d = partition(t, d, us, m.Hash(), 0)
+	if m := survey(t, us, d); !m.Disks[0].Own {
+		t.Errorf("the disk is not ours afterwards:\n%s", m.Text())
+	}
+	if len(survey(t, others, d).Foreign()) == 0 {
+		t.Error("the other cluster takes it for its own")
 	}
 }
 
