@@ -9,7 +9,7 @@ GO    ?= go
 PACKAGES := qemu-system-x86 ovmf ipxe ipxe-qemu seabios iproute2 util-linux \
 	gcc libc6-dev libseccomp-dev pkg-config squashfs-tools grub-common grub-pc-bin grub-efi-amd64-bin xorriso kmod xz-utils zstd debian-archive-keyring ca-certificates \
 	protobuf-compiler libprotobuf-dev \
-	curl busybox tcpdump udhcpc isc-dhcp-client tftp-hpa dnsmasq-base \
+	git procps curl busybox tcpdump udhcpc isc-dhcp-client tftp-hpa atftp dnsmasq-base \
 	sbsigntool e2fsprogs xfsprogs btrfs-progs lvm2 cryptsetup-bin ntfs-3g dosfstools fdisk mount
 
 # One way to compile for builds, vet and tests: each package is compiled once.

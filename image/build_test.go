@@ -19,6 +19,7 @@ import (
 
 	"slipway/image/debian"
 	"slipway/image/recipe"
+	"slipway/test/need"
 )
 
 // buildVariable makes the test binary build an image instead of running tests,
@@ -72,11 +73,7 @@ func needs(t *testing.T, programs ...string) {
 	if testing.Short() {
 		t.Skip("builds a whole image")
 	}
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("%s is not installed", p)
-		}
-	}
+	need.Programs(t, programs...)
 }
 
 // testRecipe writes the example recipe with the test's init in place of the
@@ -136,7 +133,7 @@ func copySource(t *testing.T, from, to string) {
 	list.Dir = from
 	out, err := list.Output()
 	if err != nil {
-		t.Skipf("list the source tree: %v", err)
+		need.Lacking(t, "list the source tree: %v", err)
 	}
 	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
 		data, err := os.ReadFile(filepath.Join(from, name))

@@ -17,6 +17,7 @@ import (
 
 	"slipway/image/grub"
 	"slipway/image/uki"
+	"slipway/test/need"
 )
 
 // testKey makes a key and its certificate, as PEM files.
@@ -49,14 +50,8 @@ func testKey(t *testing.T, dir string) (key, cert string) {
 // sbverify check it: its structure is one that signatures can be added to, and
 // one with another command line is not signed any more until that is done anew.
 func TestSign(t *testing.T) {
-	for _, program := range []string{"sbsign", "sbverify"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skip("sbsigntool is not installed")
-		}
-	}
-	if _, err := os.Stat(grub.ModulesUEFI); err != nil {
-		t.Skip("grub-efi-amd64-bin is not installed")
-	}
+	need.Programs(t, "sbsign", "sbverify", "grub-mkimage")
+	need.File(t, grub.ModulesUEFI, "grub-efi-amd64-bin")
 	dir := t.TempDir()
 	key, cert := testKey(t, dir)
 	signer := filepath.Join(dir, "sign")

@@ -29,11 +29,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// needLab skips the test where such a lab cannot run.
+// needLab skips the test where such a lab cannot run; with SLIPWAY_REQUIRE_VM=1
+// it fails instead.
 func needLab(t *testing.T, machines []Machine) {
 	t.Helper()
 	config := Config{Machines: machines}.WithDefaults()
 	if err := Usable(t.Context(), config.Machines); err != nil {
+		if os.Getenv("SLIPWAY_REQUIRE_VM") == "1" {
+			t.Fatalf("this test needs a lab: %v", err)
+		}
 		t.Skipf("no lab here: %v", err)
 	}
 }

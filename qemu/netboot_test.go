@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"slipway/test/need"
 )
 
 // TestNetworkBoot boots all three kinds of firmware from a server that is not ours: the
@@ -43,12 +45,12 @@ func strangersServer(t *testing.T) *Service {
 	t.Helper()
 	dnsmasq, err := lookSbin("dnsmasq")
 	if err != nil {
-		t.Skipf("no DHCP and TFTP server to boot from: %v", err)
+		need.Lacking(t, "no DHCP and TFTP server to boot from: %v", err)
 	}
 	tftp := t.TempDir()
 	for _, loader := range []string{"undionly.kpxe", "snponly.efi"} {
 		if out, err := exec.Command("cp", "/usr/lib/ipxe/"+loader, tftp).CombinedOutput(); err != nil {
-			t.Skipf("no loaders (Debian package ipxe): %s", out)
+			need.Lacking(t, "no loaders (Debian package ipxe): %s", out)
 		}
 	}
 	return &Service{Command: []string{

@@ -9,14 +9,13 @@ import (
 	"testing"
 
 	"slipway/image/tree"
+	"slipway/test/need"
 )
 
 // dynamicProgram compiles a program that links the C library.
 func dynamicProgram(t *testing.T) []byte {
 	t.Helper()
-	if _, err := exec.LookPath("gcc"); err != nil {
-		t.Skip("no gcc to make a dynamically linked program with")
-	}
+	need.Programs(t, "gcc")
 	dir := t.TempDir()
 	source, program := filepath.Join(dir, "a.c"), filepath.Join(dir, "a")
 	if err := os.WriteFile(source, []byte("int main(void) { return 0; }\n"), 0o644); err != nil {

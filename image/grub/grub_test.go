@@ -10,16 +10,13 @@ import (
 	"testing"
 
 	"slipway/configs/disklayout"
+	"slipway/test/need"
 )
 
 func needs(t *testing.T) {
 	t.Helper()
-	if _, err := exec.LookPath("grub-mkimage"); err != nil {
-		t.Skip("grub-common is not installed")
-	}
-	if _, err := os.Stat(Modules); err != nil {
-		t.Skip("grub-pc-bin is not installed")
-	}
+	need.Programs(t, "grub-mkimage")
+	need.File(t, Modules, "grub-pc-bin")
 }
 
 func TestDisk(t *testing.T) {
@@ -51,9 +48,7 @@ func TestCD(t *testing.T) {
 
 func TestToDisk(t *testing.T) {
 	needs(t)
-	if _, err := os.Stat(ModulesUEFI); err != nil {
-		t.Skip("grub-efi-amd64-bin is not installed")
-	}
+	need.File(t, ModulesUEFI, "grub-efi-amd64-bin")
 	program, err := ToDisk(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -77,15 +72,12 @@ func TestPlaceRefuses(t *testing.T) {
 
 // TestConfigIsScript lets GRUB's own parser read the configuration.
 func TestConfigIsScript(t *testing.T) {
-	tool, err := exec.LookPath("grub-script-check")
-	if err != nil {
-		t.Skip("grub-common is not installed")
-	}
+	need.Programs(t, "grub-script-check")
 	file := filepath.Join(t.TempDir(), "grub.cfg")
 	if err := os.WriteFile(file, []byte(disklayout.GRUBConfigText), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), tool, file).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "grub-script-check", file).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"slipway/configs/disklayout"
 	"slipway/nodeinit/slot"
 	"slipway/nodeinit/slot/fat"
+	"slipway/test/need"
 )
 
 // artifact gives every artifact a content that tells which it is.
@@ -108,9 +108,7 @@ func TestRawNamesWhatIsMissing(t *testing.T) {
 }
 
 func TestISO(t *testing.T) {
-	if _, err := exec.LookPath("xorriso"); err != nil {
-		t.Skip("xorriso is not installed")
-	}
+	need.Programs(t, "xorriso")
 	grub := CDLoader{Image: bytes.Repeat([]byte("g"), 40<<10), Hybrid: bytes.Repeat([]byte("h"), 512)}
 	var images [2][]byte
 	for i := range images {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+
+	"slipway/test/need"
 )
 
 // image writes size bytes that look random and returns the file's name.
@@ -55,10 +57,7 @@ func TestBuild(t *testing.T) {
 
 // TestVeritysetupAgrees lets the reference implementation check the tree.
 func TestVeritysetupAgrees(t *testing.T) {
-	tool, err := exec.LookPath("veritysetup")
-	if err != nil {
-		t.Skip("veritysetup is not installed")
-	}
+	need.Programs(t, "veritysetup")
 	from := image(t, 300*BlockSize)
 	to := from + ".img"
 	root, err := Build(from, to, []byte("salt"))
@@ -66,7 +65,7 @@ func TestVeritysetupAgrees(t *testing.T) {
 		t.Fatal(err)
 	}
 	verify := func() error {
-		return exec.CommandContext(t.Context(), tool, "verify", to, to, root.Hash, "--hash-offset="+strconv.FormatInt(root.DataSize, 10)).Run()
+		return exec.CommandContext(t.Context(), "veritysetup", "verify", to, to, root.Hash, "--hash-offset="+strconv.FormatInt(root.DataSize, 10)).Run()
 	}
 	if err := verify(); err != nil {
 		t.Errorf("veritysetup refuses the tree: %v", err)

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"slices"
 	"testing"
 
 	"slipway/configs/disklayout"
+	"slipway/test/need"
 )
 
 var errPower = errors.New("the power was cut")
@@ -79,9 +79,7 @@ func (c *cutter) cut() error {
 // forEachCut runs an operation on a fresh disk with a cut at its first write, at
 // its second, and so on until it gets through, and looks at what the cut left.
 func forEachCut(t *testing.T, disk func(*testing.T) Disk, operation func(*Held) error, after func(*testing.T, Disk)) {
-	if _, err := exec.LookPath("wipefs"); err != nil {
-		t.Skipf("needs wipefs: %v", err)
-	}
+	need.Programs(t, "wipefs")
 	seeds, step := uint64(3), 1
 	if testing.Short() {
 		seeds, step = 1, 4
@@ -120,7 +118,7 @@ func cutAt(t *testing.T, d Disk, n int, random *rand.Rand, operation func(*Held)
 }
 
 // strangers is a disk with an installation of another cluster, and on it, over
-// the whole disk, what Ceph writes.
+// the whole disk, the first lines of Ceph's.
 func strangers(t *testing.T) Disk {
 	t.Helper()
 	d, f := blank(t, disklayout.SmallestDisk, 512)

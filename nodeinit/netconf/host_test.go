@@ -16,6 +16,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"slipway/test/need"
 )
 
 // inNamespace marks the copy of the test that runs in its own network.
@@ -28,9 +30,7 @@ func TestAgainstDnsmasq(t *testing.T) {
 		againstDnsmasq(t)
 		return
 	}
-	if _, err := exec.LookPath("dnsmasq"); err != nil {
-		t.Skip("dnsmasq is not installed")
-	}
+	need.Programs(t, "dnsmasq", "unshare")
 	if out, err := exec.Command("unshare", "-Urnm", "true").CombinedOutput(); err != nil {
 		t.Skipf("no namespaces here: %v: %s", err, out)
 	}

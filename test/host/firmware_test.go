@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"slipway/test/need"
 	"slipway/test/netns"
 )
 
@@ -35,7 +36,7 @@ func loadersFrom(t *testing.T) map[string][]byte {
 	for _, name := range []string{"undionly.kpxe", "snponly.efi"} {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
-			t.Skipf("needs real loaders: %v", err)
+			need.Lacking(t, "needs real loaders: %v", err)
 		}
 		table[name] = data
 	}
@@ -111,9 +112,7 @@ func TestBIOS(t *testing.T) {
 
 func TestUEFI(t *testing.T) {
 	netns.Require(t, "qemu-system-x86_64")
-	if _, err := os.Stat(ovmf); err != nil {
-		t.Skipf("needs OVMF: %v", err)
-	}
+	need.File(t, ovmf, "ovmf")
 	if testing.Short() {
 		t.Skip("takes half a minute each")
 	}

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"slipway/test/need"
 )
 
 // inside is set in the process that runs in the namespaces; its value, when
@@ -92,17 +94,13 @@ func run(line string) error {
 }
 
 // Require skips the test, with the reason, where namespaces could not be made
-// or a program is not installed.
+// or, as package need says, a program is not installed.
 func Require(t testing.TB, programs ...string) {
 	t.Helper()
 	if reason := os.Getenv(inside); reason != "yes" {
 		t.Skip("needs network namespaces: " + reason)
 	}
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("needs %s: %v", p, err)
-		}
-	}
+	need.Programs(t, programs...)
 }
 
 // Net is a bridge in the test's own namespace. The test's process is a host on

@@ -8,9 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"slipway/test/need"
 )
 
-// Path is the built payload binary; without one the test is skipped.
+// Path is the built payload binary; without one the test is skipped, or fails, as
+// package need says.
 // SLIPWAY_IMAGE names another image than the one make image builds.
 func Path(t testing.TB) string {
 	t.Helper()
@@ -23,7 +26,7 @@ func Path(t testing.TB) string {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("needs the payload binary %s: make image builds it", path)
+		need.Lacking(t, "needs the payload binary %s: make image builds it", path)
 	}
 	return path
 }

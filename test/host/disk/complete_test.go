@@ -10,12 +10,13 @@ import (
 
 	"slipway/configs/disklayout"
 	"slipway/nodeinit/disk"
+	"slipway/test/need"
 )
 
 // TestComplete: a disk that a raw image was written to, and that the machine
 // runs from, gets what the image has not.
 func TestComplete(t *testing.T) {
-	require(t, "wipefs", "mke2fs", "e2fsck", "sfdisk", "partx", "blkid", "mount")
+	need.Programs(t, "wipefs", "mke2fs", "e2fsck", "sfdisk", "partx", "blkid", "mount")
 	d := sized(t, 2*gib)
 	script := "label: gpt\n"
 	for _, p := range disklayout.System()[:4] {

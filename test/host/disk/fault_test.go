@@ -12,6 +12,7 @@ import (
 
 	"slipway/configs/disklayout"
 	"slipway/nodeinit/disk"
+	"slipway/test/need"
 )
 
 // failing is a disk with something on it whose writes fail from now on: its file
@@ -19,7 +20,7 @@ import (
 // second what is really there.
 func failing(t *testing.T) (d, medium disk.Disk) {
 	t.Helper()
-	require(t, "losetup", "mkswap")
+	need.Programs(t, "losetup", "mkswap")
 	if os.Getuid() != 0 {
 		t.Skip("needs a file system of its own: only root may mount one")
 	}
@@ -56,7 +57,7 @@ func failing(t *testing.T) (d, medium disk.Disk) {
 // it and what was written, and the step is the first one: nothing that was on
 // the disk is lost.
 func TestWriteErrors(t *testing.T) {
-	require(t, "wipefs")
+	need.Programs(t, "wipefs")
 	d, medium := failing(t)
 	before := survey(t, us, medium).Text()
 	h := take(t, d, us, survey(t, us, d).Hash())

@@ -12,6 +12,7 @@ import (
 
 	"slipway/configs/disklayout"
 	"slipway/nodeinit/disk"
+	"slipway/test/need"
 )
 
 const gib = int64(1) << 30
@@ -41,7 +42,7 @@ func part(t *testing.T, d disk.Disk, label string) disk.Partition {
 // TestInstall: programs that we did not write agree that the table and the file
 // systems are right, on disks of both sector sizes; a second run loses nothing.
 func TestInstall(t *testing.T) {
-	require(t, "wipefs", "mke2fs", "e2fsck", "fsck.vfat", "sfdisk", "blkid")
+	need.Programs(t, "wipefs", "mke2fs", "e2fsck", "fsck.vfat", "sfdisk", "blkid")
 	for _, sector := range []string{"512", "4096"} {
 		t.Run(sector, func(t *testing.T) {
 			d := loop(t, sector)
@@ -96,7 +97,7 @@ func wantSystems(t *testing.T, d disk.Disk) {
 // TestStrangersDisk: what is in partitions is found there; a hash from before a
 // change agrees to nothing; another disk is not touched.
 func TestStrangersDisk(t *testing.T) {
-	require(t, "wipefs", "mke2fs", "mkfs.xfs", "sfdisk", "partx", "mkswap")
+	need.Programs(t, "wipefs", "mke2fs", "mkfs.xfs", "sfdisk", "partx", "mkswap")
 	d, other := loop(t, "512"), attach(t, sized(t, 64<<20), "512")
 	before := digest(t, other)
 	runWith(t, "label: gpt\n,1G,,,\nname=root,size=2G\n,\n", "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", d.Path)
@@ -127,9 +128,10 @@ func TestStrangersDisk(t *testing.T) {
 	}
 }
 
-// TestOtherCluster: an installation of another cluster is foreign and named.
+// TestOtherCluster: an installation of another cluster is foreign and named, is
+// not overwritten unless its manifest was agreed to, and is gone after that.
 func TestOtherCluster(t *testing.T) {
-	require(t, "wipefs", "mke2fs", "partx")
+	need.Programs(t, "wipefs", "mke2fs", "partx")
 	d := partition(t, loop(t, "512"), others, "", 0)
 	format(t, d, others)
 	m := survey(t, us, d)
@@ -139,12 +141,22 @@ func TestOtherCluster(t *testing.T) {
 	if len(survey(t, others, d).Foreign()) > 0 {
 		t.Error("it is foreign to its owner")
 	}
+	if _, err := (disk.Tools{}).Take(t.Context(), d, us, ""); !isNotAgreed(err) {
+		t.Errorf("taken without a hash: %v", err)
+	}
+	d = partition(t, d, us, m.Hash(), 0)
+	if m := survey(t, us, d); !m.Disks[0].Own {
+		t.Errorf("the disk is not ours afterwards:\n%s", m.Text())
+	}
+	if len(survey(t, others, d).Foreign()) == 0 {
+		t.Error("the other cluster takes it for its own")
+	}
 }
 
 // TestInUse: a disk with something mounted on it is not taken, and neither its
 // file systems nor a partition is written.
 func TestInUse(t *testing.T) {
-	require(t, "wipefs", "mke2fs", "partx", "mount")
+	need.Programs(t, "wipefs", "mke2fs", "partx", "mount")
 	d := partition(t, loop(t, "512"), us, "", 0)
 	format(t, d, us)
 	dir := t.TempDir()
@@ -170,7 +182,7 @@ func TestInUse(t *testing.T) {
 // TestOwnerOf: a machine finds its own installation before it knows its
 // cluster, and takes no other disk for that.
 func TestOwnerOf(t *testing.T) {
-	require(t, "wipefs", "mke2fs")
+	need.Programs(t, "wipefs", "mke2fs")
 	d := loop(t, "512")
 	expect := func(when string, want disk.Owner) {
 		t.Helper()
@@ -193,7 +205,7 @@ func TestOwnerOf(t *testing.T) {
 
 // TestReplaced: a path that has become another disk's is refused.
 func TestReplaced(t *testing.T) {
-	require(t, "wipefs")
+	need.Programs(t, "wipefs")
 	d := loop(t, "512")
 	d.Serial = "of the disk that was here"
 	if _, err := (disk.Tools{}).Take(t.Context(), d, us, ""); !errors.Is(err, disk.ErrReplaced) {
@@ -204,7 +216,7 @@ func TestReplaced(t *testing.T) {
 // TestOtherLife: a disk that was made to look blank has the same partitions
 // again, and not the file systems that were in them.
 func TestOtherLife(t *testing.T) {
-	require(t, "wipefs", "mke2fs", "partx")
+	need.Programs(t, "wipefs", "mke2fs", "partx")
 	d := loop(t, "512")
 	format(t, partition(t, d, others, "", 0), others)
 	run(t, "partx", "--delete", d.Path)

@@ -17,6 +17,7 @@ import (
 
 	"slipway/configs/disklayout"
 	"slipway/nodeinit/disk"
+	"slipway/test/need"
 )
 
 const diskSize = disklayout.SmallestDisk
@@ -25,16 +26,6 @@ var (
 	us     = disk.Owner{Machine: "52-54-00-12-34-56", Cluster: "prod"}
 	others = disk.Owner{Machine: "52-54-00-12-34-56", Cluster: "lab"}
 )
-
-// require skips the test when a program is not there.
-func require(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("needs %s: %v", p, err)
-		}
-	}
-}
 
 // run runs a program that must succeed.
 func run(t *testing.T, program string, args ...string) string {
@@ -76,7 +67,7 @@ func loop(t *testing.T, sector string) disk.Disk { return attach(t, image(t), se
 // attach gives an image a device node.
 func attach(t *testing.T, d disk.Disk, sector string) disk.Disk {
 	t.Helper()
-	require(t, "losetup")
+	need.Programs(t, "losetup")
 	if os.Getuid() != 0 {
 		t.Skip("needs loop devices: only root may make them")
 	}

@@ -11,11 +11,12 @@ import (
 
 	"slipway/configs/disklayout"
 	"slipway/nodeinit/disk"
+	"slipway/test/need"
 )
 
 // TestAdopt: a disk that was nobody's is its machine's, and of no other.
 func TestAdopt(t *testing.T) {
-	require(t, "wipefs")
+	need.Programs(t, "wipefs")
 	d, state := image(t), t.TempDir()
 	partition(t, d, others, "", 0)
 	for range 2 {
@@ -39,7 +40,7 @@ func TestAdopt(t *testing.T) {
 // ways, and keeps what it did not make; without that, the disk is blank. What
 // was in files is gone if that was asked for, but for the slot that runs.
 func TestWipe(t *testing.T) {
-	require(t, "wipefs", "mke2fs", "sfdisk", "partx", "mkfs.xfs", "mount")
+	need.Programs(t, "wipefs", "mke2fs", "sfdisk", "partx", "mkfs.xfs", "mount")
 	for _, how := range []disk.Erase{disk.Metadata, disk.Discard, disk.Zero} {
 		for _, volumes := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, volumes %v", how, volumes), func(t *testing.T) {
@@ -101,7 +102,7 @@ func wantOnly(t *testing.T, d disk.Disk, volume string) {
 // TestWipeInUse: a file system that somebody still uses is an error, and does
 // not keep the rest of the disk from being wiped.
 func TestWipeInUse(t *testing.T) {
-	require(t, "wipefs", "mke2fs", "partx", "mount")
+	need.Programs(t, "wipefs", "mke2fs", "partx", "mount")
 	d := partition(t, loop(t, "512"), us, "", 0)
 	format(t, d, us)
 	runFrom(t, part(t, d, disklayout.DataLabel))
