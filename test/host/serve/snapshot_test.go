@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -14,15 +16,7 @@ import (
 // machine gets exactly the bytes that were taken.
 func TestFromASnapshotToItsRestore(t *testing.T) {
 	r := newRack(t)
-	service := r.serve("--range", "10.99.0.100-10.99.0.109")
-	node := r.boot(r.Host(mac))
-	r.slipway(0, "machines", "approve", machineID, "--words", node.says("pending"))
-	node.goOn()
-	node.says("approved")
-	r.slipway(0, "cluster", "create", "demo", "--yes", "--wait", "--timeout", "1m")
-	node.says("ready")
-	node.told("serve", "serving")
-
+	service, node := r.demo()
 	file := filepath.Join(t.TempDir(), "demo.db")
 	taken := r.slipway(0, "cluster", "snapshot", "demo", "--file", file)
 	data, err := os.ReadFile(file)
@@ -45,6 +39,44 @@ func TestFromASnapshotToItsRestore(t *testing.T) {
 	}
 	r.slipway(0, "cluster", "restore", "demo", "--snapshot", file, "--yes")
 	node.told("restore", fmt.Sprintf("fetched %x", sum))
+}
+
+// demo starts the boot service and makes a cluster of one machine with an etcd.
+func (r *rack) demo() (service *exec.Cmd, node *actor) {
+	r.t.Helper()
+	service = r.serve("--range", "10.99.0.100-10.99.0.109")
+	node = r.boot(r.Host(mac))
+	r.slipway(0, "machines", "approve", machineID, "--words", node.says("pending"))
+	node.goOn()
+	node.says("approved")
+	r.slipway(0, "cluster", "create", "demo", "--yes", "--wait", "--timeout", "1m")
+	node.says("ready")
+	node.told("serve", "serving")
+	return service, node
+}
+
+// TestFromAScheduledSnapshotToItsRestore: once its etcd is known to run, a cluster's
+// first snapshot is due. The boot service takes it when it looks, as it does
+// when it starts, and the machine that it was taken of gets it back.
+func TestFromAScheduledSnapshotToItsRestore(t *testing.T) {
+	r := newRack(t)
+	service, node := r.demo()
+	node.told("voter", "said")
+	r.restart(service)
+
+	scheduled := regexp.MustCompile(`(?m)^(demo-\S+) .* 101 +schedule +([0-9a-f]{12})`)
+	var list string
+	for range 300 {
+		if list = r.slipway(0, "cluster", "snapshots"); scheduled.MatchString(list) {
+			break
+		}
+	}
+	found := scheduled.FindAllStringSubmatch(list, -1)
+	if len(found) != 1 {
+		t.Fatalf("these are kept\n%s", list)
+	}
+	r.slipway(0, "cluster", "restore", "demo", "--snapshot", found[0][1], "--yes")
+	node.told("restore", "fetched "+found[0][2])
 }
 
 // refuses wants damaged snapshots to be refused, with the reason.
