@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -245,6 +246,40 @@ func TestStuck(t *testing.T) {
 	}{{5, 0, false}, {5, time.Minute, false}, {5, 3 * time.Minute, true}, {6, 4 * time.Minute, false}} {
 		if got := u.stuck(tt.index, now.Add(tt.after)); got != tt.want {
 			t.Errorf("look %d: %t", i, got)
+		}
+	}
+}
+
+// TestMayDefrag: one member after the other, the leader last, and only while all
+// are well.
+func TestMayDefrag(t *testing.T) {
+	const mib = 1 << 20
+	member := func(id, leader uint64, size, used int64) answer {
+		return answer{endpoint: "https://" + string(rune('a'+id)), status: &clientv3.StatusResponse{
+			Header: &etcdserverpb.ResponseHeader{MemberId: id}, Leader: leader, DbSize: size * mib, DbSizeInUse: used * mib,
+		}}
+	}
+	full, lean := func(id, leader uint64) answer { return member(id, leader, 400, 50) }, func(id, leader uint64) answer { return member(id, leader, 100, 90) }
+	silent := answer{endpoint: "https://x", err: errors.New("connection refused")}
+	for name, tt := range map[string]struct {
+		own    answer
+		others []answer
+		want   bool
+	}{
+		"alone, much is free":                    {full(1, 1), nil, true},
+		"alone, little is free":                  {lean(1, 1), nil, false},
+		"half is free, and that is little":       {member(1, 1, 180, 90), nil, false},
+		"much is free, and that is a small part": {member(1, 1, 900, 600), nil, false},
+		"a follower":                             {full(1, 2), []answer{full(2, 2), full(3, 2)}, true},
+		"a follower, one member is silent":       {full(1, 2), []answer{full(2, 2), silent}, false},
+		"a follower, one member has no leader":   {full(1, 2), []answer{full(2, 2), full(3, 0)}, false},
+		"it sees no leader itself":               {full(1, 0), []answer{full(2, 2), full(3, 2)}, false},
+		"the leader, before a follower":          {full(2, 2), []answer{lean(1, 2), full(3, 2)}, false},
+		"the leader, after the followers":        {full(2, 2), []answer{lean(1, 2), lean(3, 2)}, true},
+		"the leader, one member is silent":       {full(2, 2), []answer{lean(1, 2), silent}, false},
+	} {
+		if got := mayDefrag(tt.own, append(tt.others, tt.own)); got != tt.want {
+			t.Errorf("%s: %t", name, got)
 		}
 	}
 }
