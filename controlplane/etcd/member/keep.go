@@ -25,7 +25,7 @@ func (s *Service) look(ctx context.Context, settings *etcd.Settings) {
 	endpoint := "https://" + s.Paths.Local
 	own := s.ask(ctx, endpoint)
 	if own.err != nil {
-		s.wait("etcd to answer: " + reason(own.err) + s.diskText())
+		s.wait(both("etcd to answer: "+reason(own.err), s.diskText(settings)))
 		return
 	}
 	if own.status.Leader != 0 {
@@ -45,7 +45,7 @@ func (s *Service) look(ctx context.Context, settings *etcd.Settings) {
 		s.wait(err.Error())
 		return
 	}
-	s.wait(alarm(own.status.Errors, s.quota()) + s.diskText())
+	s.wait(both(alarm(own.status.Errors, s.quota()), s.diskText(settings)))
 	s.upkeep.run(ctx, s, settings, own)
 }
 
@@ -150,16 +150,30 @@ func (s *Service) promote(ctx context.Context, settings *etcd.Settings, own answ
 			return "etcd to take note of the promotion"
 		}
 	}
-	behind := uint64(0)
-	if lead > own.status.RaftAppliedIndex {
-		behind = lead - own.status.RaftAppliedIndex
+	l := learner{applied: own.status.RaftAppliedIndex, lead: lead, err: err}
+	l.stuck = s.upkeep.stuck(l.applied, s.now())
+	return l.text(settings.Self())
+}
+
+// learner is how far this member is from being a voter.
+type learner struct {
+	applied uint64 // the last entry that it has
+	lead    uint64 // the last that a voter has; 0: none answers
+	err     error  // why it was not promoted
+	stuck   bool   // it has got no nearer for a while
+}
+
+// text is what it waits for, and what to do if it waits in vain.
+func (l learner) text(self etcd.Place) string {
+	text := fmt.Sprintf("this learner to catch up: it has applied %d entries", l.applied)
+	if l.lead > 0 {
+		text += fmt.Sprintf(", %d to go", max(l.lead, l.applied)-l.applied)
 	}
-	text := fmt.Sprintf("this learner to catch up: it has applied %d entries, %d to go", own.status.RaftAppliedIndex, behind)
-	if !errors.Is(err, rpctypes.ErrMemberLearnerNotReady) {
-		text += "; " + reason(err)
+	if !errors.Is(l.err, rpctypes.ErrMemberLearnerNotReady) {
+		text += "; " + reason(l.err)
 	}
-	if s.upkeep.stuck(own.status.RaftAppliedIndex, s.now()) {
-		text += fmt.Sprintf("; it gets no nearer: can the leader reach %s? slipway etcd remove %s gives up, and nothing is lost", settings.Self().PeerURL(), settings.Name)
+	if l.stuck {
+		text += fmt.Sprintf("; it gets no nearer: can the leader reach %s? slipway etcd remove %s gives up, and nothing is lost", self.PeerURL(), self.Name)
 	}
 	return text
 }

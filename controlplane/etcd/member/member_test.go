@@ -1,6 +1,7 @@
 package member
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"os"
@@ -10,7 +11,9 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -243,6 +246,98 @@ func TestStuck(t *testing.T) {
 	}{{5, 0, false}, {5, time.Minute, false}, {5, 3 * time.Minute, true}, {6, 4 * time.Minute, false}} {
 		if got := u.stuck(tt.index, now.Add(tt.after)); got != tt.want {
 			t.Errorf("look %d: %t", i, got)
+		}
+	}
+}
+
+// TestMayDefrag: one member after the other, the leader last, and only while all
+// are well.
+func TestMayDefrag(t *testing.T) {
+	const mib = 1 << 20
+	member := func(id, leader uint64, size, used int64) answer {
+		return answer{endpoint: "https://" + string(rune('a'+id)), status: &clientv3.StatusResponse{
+			Header: &etcdserverpb.ResponseHeader{MemberId: id}, Leader: leader, DbSize: size * mib, DbSizeInUse: used * mib,
+		}}
+	}
+	full, lean := func(id, leader uint64) answer { return member(id, leader, 400, 50) }, func(id, leader uint64) answer { return member(id, leader, 100, 90) }
+	silent := answer{endpoint: "https://x", err: errors.New("connection refused")}
+	for name, tt := range map[string]struct {
+		own    answer
+		others []answer
+		want   bool
+	}{
+		"alone, much is free":                    {full(1, 1), nil, true},
+		"alone, little is free":                  {lean(1, 1), nil, false},
+		"half is free, and that is little":       {member(1, 1, 180, 90), nil, false},
+		"much is free, and that is a small part": {member(1, 1, 900, 600), nil, false},
+		"a follower":                             {full(1, 2), []answer{full(2, 2), full(3, 2)}, true},
+		"a follower, one member is silent":       {full(1, 2), []answer{full(2, 2), silent}, false},
+		"a follower, one member has no leader":   {full(1, 2), []answer{full(2, 2), full(3, 0)}, false},
+		"it sees no leader itself":               {full(1, 0), []answer{full(2, 2), full(3, 2)}, false},
+		"the leader, before a follower":          {full(2, 2), []answer{lean(1, 2), full(3, 2)}, false},
+		"the leader, after the followers":        {full(2, 2), []answer{lean(1, 2), lean(3, 2)}, true},
+		"the leader, one member is silent":       {full(2, 2), []answer{lean(1, 2), silent}, false},
+	} {
+		if got := mayDefrag(tt.own, append(tt.others, tt.own)); got != tt.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+// TestFullDisk: what a person can do about it depends on whether there is still
+// an API.
+func TestFullDisk(t *testing.T) {
+	const mib = 1 << 20
+	alone := &etcd.Settings{Name: "a", Members: []etcd.Place{{Name: "a"}}}
+	three := &etcd.Settings{Name: "a", Members: []etcd.Place{{Name: "a"}, {Name: "b"}, {Name: "c"}}}
+	for name, tt := range map[string]struct {
+		left, size uint64
+		settings   *etcd.Settings
+		want       []string // all of them; none: no text
+	}{
+		"room enough":        {64 * mib, 220 * mib, three, nil},
+		"not known":          {0, 0, three, nil},
+		"nearly full":        {63*mib + 5, 220 * mib, three, []string{"the disk has 63 MiB left: nothing is lost", "once there is room; delete pods", "kubectl get pods -A --field-selector spec.nodeName=a", "slipway node reset a --force, then slipway node join"}},
+		"full":               {0, 220 * mib, three, []string{"the disk has 0 MiB left"}},
+		"full, and no other": {0, 220 * mib, alone, []string{"the disk has 0 MiB left: nothing is lost", "where pods run, the kubelet removes images", "slipway cluster restore", "install.dataSize"}},
+	} {
+		got := fullDisk(tt.left, tt.size, tt.settings)
+		for _, want := range tt.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+		if (len(tt.want) == 0) != (got == "") || tt.settings == alone && strings.Contains(got, "kubectl") {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+func TestBoth(t *testing.T) {
+	for want, texts := range map[string][2]string{"": {}, "one": {"one", ""}, "other": {"", "other"}, "one; other": {"one", "other"}} {
+		if got := both(texts[0], texts[1]); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestLearnerText: what a machine says that is no voter yet.
+func TestLearnerText(t *testing.T) {
+	const hint = "; it gets no nearer: can the leader reach https://192.0.2.3:2380? slipway etcd remove c gives up, and nothing is lost"
+	self := etcd.Place{Name: "c", Address: netip.MustParseAddr("192.0.2.3")}
+	for name, tt := range map[string]struct {
+		learner learner
+		want    string
+	}{
+		"behind":                      {learner{applied: 40, lead: 100, err: rpctypes.ErrMemberLearnerNotReady}, "this learner to catch up: it has applied 40 entries, 60 to go"},
+		"behind, and no nearer":       {learner{applied: 40, lead: 100, err: rpctypes.ErrMemberLearnerNotReady, stuck: true}, "this learner to catch up: it has applied 40 entries, 60 to go" + hint},
+		"it got ahead of the answers": {learner{applied: 101, lead: 100, err: rpctypes.ErrMemberLearnerNotReady}, "this learner to catch up: it has applied 101 entries, 0 to go"},
+		"nobody answers":              {learner{applied: 40, err: errors.New("no voter answers")}, "this learner to catch up: it has applied 40 entries; no voter answers"},
+		"nobody ever answers":         {learner{err: errors.New("no voter answers"), stuck: true}, "this learner to catch up: it has applied 0 entries; no voter answers" + hint},
+		"a voter is too slow":         {learner{applied: 99, lead: 100, err: context.DeadlineExceeded}, "this learner to catch up: it has applied 99 entries, 1 to go; no answer within 5s"},
+	} {
+		if got := tt.learner.text(self); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
 }

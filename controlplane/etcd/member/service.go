@@ -155,7 +155,7 @@ func (s *Service) keep(ctx context.Context) {
 			if stopped++; stopped > 3 && !s.mayStart(ctx, settings) {
 				return
 			}
-			s.wait("etcd to start" + s.diskText())
+			s.wait(both("etcd to start", s.diskText(settings)))
 		}
 		pause(ctx, s.interval())
 	}
@@ -271,13 +271,35 @@ func (s *Service) quota() int64 { return cmp.Or(s.Quota, etcd.Quota) }
 
 func (s *Service) store() store { return store{s.Paths.Data} }
 
-// diskText is what to know of a filesystem that is nearly full.
-func (s *Service) diskText() string {
+// diskText is what to know of a filesystem that is nearly full; else empty.
+func (s *Service) diskText(settings *etcd.Settings) string {
+	left, size := free(s.Paths.Data)
+	return fullDisk(left, size, settings)
+}
+
+// fullDisk says what to do about a filesystem of which little is left, in bytes;
+// nothing if there is enough, or if its size is not known. Without this member
+// there is an API to delete pods with only if there are others.
+func fullDisk(left, size uint64, settings *etcd.Settings) string {
 	const enough = 64 << 20 // etcd's log grows by files of 64 MB
-	if left, size := free(s.Paths.Data); size > 0 && left < enough {
-		return fmt.Sprintf("; the disk has %d MiB left: nothing is lost, and etcd goes on once there is room again", left>>20)
+	if size == 0 || left >= enough {
+		return ""
 	}
-	return ""
+	text := fmt.Sprintf("the disk has %d MiB left: nothing is lost, and etcd goes on by itself once there is room; ", left>>20)
+	if len(settings.Members) > 1 {
+		return text + fmt.Sprintf("delete pods that hold much there (kubectl get pods -A --field-selector spec.nodeName=%s), and the kubelet removes their images; "+
+			"or have the machine join anew with a larger disk or install.dataSize (slipway node reset %s --force, then slipway node join)", settings.Name, settings.Name)
+	}
+	return text + "where pods run, the kubelet removes images that none uses, and pods that hold much; if that does not help, " +
+		"slipway cluster restore brings a snapshot back onto a machine with a larger disk or install.dataSize"
+}
+
+// both is two texts as one; either may be empty.
+func both(one, other string) string {
+	if one == "" || other == "" {
+		return one + other
+	}
+	return one + "; " + other
 }
 
 func pause(ctx context.Context, d time.Duration) {

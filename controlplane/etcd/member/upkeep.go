@@ -149,20 +149,27 @@ func wasteful(a answer) bool {
 	return unused > freeBytes && float64(unused) > freeShare*float64(a.status.DbSize)
 }
 
-// defragIfDue gives this member's free pages back, if all members are well and
-// no other one is at it. The leader comes last.
-func (s *Service) defragIfDue(ctx context.Context, own answer, answers []answer) error {
-	if !wasteful(own) {
-		return nil
-	}
+// mayDefrag says whether a member is to give its free pages back now. While it
+// does, it answers nobody: so all members must be well, and the leader, who is
+// missed most, waits until no other one has need of it.
+func mayDefrag(own answer, answers []answer) bool {
+	leads := own.status.Leader == own.status.Header.MemberId
 	for _, a := range answers {
-		if a.err != nil {
-			return nil
+		if a.err != nil || a.status.Leader == 0 {
+			return false
 		}
-		leads := own.status.Leader == own.status.Header.MemberId
 		if leads && a.endpoint != own.endpoint && wasteful(a) {
-			return nil
+			return false
 		}
+	}
+	return wasteful(own)
+}
+
+// defragIfDue gives this member's free pages back if it may, and no other one
+// is at it.
+func (s *Service) defragIfDue(ctx context.Context, own answer, answers []answer) error {
+	if !mayDefrag(own, answers) {
+		return nil
 	}
 	return s.defrag(ctx)
 }

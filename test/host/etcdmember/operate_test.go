@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
 
 	"slipway/configs/machine"
 	"slipway/controlplane/etcd"
@@ -59,6 +60,7 @@ func TestCommands(t *testing.T) {
 		}
 	})
 	t.Run("forfeit-leadership", func(t *testing.T) { s.forfeit(t, a, b) })
+	t.Run("defrag", func(t *testing.T) { s.oneAtATime(t, a, b) })
 	t.Run("promote", func(t *testing.T) { s.promote(t, a, c) })
 	t.Run("remove", func(t *testing.T) {
 		_, err := a.api().Remove(t.Context(), connect.NewRequest(&nodev1.EtcdRemoveRequest{Member: "d"}))
@@ -211,6 +213,29 @@ func (n *node) defrag() (*nodev1.EtcdDefragResponse, error) {
 		return nil, err
 	}
 	return answer.Msg, nil
+}
+
+// oneAtATime: while one member is defragmented, which is while it holds a lock, no
+// other one is.
+func (s *site) oneAtATime(t *testing.T, a, b *node) {
+	client := a.client()
+	defer client.Close()
+	session, err := concurrency.NewSession(client)
+	must(t, err)
+	lock := concurrency.NewMutex(session, "/slipway/defrag")
+	must(t, lock.Lock(t.Context()))
+	for _, n := range []*node{a, b} {
+		_, err := n.defrag()
+		if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "another member is being defragmented; try again when it is done") {
+			t.Errorf("%s: %v", n.name, err)
+		}
+	}
+	must(t, session.Close()) // as when whoever held it dies
+	for _, n := range []*node{a, b} {
+		if _, err := n.defrag(); err != nil {
+			t.Errorf("%s, once nobody holds the lock: %v", n.name, err)
+		}
+	}
 }
 
 // TestDefragmentsByItself: a member gives free pages back by itself when there

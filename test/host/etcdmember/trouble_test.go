@@ -83,7 +83,7 @@ func TestFullDisk(t *testing.T) {
 	filler := filepath.Join(a.paths.Data, "filler")
 	must(t, fill(filler))
 	a.run()
-	a.says("MiB left", "nothing is lost")
+	a.says("MiB left", "nothing is lost", "once there is room", "slipway cluster restore")
 	must(t, os.Remove(filler))
 	a.voter()
 	if got := a.get("kept"); got != "yes" {
