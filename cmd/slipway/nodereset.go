@@ -125,7 +125,7 @@ func without(document []byte, id string) ([]byte, error) {
 	}
 	doc.Machines = slices.DeleteFunc(doc.Machines, func(m cluster.Machine) bool { return m.ID == id })
 	if len(doc.Machines) == 0 {
-		return nil, fmt.Errorf("%w: machine %s is the only one of cluster %s: there would be none left", errUsage, id, doc.Name)
+		return nil, fmt.Errorf("%w: machine %s is the only one of cluster %s; slipway cluster delete %s gives the cluster up, and the machine resets itself", errUsage, id, doc.Name, doc.Name)
 	}
 	return cluster.Marshal(doc)
 }

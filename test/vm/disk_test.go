@@ -22,16 +22,16 @@ import (
 
 // TestInstalledBIOS is the life of a machine that lives on its disk. It is installed once; the
 // chapters build on each other.
-func TestInstalledBIOS(t *testing.T) { diskStory(t, vmtest.BIOS("m1"), "metadata") }
+func TestInstalledBIOS(t *testing.T) { diskStory(t, vmtest.BIOS("m1")) }
 
 // TestInstalledUEFI is the same life with systemd-boot and UKIs.
 func TestInstalledUEFI(t *testing.T) {
 	needLong(t)
-	diskStory(t, vmtest.UEFI("m1"), "discard")
+	diskStory(t, vmtest.UEFI("m1"))
 }
 
-// diskStory is the same for every firmware; wipe is how its end is told.
-func diskStory(t *testing.T, machine qemu.Machine, wipe string) {
+// diskStory is the same for every firmware.
+func diskStory(t *testing.T, machine qemu.Machine) {
 	if testing.Short() {
 		t.Skip("boots a machine")
 	}
@@ -61,7 +61,7 @@ func diskStory(t *testing.T, machine qemu.Machine, wipe string) {
 	chapter("rollback", rollsBack)
 	chapter("a slot that does not come up any more", leavesDeadSlot)
 	chapter("upgrade by kexec", upgradesBy("slipway.lab=3", "a", "--kexec"))
-	chapter("reset", resets(wipe))
+	chapter("reset", resets)
 	other(t)
 }
 
@@ -343,25 +343,24 @@ func leavesDeadSlot(t *testing.T, d *diskLab) {
 	d.awaitSlot(t, "b", "3 times in a row without coming up")
 }
 
-// resets: the machine is discovered as if nobody had seen it before.
-func resets(wipe string) func(*testing.T, *diskLab) {
-	return func(t *testing.T, d *diskLab) {
-		d.CLI(t, "node", "reset", d.id(t), "--yes", "--force", "--wipe", wipe)
-		d.Await(t, "the machine is free and runs from RAM", installPatience, func() error {
-			out, err := d.TryCLI("machines", "show", d.id(t))
-			if err == nil && (strings.Contains(out, "Installed on") || strings.Contains(out, "Hostname") || !strings.Contains(out, "approved")) {
-				err = fmt.Errorf("it is not free:\n%s", out)
-			}
-			return err
-		})
-		if err := exec.CommandContext(t.Context(), "blkid", "-p", d.disk()).Run(); err == nil {
-			t.Error("the disk still has a signature")
+// resets: the cluster is given up, and its machine is discovered as if nobody had seen it before.
+func resets(t *testing.T, d *diskLab) {
+	d.CLI(t, "cluster", "delete", "prod", "--yes")
+	awaitFree(t, d.Lab, d.id(t), d.disk())
+}
+
+// awaitFree waits until a machine has reset itself, and runs from RAM.
+func awaitFree(t *testing.T, lab *vmtest.Lab, id, disk string) {
+	t.Helper()
+	lab.Await(t, "machine "+id+" is free and runs from RAM", installPatience, func() error {
+		out, err := lab.TryCLI("machines", "show", id)
+		if err == nil && (strings.Contains(out, "Installed on") || strings.Contains(out, "Hostname") || !strings.Contains(out, "approved")) {
+			err = fmt.Errorf("it is not free:\n%s", out)
 		}
-		if wipe != "metadata" {
-			if at, err := firstByteOf(d.disk()); err != nil || at >= 0 {
-				t.Errorf("the disk still has something at byte %d: %v", at, err)
-			}
-		}
+		return err
+	})
+	if err := exec.CommandContext(t.Context(), "blkid", "-p", disk).Run(); err == nil {
+		t.Error("the disk still has a signature")
 	}
 }
 

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,31 @@ func TestClusterUpgrade(t *testing.T) {
 		allRun(t, lab, machines, "b")
 		q.mustHave(t, "before", "first")
 	})
+	chapter("nodes reset", func(t *testing.T) {
+		q.reset(t, "prod-worker-1", "discard")
+		q.reset(t, "prod-cp-1", "zero")
+		q.awaitVoters(t, 2, recoverPatience)
+		q.mustHave(t, "before", "first")
+	})
+}
+
+// reset takes a node out of the cluster; nothing is left on its disk.
+func (q *quorum) reset(t *testing.T, hostname, wipe string) {
+	name := q.machineOf(t, hostname)
+	id, disk := q.MachineID(t, name), filepath.Join(q.Dir(), name+".disk0")
+	limit := q.Timeout(slotPatience)
+	out, err := q.TryWithin(limit, q.Slipway("node", "reset", id, "--yes", "--wipe", wipe)...)
+	t.Logf("slipway node reset:\n%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitFree(t, q.Lab, id, disk)
+	if at, err := firstByteOf(disk); err != nil || at >= 0 {
+		t.Errorf("the disk of %s still has something at byte %d: %v", hostname, at, err)
+	}
+	if nodes := q.Kubectl(t, "get", "nodes", "-o", "name"); strings.Contains(nodes, hostname) {
+		t.Errorf("its Node is still there: %s", nodes)
+	}
 }
 
 // upgradeCluster has the lab's cluster run what the boot service serves; so many machines take
