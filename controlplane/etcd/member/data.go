@@ -28,6 +28,7 @@ import (
 //
 //	/var/lib/etcd/2/               etcd's data directory of generation 2
 //	/var/lib/etcd/2.json           whose it is, and whether it may be started again
+//	/var/lib/etcd/2.leader.json    when its member last had a leader
 //	/var/lib/etcd/2.corrupt-TIME/  data that could not be read; 2.removed-TIME/, data of a member that was removed
 //	/var/lib/etcd/bootstrap.json   how far the machine came in beginning a generation
 type store struct{ dir string }
@@ -47,15 +48,34 @@ type record struct {
 	Reported   bool   `json:"reported"` // the boot service knows
 }
 
+// leaderSeen says when a member last had a leader. Its data is at least as fresh
+// as that, which is what a recovery from it tells people.
+type leaderSeen struct {
+	At time.Time `json:"at"`
+}
+
 func (s store) data(generation int) string { return filepath.Join(s.dir, strconv.Itoa(generation)) }
 
 func (s store) markFile(generation int) string { return s.data(generation) + ".json" }
+
+func (s store) leaderFile(generation int) string { return s.data(generation) + ".leader.json" }
 
 func (s store) recordFile() string { return filepath.Join(s.dir, "bootstrap.json") }
 
 func (s store) setMark(generation int, m mark) error { return s.write(s.markFile(generation), m) }
 
 func (s store) setRecord(r record) error { return s.write(s.recordFile(), r) }
+
+func (s store) setLeaderSeen(generation int, at time.Time) error {
+	return s.write(s.leaderFile(generation), leaderSeen{at.UTC()})
+}
+
+// leaderSeen is the zero time if nothing is known.
+func (s store) leaderSeen(generation int) (time.Time, error) {
+	var seen leaderSeen
+	err := read(s.leaderFile(generation), &seen)
+	return seen.At, err
+}
 
 // write returns when the file, and its name, are on the disk.
 func (s store) write(path string, value any) error {

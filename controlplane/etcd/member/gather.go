@@ -218,13 +218,18 @@ func reason(err error) string {
 	if s, ok := status.FromError(err); ok {
 		text = s.Message()
 	}
-	if errors.Is(err, context.DeadlineExceeded) || strings.Contains(text, "context deadline exceeded") {
+	if late(err) {
 		return "no answer within " + callTimeout.String()
 	}
 	if strings.Contains(text, "expired") || strings.Contains(text, "not yet valid") {
 		return text + ": the clock of one of the two machines is wrong"
 	}
 	return text
+}
+
+// late says whether a call ended for want of an answer.
+func late(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "context deadline exceeded")
 }
 
 // clock says why this machine's clock cannot be right: its own certificate, which

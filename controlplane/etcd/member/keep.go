@@ -25,20 +25,18 @@ func (s *Service) look(ctx context.Context, settings *etcd.Settings) {
 	endpoint := "https://" + s.Paths.Local
 	own := s.ask(ctx, endpoint)
 	if own.err != nil {
-		s.wait(both("etcd to answer: "+reason(own.err), s.diskText(settings)))
+		s.wait(both(both("etcd to answer: "+reason(own.err), s.quorumText(ctx, settings, own.err)), s.diskText(settings)))
 		return
 	}
 	if own.status.Leader != 0 {
-		s.set(func(t *told) { t.lastSeen = s.now() })
+		s.sawLeader(settings.Generation)
 	}
 	if own.status.IsLearner {
 		s.wait(s.promote(ctx, settings, own))
 		return
 	}
 	if own.status.Leader == 0 || !own.quorum {
-		answers := s.survey(ctx, settings)
-		_, silent := views(answers)
-		s.wait(fmt.Sprintf("a quorum of the members: %d of %d others answer; %s", len(answers)-len(silent), len(answers), nextQuorum(silent)))
+		s.wait("a quorum of the members: " + othersText(s.survey(ctx, settings)))
 		return
 	}
 	if err := s.finish(ctx, settings, own); err != nil {
@@ -49,8 +47,51 @@ func (s *Service) look(ctx context.Context, settings *etcd.Settings) {
 	s.upkeep.run(ctx, s, settings, own)
 }
 
-func nextQuorum(silent []string) string {
-	return fmt.Sprintf("start those that do not %v, or slipway cluster recover", silent)
+// sawLeader keeps when the member last had a leader, and writes it down now and
+// then, so that it is known as well after a restart without the others. What is
+// written may be older than what was seen, never newer.
+func (s *Service) sawLeader(generation int) {
+	now := s.now()
+	s.set(func(t *told) { t.lastSeen = now })
+	if age := now.Sub(s.upkeep.noted); age >= 0 && age < keepInterval {
+		return
+	}
+	s.upkeep.noted = now
+	if err := s.store().setLeaderSeen(generation, now); err != nil {
+		s.Log.Warn("write down when this member last had a leader", "err", err)
+	}
+}
+
+// recallLeader reads what was written down before this process began.
+func (s *Service) recallLeader(generation int) {
+	if !s.state().lastSeen.IsZero() {
+		return
+	}
+	at, err := s.store().leaderSeen(generation)
+	if err != nil {
+		s.Log.Warn("read when this member last had a leader", "err", err)
+		return
+	}
+	s.set(func(t *told) { t.lastSeen = at })
+}
+
+// quorumText is what an etcd most often waits for that listens and does not answer:
+// after a start it serves nobody before there is a leader (etcd, embed/serve.go).
+func (s *Service) quorumText(ctx context.Context, settings *etcd.Settings, err error) string {
+	if !late(err) || len(settings.Members) < 2 {
+		return ""
+	}
+	answers := s.survey(ctx, settings)
+	if _, silent := views(answers); len(silent) == 0 {
+		return ""
+	}
+	return "after a start it waits for a quorum of the members: " + othersText(answers)
+}
+
+// othersText says who answers, and what to do about those that do not.
+func othersText(answers []answer) string {
+	_, silent := views(answers)
+	return fmt.Sprintf("%d of %d others answer; start those that do not %v, or slipway cluster recover", len(answers)-len(silent), len(answers), silent)
 }
 
 // alarm says what to do about etcd's own alarms.

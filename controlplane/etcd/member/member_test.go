@@ -3,6 +3,7 @@ package member
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -158,7 +159,7 @@ func TestAside(t *testing.T) {
 // TestForget: the generation before this one stays, older ones go.
 func TestForget(t *testing.T) {
 	s := store{t.TempDir()}
-	for _, name := range []string{"1", "1.json", "1.corrupt-20260101T000000Z", "2", "2.json", "3", "bootstrap.json"} {
+	for _, name := range []string{"1", "1.json", "1.leader.json", "1.corrupt-20260101T000000Z", "2", "2.json", "3", "bootstrap.json"} {
 		must(t, os.MkdirAll(filepath.Join(s.dir, name), 0o700))
 	}
 	must(t, s.forget(3))
@@ -170,6 +171,41 @@ func TestForget(t *testing.T) {
 	}
 	if got := strings.Join(left, " "); got != "2 2.json 3 bootstrap.json" {
 		t.Errorf("left are %s", got)
+	}
+}
+
+// TestLeaderSeen: when there was a leader is written down now and then, and read
+// by the next process; a generation knows nothing of another's.
+func TestLeaderSeen(t *testing.T) {
+	noon := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	now := noon
+	begin := func(dir string) *Service {
+		return &Service{Paths: etcd.Paths{Data: dir}, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}
+	}
+	dir := t.TempDir()
+	s := begin(dir)
+	s.recallLeader(2)
+	if seen := s.state().lastSeen; !seen.IsZero() {
+		t.Errorf("nothing was written, and it was seen at %s", seen)
+	}
+	for _, tt := range []struct {
+		after time.Duration // noon
+		want  time.Duration // what the next process knows
+	}{{0, 0}, {keepInterval - 1, 0}, {keepInterval, keepInterval}, {keepInterval + time.Second, keepInterval}, {-time.Hour, -time.Hour}} {
+		now = noon.Add(tt.after)
+		s.sawLeader(2)
+		if seen := s.state().lastSeen; !seen.Equal(now) {
+			t.Errorf("seen at %s, and it says %s", now, seen)
+		}
+		next, other := begin(dir), begin(dir)
+		next.recallLeader(2)
+		other.recallLeader(3)
+		if seen := next.state().lastSeen; !seen.Equal(noon.Add(tt.want)) {
+			t.Errorf("after a look at %s the next process says %s", now, seen)
+		}
+		if seen := other.state().lastSeen; !seen.IsZero() {
+			t.Errorf("another generation says %s", seen)
+		}
 	}
 }
 

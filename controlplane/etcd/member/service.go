@@ -56,9 +56,9 @@ type Service struct {
 
 // told is what the service tells others.
 type told struct {
-	mayStart  bool   // etcd's configuration is written
-	waiting   string // what keeps the member from being a healthy voter
-	lastSeen  time.Time
+	mayStart  bool      // etcd's configuration is written
+	waiting   string    // what keeps the member from being a healthy voter
+	lastSeen  time.Time // when the member last had a leader; zero: not known
 	heartbeat time.Duration
 	election  time.Duration
 }
@@ -87,6 +87,7 @@ func (s *Service) live(ctx context.Context, ready func()) {
 	for ctx.Err() == nil {
 		settings, err := s.settings()
 		if err == nil {
+			s.recallLeader(settings.Generation)
 			err = s.enter(ctx, settings)
 		}
 		switch {

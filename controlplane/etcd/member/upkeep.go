@@ -35,6 +35,7 @@ const (
 type upkeep struct {
 	next       time.Time
 	nextDefrag time.Time
+	noted      time.Time            // when it was last written down that there is a leader
 	known      map[string]bool      // names that the config has listed
 	silent     map[uint64]time.Time // since when members do not answer
 

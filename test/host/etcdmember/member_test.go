@@ -91,6 +91,7 @@ func TestLife(t *testing.T) {
 			t.Errorf("remove b: %v", err)
 		}
 		a.says("a quorum of the members: 0 of 2 others answer", "slipway cluster recover")
+		a.remembersLeader()
 		b.run()
 		a.voter()
 		b.voter()
@@ -206,6 +207,19 @@ func (s *site) damage(n *node, others ...*node) {
 	}
 	if got := others[0].members(); len(got) != 3 {
 		s.t.Errorf("members %v", got)
+	}
+}
+
+// remembersLeader: a restart of a machine that has no leader any more does not
+// make it forget when it had one.
+func (n *node) remembersLeader() {
+	n.t.Helper()
+	seen := n.status().LastLeader
+	n.stop()
+	n.run()
+	n.says("a quorum of the members", "slipway cluster recover")
+	if again := n.status().LastLeader; again == nil || seen == nil || again.AsTime().After(seen.AsTime()) {
+		n.t.Errorf("it last had a leader at %v, after a restart at %v", seen, again)
 	}
 }
 
