@@ -80,11 +80,9 @@ func (s *Service) question(ctx context.Context, client *clientv3.Client, endpoin
 		return a
 	}
 	if host(endpoint) != s.Paths.Local {
-		began := time.Now()
-		if _, a.err = client.Status(once, endpoint); a.err != nil { // the connection stands now
+		if a.roundTrip, a.err = roundTrip(once, client, endpoint); a.err != nil { // the connection stands now
 			return a
 		}
-		a.roundTrip = time.Since(began)
 	}
 	if found, err := client.Get(once, clusterKey, clientv3.WithSerializable()); err == nil && len(found.Kvs) == 1 {
 		json.Unmarshal(found.Kvs[0].Value, &a.identity) // what is no identity names no generation
@@ -105,6 +103,21 @@ func (s *Service) question(ctx context.Context, client *clientv3.Client, endpoin
 		a.members, a.quorum = list.Members, true
 	}
 	return a
+}
+
+// roundTrip is the quicker of two: what else the two machines were busy with is
+// not the network's fault.
+func roundTrip(ctx context.Context, client *clientv3.Client, endpoint string) (quickest time.Duration, err error) {
+	for range 2 {
+		began := time.Now()
+		if _, err := client.Status(ctx, endpoint); err != nil {
+			return 0, err
+		}
+		if took := time.Since(began); quickest == 0 || took < quickest {
+			quickest = took
+		}
+	}
+	return quickest, nil
 }
 
 // askAll asks all endpoints at once.

@@ -397,3 +397,19 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// TestMeasure: the disk is timed where there is one, and the processor always.
+func TestMeasure(t *testing.T) {
+	dir := t.TempDir()
+	m, err := measure(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory, err := inMemory(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Sign <= 0 || (m.Fsync == 0) != memory {
+		t.Errorf("measured %+v, in memory: %t", m, memory)
+	}
+}

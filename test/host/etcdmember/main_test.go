@@ -67,7 +67,7 @@ type node struct {
 	log   *syncBuffer
 	now   func() time.Time // nil: time.Now
 	quota int64            // bytes; 0: as on a node
-	disk  *pretendedDisk   // nil: the one there is
+	disk  *pretendedDisk   // a good one: what other tests write to this computer's is no matter here
 }
 
 // add makes a machine with an empty disk. It runs nothing yet.
@@ -75,7 +75,7 @@ func (s *site) add(name, addr string) *node {
 	s.t.Helper()
 	exec.Command("ip", "addr", "add", addr+"/32", "dev", "lo").Run() // it may be there: a machine had it before
 	root := s.t.TempDir()
-	return &node{site: s, name: name, addr: netip.MustParseAddr(addr), log: &syncBuffer{}, paths: etcd.Paths{
+	return &node{site: s, name: name, addr: netip.MustParseAddr(addr), log: &syncBuffer{}, disk: newDisk(2 * time.Millisecond), paths: etcd.Paths{
 		Data: root + "/data", Config: root + "/etcd.yaml", Settings: root + "/etcd-member.json", PKI: root + "/pki",
 		Socket: root + "/etcd.sock", Boot: root + "/boot.sock", Etcdutl: s.bin + "/etcdutl", Local: addr + ":2379", Clients: root + "/clients.sock",
 	}}
@@ -134,9 +134,7 @@ func (n *node) plan() []supervise.Unit {
 		log := slog.New(slog.NewTextHandler(n.log, nil))
 		n.unit = &member.Service{Paths: n.paths, Log: log.With("unit", etcd.MemberUnit), Now: n.now, Quota: n.quota}
 	}
-	if n.disk != nil {
-		n.unit.Measure = n.disk.measure
-	}
+	n.unit.Measure = n.disk.measure
 	units[0].After, units[0].Service = nil, n.unit
 	program := units[1].Service.(*proc.Process)
 	program.Path, program.Args, program.Reads = n.bin+"/etcd", []string{"--config-file=" + n.paths.Config}, []string{n.paths.PKI + "/ca.crt"}
