@@ -354,7 +354,8 @@ func awaitFree(t *testing.T, lab *vmtest.Lab, id, disk string) {
 	t.Helper()
 	lab.Await(t, "machine "+id+" is free and runs from RAM", installPatience, func() error {
 		out, err := lab.TryCLI("machines", "show", id)
-		if err == nil && (strings.Contains(out, "Installed on") || strings.Contains(out, "Hostname") || !strings.Contains(out, "approved")) {
+		free := strings.Contains(out, "a cluster to claim it") && !strings.Contains(out, "Installed on")
+		if err == nil && !free {
 			err = fmt.Errorf("it is not free:\n%s", out)
 		}
 		return err
