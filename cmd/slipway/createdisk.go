@@ -23,7 +23,11 @@ func diskOf(wanted machine.Disk, known []*bootv1.Machine, id string) string {
 	if own := m.GetInstallation().GetDisk().GetPath(); own != "" {
 		return own + ", installed already"
 	}
-	chosen, err := disk.Choose(diskRule(wanted), disksOf(m.GetFacts()))
+	disks := disksOf(m.GetFacts())
+	if len(disks) == 0 { // it enrolled before it had found them
+		return wanted.String() + "; it has told of none yet"
+	}
+	chosen, err := disk.Choose(diskRule(wanted), disks)
 	if err != nil {
 		return err.Error()
 	}

@@ -20,6 +20,7 @@ func TestDiskOfAPlan(t *testing.T) {
 	}{
 		"in RAM":        {machine.Disk{Word: "none"}, &bootv1.Machine{Id: id, Facts: facts}, "none, it runs from RAM"},
 		"never seen":    {any, nil, "the smallest that is suitable"},
+		"told of none":  {any, &bootv1.Machine{Id: id, Facts: &bootv1.Facts{}}, "the smallest that is suitable; it has told of none yet"},
 		"the smallest":  {any, &bootv1.Machine{Id: id, Facts: facts}, "/dev/nvme0n1 (960.0 GB, nvme, Example, serial S1)"},
 		"not empty":     {any, &bootv1.Machine{Id: id, Facts: facts, Installation: &bootv1.Installation{Wipe: &bootv1.WipeManifest{}}}, "/dev/nvme0n1 (960.0 GB, nvme, Example, serial S1); it is not empty, see slipway machines wipe " + id},
 		"installed":     {any, &bootv1.Machine{Id: id, Facts: facts, Installation: &bootv1.Installation{Disk: &bootv1.SystemDisk{Path: "/dev/sda"}}}, "/dev/sda, installed already"},
