@@ -37,31 +37,30 @@ func diskStory(t *testing.T, machine qemu.Machine) {
 	}
 	machine.DisksGiB, machine.MemoryMiB = []int{8, 9}, 2048
 	d := &diskLab{Lab: vmtest.New(t, vmtest.Machines(machine), vmtest.Off(), vmtest.Beside()), machine: machine.Name}
-	chapter := func(name string, story func(*testing.T, *diskLab)) {
-		if !t.Run(name, func(t *testing.T) { story(t, d) }) {
-			t.FailNow() // what follows builds on it
-		}
+	tell := func(name string, story func(*testing.T, *diskLab)) {
+		chapter(t, name, func(t *testing.T) { story(t, d) })
 	}
 	other := noise(t, filepath.Join(d.Dir(), machine.Name+".disk1"))
-	chapter("foreign data is refused, agreed to, installed over", installs)
+	tell("foreign data is refused, agreed to, installed over", installs)
 	if long(t) {
-		chapter("reboot", reboots())
-		chapter("reboot by kexec", reboots("--kexec"))
+		tell("reboot", reboots())
+		tell("reboot by kexec", reboots("--kexec"))
 	}
-	chapter("upgrade", upgrades)
-	chapter("a corrupted program", leavesCorruptedSlot)
+	tell("upgrade", upgrades)
+	tell("a corrupted program", leavesCorruptedSlot)
+	other(t)
 	if !long(t) {
 		t.Run("reboots, bad images, rollback, reset", needLong)
 		return
 	}
-	chapter("an image whose init exits", badImage(badInit("exits"), "before it could say why"))
-	chapter("an image whose kernel panics", badImage(arguments("rdinit=/missing"), "before it could say why"))
-	chapter("an image whose kubelet is never Ready", badImage(noPasswords, "it was not healthy 4m0s after its start: last seen waiting for unit kubelet"))
-	chapter("an image that hangs", badImage(badInit("hangs"), "before it could say why"))
-	chapter("rollback", rollsBack)
-	chapter("a slot that does not come up any more", leavesDeadSlot)
-	chapter("upgrade by kexec", upgradesBy("slipway.lab=3", "a", "--kexec"))
-	chapter("reset", resets)
+	tell("an image whose init exits", badImage(badInit("exits"), "before it could say why"))
+	tell("an image whose kernel panics", badImage(arguments("rdinit=/missing"), "before it could say why"))
+	tell("an image whose kubelet is never Ready", badImage(noPasswords, "it was not healthy 4m0s after its start: last seen waiting for unit kubelet"))
+	tell("an image that hangs", badImage(badInit("hangs"), "before it could say why"))
+	tell("rollback", rollsBack)
+	tell("a slot that does not come up any more", leavesDeadSlot)
+	tell("upgrade by kexec", upgradesBy("slipway.lab=3", "a", "--kexec"))
+	tell("reset", resets)
 	other(t)
 }
 

@@ -29,6 +29,14 @@ func long(t *testing.T) bool {
 	return os.Getenv("SLIPWAY_VM_LONG") != "" || err == nil && host.Accel == qemu.KVM || runtime.NumCPU() >= 4
 }
 
+// chapter is a part of a story; what follows builds on it.
+func chapter(t *testing.T, name string, story func(*testing.T)) {
+	t.Helper()
+	if !t.Run(name, story) {
+		t.FailNow()
+	}
+}
+
 // needLong skips a story that only long ones tell.
 func needLong(t *testing.T) {
 	t.Helper()

@@ -39,16 +39,11 @@ func TestQuorum(t *testing.T) {
 		lab.Switch(t, m.Name, qemu.PowerOn)
 	}
 	q := &quorum{Lab: lab}
-	chapter := func(name string, story func(*testing.T)) {
-		if !t.Run(name, story) {
-			t.FailNow() // what follows builds on it
-		}
-	}
-	chapter("three control planes and a worker form", func(t *testing.T) { q.form(t) })
-	chapter("the worker runs what is scheduled", q.worker)
-	chapter("the machine that leads is lost", q.loseLeader)
-	chapter("a blank machine takes its place", q.replace)
-	chapter("all is lost and restored elsewhere", q.restore)
+	chapter(t, "three control planes and a worker form", func(t *testing.T) { q.form(t) })
+	chapter(t, "the worker runs what is scheduled", q.worker)
+	chapter(t, "the machine that leads is lost", q.loseLeader)
+	chapter(t, "a blank machine takes its place", q.replace)
+	chapter(t, "all is lost and restored elsewhere", q.restore)
 }
 
 // quorum is a lab whose cluster has several control planes.

@@ -24,21 +24,19 @@ func TestBlankMachineToCluster(t *testing.T) {
 	createCluster(t, lab)
 	awaitNodeReady(t, lab, recoverPatience)
 
-	chapter := func(name string, story func(*testing.T, *vmtest.Lab)) {
-		if !t.Run(name, func(t *testing.T) { story(t, lab) }) {
-			t.FailNow() // what follows builds on it
-		}
+	tell := func(name string, story func(*testing.T, *vmtest.Lab)) {
+		chapter(t, name, func(t *testing.T) { story(t, lab) })
 	}
-	chapter("timeline", timelineIsComplete)
-	chapter("versions", versionsAreRight)
-	chapter("service answers by address and name", serviceAnswers)
-	chapter("pods", podsGetWhatTheyAskFor)
-	chapter("exec, logs, port-forward", podsCanBeReached)
-	chapter("security", securityIsOn)
-	chapter("nothing pulled", nothingWasPulled)
-	chapter("node API", nodeAPIChecksRoles)
-	chapter("killed components return", killedComponentsReturn)
-	chapter("reboot", rebootComesBack)
+	tell("timeline", timelineIsComplete)
+	tell("versions", versionsAreRight)
+	tell("service answers by address and name", serviceAnswers)
+	tell("pods", podsGetWhatTheyAskFor)
+	tell("exec, logs, port-forward", podsCanBeReached)
+	tell("security", securityIsOn)
+	tell("nothing pulled", nothingWasPulled)
+	tell("node API", nodeAPIChecksRoles)
+	tell("killed components return", killedComponentsReturn)
+	tell("reboot", rebootComesBack)
 }
 
 func timelineIsComplete(t *testing.T, lab *vmtest.Lab) {

@@ -22,13 +22,8 @@ func TestClusterUpgrade(t *testing.T) {
 	}
 	lab := vmtest.New(t, vmtest.Machines(machines...))
 	q := &quorum{Lab: lab}
-	chapter := func(name string, story func(*testing.T)) {
-		if !t.Run(name, story) {
-			t.FailNow() // what follows builds on it
-		}
-	}
-	chapter("four machines install themselves", func(t *testing.T) { q.form(t, "--disk", "any") })
-	chapter("an image that does not start stops it", func(t *testing.T) {
+	chapter(t, "four machines install themselves", func(t *testing.T) { q.form(t, "--disk", "any") })
+	chapter(t, "an image that does not start stops it", func(t *testing.T) {
 		lab.Serve(t, lab.BuildImage(t, badInit("exits")))
 		out, err := upgradeCluster(lab, 1)
 		t.Logf("slipway cluster upgrade:\n%s", out)
@@ -38,7 +33,7 @@ func TestClusterUpgrade(t *testing.T) {
 		q.awaitVoters(t, 3, slotPatience)
 		allRun(t, lab, machines, "a")
 	})
-	chapter("an image that works comes to all", func(t *testing.T) {
+	chapter(t, "an image that works comes to all", func(t *testing.T) {
 		lab.Serve(t, lab.BuildImage(t, arguments("slipway.lab=2")))
 		out, err := upgradeCluster(lab, len(machines))
 		t.Logf("slipway cluster upgrade:\n%s", out)
@@ -52,7 +47,7 @@ func TestClusterUpgrade(t *testing.T) {
 		allRun(t, lab, machines, "b")
 		q.mustHave(t, "before", "first")
 	})
-	chapter("nodes reset", func(t *testing.T) {
+	chapter(t, "nodes reset", func(t *testing.T) {
 		q.reset(t, "prod-worker-1", "discard")
 		q.reset(t, "prod-cp-1", "zero")
 		q.awaitVoters(t, 2, recoverPatience)
