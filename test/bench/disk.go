@@ -113,14 +113,20 @@ func (b bench) outage(ctx context.Context, dir, served, flag string) (time.Durat
 }
 
 // watchRestart blocks until the machine's Node is Ready by another start than
-// before, and returns when the API last spoke of that, and first of the other.
+// before. It returns when the API spoke last before it was silent for longest,
+// and when the Node is Ready: the API is back before that, and tells of the start
+// before at first.
 func (b bench) watchRestart(ctx context.Context, before string) (left, back time.Time, err error) {
-	for {
-		switch now, err := b.bootID(ctx); {
-		case err == nil && now != before:
-			return left, time.Now(), nil
-		case err == nil:
-			left = time.Now()
+	var silence time.Duration
+	for last := time.Now(); ; {
+		now, err := b.bootID(ctx)
+		if err == nil {
+			if gap := time.Since(last); gap > silence {
+				silence, left = gap, last
+			}
+			if last = time.Now(); now != before {
+				return left, last, nil
+			}
 		}
 		select {
 		case <-ctx.Done():
