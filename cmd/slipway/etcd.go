@@ -124,10 +124,10 @@ func first[A any](ctx context.Context, nodes []etcdNode, ask func(context.Contex
 		if err == nil {
 			return answer, nil
 		}
-		errs = append(errs, err)
-		if code := connect.CodeOf(err); code != connect.CodeUnavailable && code != connect.CodeDeadlineExceeded {
+		if !errors.Is(err, errUnreachable) {
 			return nil, err // this one answered
 		}
+		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
 }

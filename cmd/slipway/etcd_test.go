@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,6 +148,38 @@ cp-2  b2  -       yes      -     -      -         -        -        -          -
 
 // TestEtcdWithoutOne: a member that is away stands in the table, and keeps
 // defragmentation from beginning.
+// TestFirst: whoever does not answer is passed over, and a refusal is an answer.
+func TestFirst(t *testing.T) {
+	node := func(name string, f *fakeEtcd) etcdNode {
+		server := httptest.NewServer(f.handler())
+		if f.status == nil {
+			server.Close() // its machine is off
+		}
+		t.Cleanup(server.Close)
+		return etcdNode{name, nodev1connect.NewEtcdServiceClient(server.Client(), server.URL)}
+	}
+	var calls []string
+	status := func(name string) *nodev1.EtcdStatusResponse { return &nodev1.EtcdStatusResponse{Name: name} }
+	off := node("cp-1", &fakeEtcd{})
+	well := node("cp-2", &fakeEtcd{status: status("cp-2"), calls: &calls})
+	refuses := node("cp-3", &fakeEtcd{status: status("cp-3"), removal: connect.NewError(connect.CodeFailedPrecondition, errors.New("no quorum would be left"))})
+	remove := func(nodes ...etcdNode) error {
+		_, err := first(t.Context(), nodes, func(ctx context.Context, e nodev1connect.EtcdServiceClient) (*connect.Response[nodev1.EtcdRemoveResponse], error) {
+			return e.Remove(ctx, connect.NewRequest(&nodev1.EtcdRemoveRequest{Member: "b2"}))
+		})
+		return err
+	}
+	if err := remove(off, well); err != nil || len(calls) != 1 {
+		t.Errorf("one that is off before one that is well: %v, calls %v", err, calls)
+	}
+	if err := remove(off, refuses, well); connect.CodeOf(err) != connect.CodeFailedPrecondition || len(calls) != 1 {
+		t.Errorf("a refusal before one that is well: %v, calls %v", err, calls)
+	}
+	if err := remove(off); !errors.Is(err, errUnreachable) {
+		t.Errorf("nobody answers: %v", err)
+	}
+}
+
 func TestEtcdWithoutOne(t *testing.T) {
 	var calls []string
 	member := &fakeEtcd{calls: &calls, status: &nodev1.EtcdStatusResponse{Name: "cp-1", MemberId: "a1", LeaderId: "a1", Running: true}}
