@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
 	"time"
 
@@ -9,8 +10,11 @@ import (
 	"slipway/image/recipe"
 )
 
-// versionVariable is the variable of our own programs that holds the version.
-const versionVariable = "slipway/configs/version.Version"
+// What our own programs know of the image that they are part of.
+const (
+	versionVariable    = "slipway/configs/version.Version"
+	kubernetesVariable = "slipway/configs/version.Kubernetes"
+)
 
 // programs maps import paths to compiled programs on this computer.
 type programs map[string]string
@@ -25,17 +29,18 @@ func (b *Builder) compile(ctx context.Context, r *recipe.Recipe, dir string) (pr
 	cache := gobuild.Cache{Dir: filepath.Join(b.Cache, "programs")}
 	for _, p := range r.Payload.Programs {
 		start := time.Now()
-		path, err := cache.Build(ctx, b.program(p, filepath.Join(b.Source, r.Payload.Module)))
+		path, err := cache.Build(ctx, program(p, filepath.Join(b.Source, r.Payload.Module), nil))
 		if err != nil {
 			return nil, err
 		}
 		built[p.Import] = path
 		b.Log.Info("program ready", "phase", "programs", "program", p.Import, "took", time.Since(start).Round(time.Millisecond))
 	}
+	known := map[string]string{versionVariable: b.Version, kubernetesVariable: kubernetesVersion(r)}
 	for _, p := range ownPrograms(r) {
 		start := time.Now()
 		path := filepath.Join(dir, filepath.FromSlash(p.Import))
-		if err := b.program(p, b.Source).Build(ctx, path); err != nil {
+		if err := program(p, b.Source, known).Build(ctx, path); err != nil {
 			return nil, err
 		}
 		built[p.Import] = path
@@ -68,13 +73,11 @@ func ownPrograms(r *recipe.Recipe) []recipe.Program {
 	return list
 }
 
-func (b *Builder) program(p recipe.Program, dir string) gobuild.Program {
+// program is how one of the recipe is built; what it is to know besides its own
+// variables is in known.
+func program(p recipe.Program, dir string, known map[string]string) gobuild.Program {
 	variables := map[string]string{}
-	if dir == b.Source {
-		variables[versionVariable] = b.Version
-	}
-	for name, value := range p.Variables {
-		variables[name] = value
-	}
+	maps.Copy(variables, known)
+	maps.Copy(variables, p.Variables)
 	return gobuild.Program{Dir: dir, Import: p.Import, Static: p.Static, Tags: p.Tags, Variables: variables}
 }

@@ -185,7 +185,7 @@ func diskFrom(d *bootv1.SystemDisk) (*enroll.SystemDisk, error) {
 		}
 	}
 	for _, s := range d.GetSlots() {
-		disk.Slots = append(disk.Slots, enroll.Slot{Name: clean(s.GetName()), Version: clean(s.GetVersion()), RootHash: clean(s.GetRootHash())})
+		disk.Slots = append(disk.Slots, enroll.Slot{Name: clean(s.GetName()), Version: clean(s.GetVersion()), RootHash: clean(s.GetRootHash()), Kubernetes: clean(s.GetKubernetes())})
 	}
 	return disk, nil
 }
@@ -198,7 +198,7 @@ func diskTo(d enroll.SystemDisk) *bootv1.SystemDisk {
 		Path: d.Path, Serial: d.Serial, Booted: d.Booted, Good: d.Good, Trying: d.Trying, Tries: int32(d.Tries), Failure: d.Failure,
 	}
 	for _, s := range d.Slots {
-		disk.Slots = append(disk.Slots, &bootv1.Slot{Name: s.Name, Version: s.Version, RootHash: s.RootHash})
+		disk.Slots = append(disk.Slots, &bootv1.Slot{Name: s.Name, Version: s.Version, RootHash: s.RootHash, Kubernetes: s.Kubernetes})
 	}
 	return disk
 }

@@ -66,11 +66,11 @@ func TestAMachineInstallsItself(t *testing.T) {
 	_, err = people.Forget(t.Context(), connect.NewRequest(&bootv1.ForgetRequest{Id: "sda"}))
 	wantCode(t, "no machine's ID", err, connect.CodeInvalidArgument, "sda")
 
-	disk := &bootv1.SystemDisk{Path: "/dev/vda", Good: "a", Slots: []*bootv1.Slot{{Name: "a", Version: "v1"}}}
+	disk := &bootv1.SystemDisk{Path: "/dev/vda", Good: "a", Slots: []*bootv1.Slot{{Name: "a", Version: "v1", Kubernetes: "v1.37.1"}}}
 	if _, err := self.Report(t.Context(), connect.NewRequest(&bootv1.ReportRequest{Phase: "installing", SystemDisk: disk})); err != nil {
 		t.Fatal(err)
 	}
-	if i := get(t, people).GetInstallation(); i.GetNext() != "disk" || i.GetDisk().GetPath() != "/dev/vda" {
+	if i := get(t, people).GetInstallation(); i.GetNext() != "disk" || i.GetDisk().GetPath() != "/dev/vda" || i.GetDisk().GetSlots()[0].GetKubernetes() != "v1.37.1" {
 		t.Errorf("installed: %v", i)
 	}
 	if _, err := people.BootFrom(t.Context(), connect.NewRequest(&bootv1.BootFromRequest{Id: machineID, From: "installer"})); err != nil {

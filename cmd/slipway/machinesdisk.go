@@ -165,10 +165,7 @@ func orNobody(name string) string {
 }
 
 func slotState(s *bootv1.Slot, d *bootv1.SystemDisk) string {
-	words := []string{s.GetVersion()}
-	if s.GetVersion() == "" {
-		words[0] = "empty"
-	}
+	words := []string{imageOf(s)}
 	for _, is := range []struct {
 		slot, word string
 	}{{d.GetBooted(), "runs"}, {d.GetGood(), "good"}, {d.GetTrying(), fmt.Sprintf("on trial, %d tries left", d.GetTries())}} {
@@ -177,4 +174,18 @@ func slotState(s *bootv1.Slot, d *bootv1.SystemDisk) string {
 		}
 	}
 	return strings.Join(words, ", ")
+}
+
+// imageOf is what a slot holds, in words.
+func imageOf(s interface {
+	GetVersion() string
+	GetKubernetes() string
+}) string {
+	switch {
+	case s.GetVersion() == "":
+		return "empty"
+	case s.GetKubernetes() == "":
+		return s.GetVersion() + ", Kubernetes not recorded"
+	}
+	return s.GetVersion() + ", Kubernetes " + s.GetKubernetes()
 }

@@ -112,7 +112,7 @@ func diskRows(w io.Writer, d *nodev1.SystemDisk) {
 	}
 	row(w, "Runs from", fmt.Sprintf("slot %s of %s", d.GetBooted(), d.GetPath()))
 	for _, s := range d.GetSlots() {
-		row(w, "  Slot "+s.GetName(), slotState(&bootv1.Slot{Name: s.GetName(), Version: s.GetVersion()},
+		row(w, "  Slot "+s.GetName(), slotState(&bootv1.Slot{Name: s.GetName(), Version: s.GetVersion(), Kubernetes: s.GetKubernetes()},
 			&bootv1.SystemDisk{Booted: d.GetBooted(), Good: d.GetGood(), Trying: d.GetTrying(), Tries: d.GetTries()}))
 	}
 	for _, said := range []struct{ what, text string }{

@@ -76,7 +76,7 @@ func scriptMachines(node string) []*bootv1.Machine {
 func slotsOf(d *nodev1.SystemDisk) *bootv1.SystemDisk {
 	disk := &bootv1.SystemDisk{Path: d.Path, Booted: d.Booted, Good: d.Good}
 	for _, s := range d.Slots {
-		disk.Slots = append(disk.Slots, &bootv1.Slot{Name: s.Name, Version: s.Version, RootHash: s.RootHash})
+		disk.Slots = append(disk.Slots, &bootv1.Slot{Name: s.Name, Version: s.Version, RootHash: s.RootHash, Kubernetes: s.Kubernetes})
 	}
 	return disk
 }

@@ -111,7 +111,7 @@ func (u *upgrade) one(ctx context.Context, j journey) error {
 	}
 	switch placeOf(disk, j.hash) {
 	case inRAM:
-		return fmt.Errorf("%s runs from RAM: it gets the boot service's image at its next start, slipway node reboot %s", name(j.machine), name(j.machine))
+		return runsFromRAM(j.machine)
 	case there:
 		u.say(j, "it runs that already")
 		return u.giveBack(ctx, j)
@@ -125,6 +125,10 @@ func (u *upgrade) one(ctx context.Context, j journey) error {
 		return err // who knows how it does: it keeps its cordon
 	}
 	return errors.Join(err, u.giveBack(ctx, j))
+}
+
+func runsFromRAM(m *bootv1.Machine) error {
+	return fmt.Errorf("%s runs from RAM: it gets the boot service's image at its next start, slipway node reboot %s", name(m), name(m))
 }
 
 // depart has a machine restart into what it is to run. That is written and checked

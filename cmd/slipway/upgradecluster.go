@@ -46,15 +46,24 @@ func (u *upgrade) image(ctx context.Context) (*bootv1.GetImageResponse, error) {
 // checkSkew refuses what Kubernetes' version-skew policy forbids if some of a
 // cluster's machines are upgraded and the others stay as they are.
 func (u *upgrade) checkSkew(ctx context.Context, all, moving []*bootv1.Machine, image *bootv1.GetImageResponse) error {
-	api, err := u.kube(ctx)
+	nodes, err := u.skewNodes(ctx, all, moving)
 	if err != nil {
 		return err
+	}
+	return skew.Check(nodes, image.GetKubernetes())
+}
+
+// skewNodes asks the cluster's API what its nodes run.
+func (u *upgrade) skewNodes(ctx context.Context, all, moving []*bootv1.Machine) ([]skew.Node, error) {
+	api, err := u.kube(ctx)
+	if err != nil {
+		return nil, err
 	}
 	versions, err := api.Versions(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return skew.Check(skewNodes(all, moving, versions), image.GetKubernetes())
+	return skewNodes(all, moving, versions), nil
 }
 
 // skewNodes are the machines that have a Node, with what runs there.

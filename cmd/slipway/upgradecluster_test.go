@@ -25,16 +25,17 @@ import (
 
 // fleet is the installed machines of a cluster, with the etcd on three of them.
 type fleet struct {
-	mu      sync.Mutex
-	order   []string        // who was upgraded
-	written map[string]bool // has the image in its other slot
-	refuses map[string]bool // writes no image
-	at      map[string]bool // runs the new image
-	broken  map[string]bool // goes back to the slot before
-	dead    map[string]bool // a member of etcd that is not healthy
-	going   int             // how many are on their way
-	most    int             // how many were at once
-	arrived chan struct{}   // workers wait for each other there, if it is set
+	mu         sync.Mutex
+	order      []string        // who was upgraded
+	written    map[string]bool // has the image in its other slot
+	refuses    map[string]bool // writes no image
+	at         map[string]bool // runs the new image
+	broken     map[string]bool // goes back to the slot before
+	dead       map[string]bool // a member of etcd that is not healthy
+	kubernetes [2]string       // in slots a and b
+	going      int             // how many are on their way
+	most       int             // how many were at once
+	arrived    chan struct{}   // workers wait for each other there, if it is set
 }
 
 // fleetNode is one of them.
@@ -59,6 +60,9 @@ func (n fleetNode) Status(context.Context, *connect.Request[nodev1.StatusRequest
 		disk = slots("b", "b", "", "")
 	case slices.Contains(n.order, n.name):
 		disk = slots("a", "a", "", "its kernel panicked")
+	}
+	for i, s := range disk.Slots {
+		s.Kubernetes = n.kubernetes[i]
 	}
 	return connect.NewResponse(&nodev1.StatusResponse{SystemDisk: disk}), nil
 }

@@ -15,8 +15,6 @@ import (
 	"slipway/bootsvc/api/bootv1"
 	"slipway/configs/machine"
 	"slipway/controlplane/drain"
-	"slipway/nodeinit/api/nodev1"
-	"slipway/nodeinit/api/nodev1/nodev1connect"
 )
 
 func (f *upgradeFlags) register(cmd *cobra.Command) {
@@ -95,35 +93,6 @@ func nodeUpgradeCommand(r *remote) *cobra.Command {
 	return cmd
 }
 
-func nodeRollbackCommand(r *remote) *cobra.Command {
-	var f upgradeFlags
-	cmd := &cobra.Command{
-		Use:   "rollback NODE",
-		Short: "Have an installed node run what it ran before its last upgrade",
-		Long: `Have an installed node run what it ran before its last upgrade.
-
-Its other slot still holds that. It is booted as an upgrade is: once, and for
-good when the node is well.
-
-Which Kubernetes the other slot has is not known until it runs, so that nothing is
-refused by Kubernetes' version-skew policy here: after a minor version, go back
-before the next control plane is upgraded.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			u, m, _, err := f.forNode(cmd, r, args[0])
-			if err != nil {
-				return err
-			}
-			if err := agree(cmd, f.yes, fmt.Sprintf("Have %s run what is in its other slot? It restarts.", name(m))); err != nil {
-				return err
-			}
-			return u.back(cmd.Context(), m)
-		},
-	}
-	f.register(cmd)
-	return cmd
-}
-
 // forNode is the upgrade of one machine, and the cluster that has it, if one does.
 func (f *upgradeFlags) forNode(cmd *cobra.Command, r *remote, node string) (*upgrade, *bootv1.Machine, *bootv1.Cluster, error) {
 	boot, err := r.client()
@@ -158,29 +127,6 @@ func (u *upgrade) alone(ctx context.Context, j journey) error {
 		}
 	}
 	return u.one(ctx, j)
-}
-
-// back takes a machine to its other slot.
-func (u *upgrade) back(ctx context.Context, m *bootv1.Machine) error {
-	node, err := u.node(ctx, m.GetAddress())
-	if err != nil {
-		return err
-	}
-	disk, _, err := u.disk(ctx, node, journey{machine: m})
-	if err != nil {
-		return err
-	}
-	at := slices.IndexFunc(disk.GetSlots(), func(s *nodev1.Slot) bool { return s.GetName() != disk.GetBooted() && s.GetRootHash() != "" })
-	if disk != nil && at < 0 {
-		return fmt.Errorf("%s has nothing in its other slot to go back to", name(m))
-	}
-	var hash string
-	if disk != nil {
-		hash = disk.GetSlots()[at].GetRootHash()
-	}
-	return u.alone(ctx, journey{machine: m, hash: hash, start: func(ctx context.Context, node nodev1connect.NodeServiceClient) (steps, error) {
-		return node.Rollback(ctx, connect.NewRequest(&nodev1.RollbackRequest{Kexec: u.kexec, HealthyWithinMs: u.healthy.Milliseconds()}))
-	}})
 }
 
 func clusterUpgradeCommand(r *remote) *cobra.Command {

@@ -22,6 +22,8 @@ type Slot struct {
 	Name     string `json:"name"`              // a or b
 	Version  string `json:"version,omitempty"` // of its image; empty: nothing is in it
 	RootHash string `json:"rootHash,omitempty"`
+	// Kubernetes is the version that it has, v1.37.1; empty if an older Slipway wrote it.
+	Kubernetes string `json:"kubernetes,omitempty"`
 }
 
 // WipeManifest lists all that an installation would write to, and what was

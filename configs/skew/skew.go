@@ -1,7 +1,7 @@
 // Package skew says whether a cluster may go from the Kubernetes versions that
 // it has to another one, by Kubernetes' version-skew policy
-// (kubernetes.io/releases/version-skew-policy). It is pure; slipway cluster
-// upgrade asks it before it begins.
+// (kubernetes.io/releases/version-skew-policy). It is pure; the upgrades and the
+// rollback of package main ask it before they begin.
 package skew
 
 import (
@@ -33,7 +33,16 @@ var ErrForbidden = errors.New("the version-skew policy of Kubernetes forbids it"
 // planes by at most one minor version and one after the other, then the workers,
 // which may be three behind meanwhile. Nothing goes back: Kubernetes keeps no old
 // form of what it stored. No kubelet goes beyond an API server that stays.
-func Check(nodes []Node, target string) error {
+func Check(nodes []Node, target string) error { return check(nodes, target, Node.forbids) }
+
+// CheckBack is Check for nodes that go back to what they ran before. A control
+// plane goes back by one minor version at most: so far, and no further, Kubernetes
+// promises that an API server reads what a newer one stored (rule 4b of
+// kubernetes.io/docs/reference/using-api/deprecation-policy). The workers go back
+// before the control planes do.
+func CheckBack(nodes []Node, target string) error { return check(nodes, target, Node.forbidsBack) }
+
+func check(nodes []Node, target string, forbids func(n Node, from, to version) string) error {
 	to, err := parse(target)
 	if err != nil {
 		return err
@@ -45,7 +54,7 @@ func Check(nodes []Node, target string) error {
 			errs = append(errs, fmt.Errorf("%s: %w", n.Name, err))
 			continue
 		}
-		why := n.forbids(from, to)
+		why := forbids(n, from, to)
 		if n.Stays {
 			why = n.minds(from, to, planesMove(nodes))
 		}
@@ -71,6 +80,16 @@ func (n Node) forbids(from, to version) string {
 	return ""
 }
 
+func (n Node) forbidsBack(from, to version) string {
+	switch {
+	case from.major != to.major || compare(from, to) <= 0:
+		return n.forbids(from, to)
+	case n.ControlPlane && from.minor-to.minor > 1:
+		return "a control plane goes back one minor version at most: an older API server may not read what this one stored"
+	}
+	return ""
+}
+
 func planesMove(nodes []Node) bool {
 	return slices.ContainsFunc(nodes, func(n Node) bool { return n.ControlPlane && !n.Stays })
 }
@@ -83,12 +102,14 @@ func (n Node) minds(from, to version, planesMove bool) string {
 		return "another major version"
 	case n.ControlPlane && !planesMove && behind > 0:
 		return "no kubelet may be newer than the API servers: upgrade the control planes first"
+	case n.ControlPlane && !planesMove && behind < -kubeletsBehind:
+		return fmt.Sprintf("the kubelet would be %d minor versions behind this API server, %d are allowed: take an image with v%d.%d or later", -behind, kubeletsBehind, from.major, from.minor-kubeletsBehind)
 	case n.ControlPlane && planesMove && (behind > 1 || behind < -1):
-		return "the API servers of a cluster may be one minor version apart: upgrade this one too, or first"
+		return "the API servers of a cluster may be one minor version apart: have this one follow, or go first"
 	case !n.ControlPlane && planesMove && behind > kubeletsBehind:
 		return fmt.Sprintf("its kubelet would be %d minor versions behind the API servers, %d are allowed: restart it with a newer image first", behind, kubeletsBehind)
 	case !n.ControlPlane && planesMove && behind < 0:
-		return "its kubelet would be newer than the API servers"
+		return "its kubelet would be newer than the API servers: have it go back first"
 	}
 	return ""
 }

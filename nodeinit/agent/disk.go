@@ -52,7 +52,7 @@ func bootedDisk(booted disklayout.Slot, cmdline string) *sysdisk.Disk {
 	name, _ := os.ReadFile(early.DiskFile)
 	return &sysdisk.Disk{
 		Booted: booted, Name: strings.TrimSpace(string(name)),
-		Version: version.Version, RootHash: early.RootHash(cmdline),
+		Version: version.Version, Kubernetes: version.Kubernetes, RootHash: early.RootHash(cmdline),
 	}
 }
 
@@ -70,7 +70,7 @@ func diskReport(d sysdisk.State, booted disklayout.Slot, failure string) *bootv1
 		Trying: string(d.Trying), Tries: int32(d.Tries), Failure: failure,
 	}
 	for _, s := range d.Slots {
-		m.Slots = append(m.Slots, &bootv1.Slot{Name: string(s.Slot), Version: s.Version, RootHash: s.RootHash})
+		m.Slots = append(m.Slots, &bootv1.Slot{Name: string(s.Slot), Version: s.Version, RootHash: s.RootHash, Kubernetes: s.Kubernetes})
 	}
 	return m
 }
@@ -83,7 +83,7 @@ func diskStatus(d sysdisk.State, booted disklayout.Slot, failure, waiting string
 		Operation: d.Operation,
 	}
 	for _, s := range d.Slots {
-		m.Slots = append(m.Slots, &nodev1.Slot{Name: string(s.Slot), Version: s.Version, RootHash: s.RootHash})
+		m.Slots = append(m.Slots, &nodev1.Slot{Name: string(s.Slot), Version: s.Version, RootHash: s.RootHash, Kubernetes: s.Kubernetes})
 	}
 	return m
 }

@@ -34,7 +34,7 @@ type fakeDisk struct {
 func newFakeDisk() *fakeDisk {
 	return &fakeDisk{
 		kept: make(chan bool, 8), wiped: make(chan string, 8),
-		state: sysdisk.State{Path: "/dev/vda", Good: "a", Slots: []sysdisk.Image{{Slot: "a", Version: "1.0", RootHash: "aa"}}},
+		state: sysdisk.State{Path: "/dev/vda", Good: "a", Slots: []sysdisk.Image{{Slot: "a", Version: "1.0", RootHash: "aa", Kubernetes: "v1.37.1"}}},
 	}
 }
 

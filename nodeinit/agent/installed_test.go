@@ -58,7 +58,9 @@ func TestInstall(t *testing.T) {
 	}
 	b.update(func() { b.config = onDisk(t, "\n  wipe: "+agreed) })
 	<-n.pid1.reboots
-	b.await("the installation", func() bool { return slices.Contains(b.events, "installed") && b.disk.GetPath() == "/dev/vda" })
+	b.await("the installation", func() bool {
+		return slices.Contains(b.events, "installed") && b.disk.GetPath() == "/dev/vda" && b.disk.GetSlots()[0].GetKubernetes() == "v1.37.1"
+	})
 	for _, name := range []string{keyFile, certFile, caFile, configFile, argsFile} {
 		if len(kept[name]) == 0 {
 			t.Errorf("%s was not kept", name)

@@ -27,7 +27,8 @@ var (
 // Image is what an image's manifest.json says that an installation needs.
 type Image struct {
 	Version      string     `json:"version"`
-	Architecture string     `json:"architecture"` // as Go names it
+	Architecture string     `json:"architecture"`      // as Go names it
+	Kubernetes   string     `json:"kubernetesVersion"` // v1.37.1
 	Artifacts    []Artifact `json:"artifacts"`
 	Root         struct {
 		Hash     string `json:"hash"`     // root hash of the dm-verity tree, in hex

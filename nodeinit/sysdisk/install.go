@@ -69,7 +69,7 @@ func (d *Disk) Install(ctx context.Context, config *machine.Config, files map[st
 	}
 	return State{
 		Path: t.disk.Path, Serial: t.disk.Serial, Good: disklayout.SlotA,
-		Slots: []Image{{disklayout.SlotA, image.Version, image.Root.Hash}},
+		Slots: []Image{imageIn(disklayout.SlotA, image)},
 	}, nil
 }
 
@@ -131,7 +131,7 @@ func (t *target) operation(image *install.Image, files map[string][]byte, tell T
 		},
 		Disk: t, Journal: install.File(filepath.Join(t.dir, install.JournalName)), Now: time.Now,
 		State: func(context.Context) error {
-			return t.keep(files, Image{disklayout.SlotA, image.Version, image.Root.Hash})
+			return t.keep(files, imageIn(disklayout.SlotA, image))
 		},
 		Told: func(name string) { step = name; tell(name, 0, 0) },
 	}.Operation()
@@ -161,7 +161,7 @@ func (t *target) keep(files map[string][]byte, image Image) error {
 			return err
 		}
 	}
-	return keepImage(t.dir, image)
+	return keepImages(t.dir, image)
 }
 
 // resume mounts the state partition of an installation that was cut short, so

@@ -33,12 +33,13 @@ const slotsFile = "slots.json"
 // Disk is the system disk. Its methods may be called at the same time; one is
 // done after the other.
 type Disk struct {
-	Machine  string          // the machine's ID
-	Booted   disklayout.Slot // empty: the machine runs from RAM, and has no disk yet
-	Name     string          // the kernel's name of the disk that it booted from
-	Version  string          // of the running system
-	RootHash string          // of the running system's root image, in hex; empty from RAM
-	Source   install.Source  // of images
+	Machine    string          // the machine's ID
+	Booted     disklayout.Slot // empty: the machine runs from RAM, and has no disk yet
+	Name       string          // the kernel's name of the disk that it booted from
+	Version    string          // of the running system
+	Kubernetes string          // that the running system has, v1.37.1
+	RootHash   string          // of the running system's root image, in hex; empty from RAM
+	Source     install.Source  // of images
 	// Anew: a person had the machine install itself anew, whatever it was before.
 	Anew bool
 
@@ -55,6 +56,18 @@ type Image struct {
 	Slot     disklayout.Slot `json:"slot"`
 	Version  string          `json:"version"`
 	RootHash string          `json:"rootHash"` // hex; empty: it holds nothing
+	// Kubernetes is the version that it has, v1.37.1; empty if an older Slipway
+	// wrote the slot, and nobody wrote that down.
+	Kubernetes string `json:"kubernetes,omitempty"`
+}
+
+func imageIn(n disklayout.Slot, im *install.Image) Image {
+	return Image{Slot: n, Version: im.Version, RootHash: im.Root.Hash, Kubernetes: im.Kubernetes}
+}
+
+// running is the image that the machine runs, which knows itself.
+func (d *Disk) running() Image {
+	return Image{Slot: d.Booted, Version: d.Version, RootHash: d.RootHash, Kubernetes: d.Kubernetes}
 }
 
 // State is what is known of the disk.
@@ -115,7 +128,7 @@ func (d *Disk) read() (State, slot.Slots, error) {
 	if state.Slots, err = readImages(StateDir); err != nil {
 		return state, slot.Slots{}, err
 	}
-	state.Slots = withImage(state.Slots, Image{d.Booted, d.Version, d.RootHash})
+	state.Slots = withImage(state.Slots, d.running())
 	loader, err := d.loader()
 	if err != nil {
 		return state, slot.Slots{}, err
@@ -180,18 +193,21 @@ func readImages(dir string) ([]Image, error) {
 	return list, nil
 }
 
-// keepImage writes down what was written to a slot.
-func keepImage(dir string, image Image) error {
+// keepImages writes down what slots hold.
+func keepImages(dir string, images ...Image) error {
 	list, err := readImages(dir)
 	if err != nil {
 		list = nil // it only informs
 	}
-	data, err := json.Marshal(withImage(list, image))
+	for _, image := range images {
+		list = withImage(list, image)
+	}
+	data, err := json.Marshal(list)
 	if err == nil {
 		err = writeFile(dir, slotsFile, data)
 	}
 	if err != nil {
-		return fmt.Errorf("keep what is in slot %s: %w", image.Slot, err)
+		return fmt.Errorf("keep what is in the slots: %w", err)
 	}
 	return nil
 }

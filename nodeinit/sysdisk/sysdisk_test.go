@@ -17,7 +17,7 @@ import (
 )
 
 func TestSummary(t *testing.T) {
-	both := []Image{{"a", "1.0", "aa"}, {"b", "2.0", "bb"}}
+	both := []Image{{"a", "1.0", "aa", "v1.37.0"}, {"b", "2.0", "bb", "v1.38.0"}}
 	for _, tt := range []struct {
 		name   string
 		slots  slot.Slots
@@ -46,8 +46,8 @@ func TestImages(t *testing.T) {
 	if list, err := readImages(dir); list != nil || err != nil {
 		t.Errorf("none yet: %v, %v", list, err)
 	}
-	for _, image := range []Image{{"a", "1.0", "aa"}, {"b", "1.1", "bb"}, {"a", "1.2", "cc"}} {
-		if err := keepImage(dir, image); err != nil {
+	for _, images := range [][]Image{{{"a", "1.0", "aa", ""}}, {{"b", "1.1", "bb", "v1.37.1"}, {"a", "1.2", "cc", "v1.38.0"}}} {
+		if err := keepImages(dir, images...); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -55,7 +55,7 @@ func TestImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]Image{{"b", "1.1", "bb"}, {"a", "1.2", "cc"}}, got); diff != "" {
+	if diff := cmp.Diff([]Image{{"b", "1.1", "bb", "v1.37.1"}, {"a", "1.2", "cc", "v1.38.0"}}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -37,9 +37,9 @@ func (d *Disk) Upgrade(ctx context.Context, order Order, tell Tell) (Image, erro
 	if err != nil {
 		return Image{}, err
 	}
-	target := Image{d.Booted.Other(), image.Version, image.Root.Hash}
+	target := imageIn(d.Booted.Other(), image)
 	if image.Root.Hash == d.RootHash {
-		return Image{d.Booted, image.Version, image.Root.Hash}, ErrRunning
+		return d.running(), ErrRunning
 	}
 	loader, err := d.loader()
 	if err != nil {
@@ -48,7 +48,7 @@ func (d *Disk) Upgrade(ctx context.Context, order Order, tell Tell) (Image, erro
 	if err := image.Check(runtime.GOARCH, d.Version, order.Older, loader.Artifacts()); err != nil {
 		return target, err
 	}
-	if err := keepImage(StateDir, target); err != nil {
+	if err := keepImages(StateDir, d.running(), target); err != nil {
 		return target, err
 	}
 	step := "clear"

@@ -1326,6 +1326,7 @@ type Slot struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                         // a or b
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`                   // of its image; empty: nothing is in it
 	RootHash      string                 `protobuf:"bytes,3,opt,name=root_hash,json=rootHash,proto3" json:"root_hash,omitempty"` // hex
+	Kubernetes    string                 `protobuf:"bytes,4,opt,name=kubernetes,proto3" json:"kubernetes,omitempty"`             // the version that it has, v1.37.1; empty: an older Slipway wrote it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1377,6 +1378,13 @@ func (x *Slot) GetVersion() string {
 func (x *Slot) GetRootHash() string {
 	if x != nil {
 		return x.RootHash
+	}
+	return ""
+}
+
+func (x *Slot) GetKubernetes() string {
+	if x != nil {
+		return x.Kubernetes
 	}
 	return ""
 }
@@ -4823,11 +4831,14 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x06trying\x18\x05 \x01(\tR\x06trying\x12\x14\n" +
 	"\x05tries\x18\x06 \x01(\x05R\x05tries\x12+\n" +
 	"\x05slots\x18\a \x03(\v2\x15.slipway.boot.v1.SlotR\x05slots\x12\x18\n" +
-	"\afailure\x18\b \x01(\tR\afailure\"Q\n" +
+	"\afailure\x18\b \x01(\tR\afailure\"q\n" +
 	"\x04Slot\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1b\n" +
-	"\troot_hash\x18\x03 \x01(\tR\brootHash\"N\n" +
+	"\troot_hash\x18\x03 \x01(\tR\brootHash\x12\x1e\n" +
+	"\n" +
+	"kubernetes\x18\x04 \x01(\tR\n" +
+	"kubernetes\"N\n" +
 	"\x11ReportWipeRequest\x129\n" +
 	"\bmanifest\x18\x01 \x01(\v2\x1d.slipway.boot.v1.WipeManifestR\bmanifest\"\x14\n" +
 	"\x12ReportWipeResponse\"g\n" +

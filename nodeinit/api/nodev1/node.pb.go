@@ -299,6 +299,7 @@ type Slot struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                         // a or b
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`                   // of its image; empty: nothing is in it
 	RootHash      string                 `protobuf:"bytes,3,opt,name=root_hash,json=rootHash,proto3" json:"root_hash,omitempty"` // hex
+	Kubernetes    string                 `protobuf:"bytes,4,opt,name=kubernetes,proto3" json:"kubernetes,omitempty"`             // the version that it has, v1.37.1; empty: an older Slipway wrote it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -350,6 +351,13 @@ func (x *Slot) GetVersion() string {
 func (x *Slot) GetRootHash() string {
 	if x != nil {
 		return x.RootHash
+	}
+	return ""
+}
+
+func (x *Slot) GetKubernetes() string {
+	if x != nil {
+		return x.Kubernetes
 	}
 	return ""
 }
@@ -2207,11 +2215,14 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"waitingFor\x12\x18\n" +
 	"\aproblem\x18\t \x01(\tR\aproblem\x12\x1c\n" +
 	"\toperation\x18\n" +
-	" \x01(\tR\toperation\"Q\n" +
+	" \x01(\tR\toperation\"q\n" +
 	"\x04Slot\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1b\n" +
-	"\troot_hash\x18\x03 \x01(\tR\brootHash\"\xa3\x02\n" +
+	"\troot_hash\x18\x03 \x01(\tR\brootHash\x12\x1e\n" +
+	"\n" +
+	"kubernetes\x18\x04 \x01(\tR\n" +
+	"kubernetes\"\xa3\x02\n" +
 	"\x04Unit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x120\n" +
