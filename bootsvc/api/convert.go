@@ -134,7 +134,7 @@ func factsTo(f configs.Facts) *bootv1.Facts {
 func machineTo(m inventory.Machine, now time.Time) *bootv1.Machine {
 	machine := &bootv1.Machine{
 		Id: m.ID, Phase: string(m.Phase), WaitingFor: m.Waits(now), Words: m.Words(), Facts: factsTo(m.Facts),
-		Cluster: m.Cluster, Hostname: m.Hostname, Role: string(m.Role), Installation: installationTo(m),
+		Cluster: m.Cluster, Hostname: m.Hostname, Role: string(m.Role), Installation: installationTo(m), Late: m.Late(now),
 	}
 	if m.Address.IsValid() {
 		machine.Address = m.Address.String()
@@ -165,9 +165,13 @@ func eventsTo(entries []inventory.Entry) []*bootv1.Event {
 
 func clusterTo(c assign.Cluster, now time.Time) *bootv1.Cluster {
 	cluster := &bootv1.Cluster{Name: c.Document.Name, Endpoint: c.Endpoint, Document: c.YAML}
+	leader := inventory.Leader(c.Machines, now)
 	for _, m := range c.Machines {
 		machine := machineTo(m, now)
 		machine.Current = c.Current[m.ID]
+		if machine.Etcd != nil {
+			machine.Etcd.Leader = m.ID == leader
+		}
 		cluster.Machines = append(cluster.Machines, machine)
 	}
 	return cluster

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -167,9 +168,45 @@ func (m Machine) Enter(phase enroll.Phase) Machine {
 	return m
 }
 
-// silence is how long a machine that has its config may say nothing: it
-// reports every half a minute.
-const silence = 2 * time.Minute
+// How long a machine that has its config may say nothing: it reports every half
+// a minute, and a report may take ten seconds.
+const (
+	overdue = 45 * time.Second // it may not be any more what it said last
+	silence = 2 * time.Minute  // it is taken for dead
+)
+
+// quietSteps are the steps in which silence is told, so that whoever follows a
+// machine does not hear of another reason every second.
+const quietSteps = 15 * time.Second
+
+// reports says that the machine is one that reports.
+func (m Machine) reports() bool {
+	switch m.Phase {
+	case enroll.Installing, enroll.Joining, enroll.Ready, enroll.Failed:
+		return true
+	}
+	return false
+}
+
+// Late says that a report of the machine is overdue: its phase and its etcd are
+// what it said last, and may not be so any more.
+func (m Machine) Late(now time.Time) bool { return m.reports() && now.Sub(m.LastSeen) > overdue }
+
+// Leader is the ID of the machine that leads etcd: of those that said so the one
+// heard of last, for a leader that lost its power cannot take its word back.
+// Empty if that one's report is overdue.
+func Leader(machines []Machine, now time.Time) string {
+	var last Machine
+	for _, m := range machines {
+		if m.Etcd.Leader && m.LastSeen.After(last.LastSeen) {
+			last = m
+		}
+	}
+	if last.Late(now) {
+		return ""
+	}
+	return last.ID
+}
 
 // Silent says that the machine, which was to report every half a minute, has
 // said nothing for so long that it is taken for dead.
@@ -178,11 +215,12 @@ func (m Machine) Silent(now time.Time) bool { return now.Sub(m.LastSeen) > silen
 // Waits is what the machine waits for at a time. A machine that is not heard
 // from any more cannot say so itself.
 func (m Machine) Waits(now time.Time) string {
-	switch m.Phase {
-	case enroll.Installing, enroll.Joining, enroll.Ready, enroll.Failed:
-		if m.Silent(now) {
-			return fmt.Sprintf("a sign of life: nothing was heard for %v; look at its console", now.Sub(m.LastSeen).Round(time.Second))
-		}
+	quiet := now.Sub(m.LastSeen).Truncate(quietSteps)
+	switch {
+	case m.reports() && m.Silent(now):
+		return fmt.Sprintf("a sign of life: nothing was heard for %v; look at its console", quiet)
+	case m.Late(now):
+		return fmt.Sprintf("%s; last heard of %v ago", cmp.Or(m.WaitingFor, "its next report"), quiet)
 	}
 	return m.WaitingFor
 }

@@ -181,7 +181,9 @@ func TestASilentMachineWaitsForASignOfLife(t *testing.T) {
 		quiet time.Duration
 		want  string
 	}{
-		{enroll.Ready, time.Minute, ""},
+		{enroll.Ready, 45 * time.Second, ""},
+		{enroll.Ready, 46 * time.Second, "its next report; last heard of 45s ago"},
+		{enroll.Joining, 80 * time.Second, "its services to start; last heard of 1m15s ago"},
 		{enroll.Ready, 3 * time.Minute, "nothing was heard for 3m0s"},
 		{enroll.Joining, 3 * time.Minute, "nothing was heard"},
 		{enroll.Approved, time.Hour, "a cluster to claim it"},
@@ -189,6 +191,26 @@ func TestASilentMachineWaitsForASignOfLife(t *testing.T) {
 		m := Machine{LastSeen: powerOn}.Enter(test.phase)
 		if got := m.Waits(powerOn.Add(test.quiet)); !strings.Contains(got, test.want) || test.want == "" && got != "" {
 			t.Errorf("%s, quiet for %v: waits for %q, want %q", test.phase, test.quiet, got, test.want)
+		}
+	}
+}
+
+func TestLeader(t *testing.T) {
+	says := func(id string, leader bool, quiet time.Duration) Machine {
+		return Machine{ID: id, Phase: enroll.Ready, LastSeen: powerOn.Add(-quiet), Etcd: EtcdState{Voter: true, Leader: leader}}
+	}
+	for name, test := range map[string]struct {
+		want     string
+		machines []Machine
+	}{
+		"one says so":                         {"b", []Machine{says("a", false, 0), says("b", true, 25*time.Second)}},
+		"one lost its power, another took it": {"c", []Machine{says("a", false, 0), says("b", true, 20*time.Second), says("c", true, time.Second)}},
+		"in another order":                    {"a", []Machine{says("a", true, time.Second), says("b", true, 20*time.Second)}},
+		"it is overdue":                       {"", []Machine{says("a", false, 0), says("b", true, 46*time.Second)}},
+		"nobody":                              {"", []Machine{says("a", false, 0)}},
+	} {
+		if got := Leader(test.machines, powerOn); got != test.want {
+			t.Errorf("%s: %q leads, want %q", name, got, test.want)
 		}
 	}
 }

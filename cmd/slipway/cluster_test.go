@@ -208,6 +208,22 @@ func tableText(events []*bootv1.Event, all bool) string {
 	return out.String()
 }
 
+// TestOverdueIsNotReady: a machine that lost its power still says that it is ready.
+func TestOverdueIsNotReady(t *testing.T) {
+	c := &bootv1.Cluster{Name: "prod", Machines: []*bootv1.Machine{
+		{Hostname: "prod-cp-1", Phase: "ready"},
+		{Hostname: "prod-cp-2", Phase: "ready", Late: true, WaitingFor: "its next report; last heard of 45s ago"},
+	}}
+	var out bytes.Buffer
+	clusterTable(&out, c)
+	if !strings.Contains(out.String(), "1/2") || !strings.Contains(out.String(), "last heard of 45s ago") {
+		t.Error(out.String())
+	}
+	if err := missed(c, time.Minute); strings.Contains(err.Error(), "prod-cp-1") || !strings.Contains(err.Error(), "prod-cp-2 () is ready and waits for its next report") {
+		t.Error(err)
+	}
+}
+
 func TestFormats(t *testing.T) {
 	m := &bootv1.Machine{Id: "52-54-00-00-00-01", WaitingFor: "nothing", Facts: &bootv1.Facts{Cpus: 2}}
 	for format, want := range map[string][]string{

@@ -167,9 +167,10 @@ func missed(c *bootv1.Cluster, timeout time.Duration) error {
 	return fmt.Errorf("%w: after %v, %s; see slipway machines timeline MACHINE", errDeadline, timeout, strings.Join(reasons, "; "))
 }
 
+// notReady are the machines that are not, or that cannot be known to be any more.
 func notReady(c *bootv1.Cluster) (missing []*bootv1.Machine) {
 	for _, m := range c.GetMachines() {
-		if m.GetPhase() != string(enroll.Ready) {
+		if m.GetPhase() != string(enroll.Ready) || m.GetLate() {
 			missing = append(missing, m)
 		}
 	}

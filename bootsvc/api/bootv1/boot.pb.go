@@ -1690,7 +1690,7 @@ type EtcdState struct {
 	Generation    int32                  `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	Voter         bool                   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
 	Healthy       bool                   `protobuf:"varint,4,opt,name=healthy,proto3" json:"healthy,omitempty"` // it answers linearizable reads
-	Leader        bool                   `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	Leader        bool                   `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`   // of a cluster's machines at most one: the newest report counts, and one that is overdue does not
 	Revision      int64                  `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1784,6 +1784,7 @@ type Machine struct {
 	Etcd          *EtcdState             `protobuf:"bytes,12,opt,name=etcd,proto3" json:"etcd,omitempty"`
 	Current       bool                   `protobuf:"varint,13,opt,name=current,proto3" json:"current,omitempty"` // its units run with the config that it should have
 	Installation  *Installation          `protobuf:"bytes,14,opt,name=installation,proto3" json:"installation,omitempty"`
+	Late          bool                   `protobuf:"varint,15,opt,name=late,proto3" json:"late,omitempty"` // its report is overdue: its phase and etcd are what it said last, and may not be so any more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1914,6 +1915,13 @@ func (x *Machine) GetInstallation() *Installation {
 		return x.Installation
 	}
 	return nil
+}
+
+func (x *Machine) GetLate() bool {
+	if x != nil {
+		return x.Late
+	}
+	return false
 }
 
 // Installation is what is known of a machine's life on a disk.
@@ -4868,7 +4876,7 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x18\n" +
 	"\ahealthy\x18\x04 \x01(\bR\ahealthy\x12\x16\n" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x03R\brevision\"\xf2\x03\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\"\x86\x04\n" +
 	"\aMachine\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1f\n" +
@@ -4885,7 +4893,8 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\btimeline\x18\v \x03(\v2\x16.slipway.boot.v1.EventR\btimeline\x12.\n" +
 	"\x04etcd\x18\f \x01(\v2\x1a.slipway.boot.v1.EtcdStateR\x04etcd\x12\x18\n" +
 	"\acurrent\x18\r \x01(\bR\acurrent\x12A\n" +
-	"\finstallation\x18\x0e \x01(\v2\x1d.slipway.boot.v1.InstallationR\finstallation\"\xcf\x01\n" +
+	"\finstallation\x18\x0e \x01(\v2\x1d.slipway.boot.v1.InstallationR\finstallation\x12\x12\n" +
+	"\x04late\x18\x0f \x01(\bR\x04late\"\xcf\x01\n" +
 	"\fInstallation\x121\n" +
 	"\x04wipe\x18\x01 \x01(\v2\x1d.slipway.boot.v1.WipeManifestR\x04wipe\x12\x16\n" +
 	"\x06agreed\x18\x02 \x01(\fR\x06agreed\x12\x1b\n" +
