@@ -27,6 +27,16 @@ const (
 
 // imageLabels mark an image as the kubelet's, and as never to be removed: the
 // node could not pull it again (containerd's internal/cri/labels).
+//
+// The kubelet passes over pinned images whatever it removes images for
+// (imagesInEvictionOrder in Kubernetes' pkg/kubelet/images/image_gc_manager.go).
+// Of those that pods pulled, it removes the ones that no container uses: every
+// five minutes, from imageGCHighThresholdPercent down to imageGCLowThresholdPercent,
+// the longest unused first (StartGarbageCollection in pkg/kubelet/kubelet.go, which
+// does none of it if the former is 100); and all at once when evictionHard's
+// nodefs or imagefs threshold is met, before it evicts pods, then also with 100
+// (buildSignalToNodeReclaimFuncs in pkg/kubelet/eviction/helpers.go). One that was
+// first seen less than two minutes ago stays (imageMinimumGCAge).
 var imageLabels = map[string]string{
 	"io.cri-containerd.image":  "managed",
 	"io.cri-containerd.pinned": "pinned",

@@ -4,7 +4,11 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/goccy/go-yaml"
 
 	"slipway/configs/machine"
 	"slipway/configs/secret"
@@ -126,6 +130,31 @@ func TestCommon(t *testing.T) {
 		for _, f := range common {
 			if !slices.ContainsFunc(files, func(g proc.File) bool { return reflect.DeepEqual(f, g) }) {
 				t.Errorf("%s: file %s is another", role, f.Path)
+			}
+		}
+	}
+}
+
+// TestImagesAreCollected: pulled images go one by one, before the disk is so full
+// that the kubelet removes all of them and evicts pods; at 100 none would.
+func TestImagesAreCollected(t *testing.T) {
+	for _, role := range []machine.Role{machine.ControlPlane, machine.Worker} {
+		files, err := kubeletFiles(config(role))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kubelet struct {
+			High     int               `yaml:"imageGCHighThresholdPercent"`
+			Low      int               `yaml:"imageGCLowThresholdPercent"`
+			Eviction map[string]string `yaml:"evictionHard"`
+		}
+		if err := yaml.Unmarshal(files[0].Data, &kubelet); err != nil {
+			t.Fatal(err)
+		}
+		for _, signal := range []string{"nodefs.available", "imagefs.available"} {
+			free, err := strconv.Atoi(strings.TrimSuffix(kubelet.Eviction[signal], "%"))
+			if err != nil || kubelet.Low <= 0 || kubelet.Low >= kubelet.High || kubelet.High >= 100-free {
+				t.Errorf("%s: images are removed from %d %% down to %d %%, pods evicted with %s of %q, %v", role, kubelet.High, kubelet.Low, signal, kubelet.Eviction[signal], err)
 			}
 		}
 	}

@@ -335,7 +335,7 @@ func TestFullDisk(t *testing.T) {
 		"not known":          {0, 0, three, nil},
 		"nearly full":        {63*mib + 5, 220 * mib, three, []string{"the disk has 63 MiB left: nothing is lost", "once there is room; delete pods", "kubectl get pods -A --field-selector spec.nodeName=a", "slipway node reset a --force, then slipway node join"}},
 		"full":               {0, 220 * mib, three, []string{"the disk has 0 MiB left"}},
-		"full, and no other": {0, 220 * mib, alone, []string{"the disk has 0 MiB left: nothing is lost", "where pods run, the kubelet removes images", "slipway cluster restore", "install.dataSize"}},
+		"full, and no other": {0, 220 * mib, alone, []string{"the disk has 0 MiB left: nothing is lost", "where pods run, the kubelet removes pulled images", "slipway cluster restore", "install.dataSize"}},
 	} {
 		got := fullDisk(tt.left, tt.size, tt.settings)
 		for _, want := range tt.want {

@@ -281,6 +281,11 @@ func (s *Service) diskText(settings *etcd.Settings) string {
 // fullDisk says what to do about a filesystem of which little is left, in bytes;
 // nothing if there is enough, or if its size is not known. Without this member
 // there is an API to delete pods with only if there are others.
+//
+// Where there is a kubelet, it came first: with less than evictionHard's 5 % free
+// it removes pulled images that no container uses, and then evicts pods, one every
+// ten seconds (Kubernetes' pkg/kubelet/eviction/eviction_manager.go). What it
+// leaves is what only a person may take.
 func fullDisk(left, size uint64, settings *etcd.Settings) string {
 	const enough = 64 << 20 // etcd's log grows by files of 64 MB
 	if size == 0 || left >= enough {
@@ -288,10 +293,10 @@ func fullDisk(left, size uint64, settings *etcd.Settings) string {
 	}
 	text := fmt.Sprintf("the disk has %d MiB left: nothing is lost, and etcd goes on by itself once there is room; ", left>>20)
 	if len(settings.Members) > 1 {
-		return text + fmt.Sprintf("delete pods that hold much there (kubectl get pods -A --field-selector spec.nodeName=%s), and the kubelet removes their images; "+
+		return text + fmt.Sprintf("delete pods that hold much there (kubectl get pods -A --field-selector spec.nodeName=%s): what they wrote goes with them, and the kubelet removes images that they had pulled; "+
 			"or have the machine join anew with a larger disk or install.dataSize (slipway node reset %s --force, then slipway node join)", settings.Name, settings.Name)
 	}
-	return text + "where pods run, the kubelet removes images that none uses, and pods that hold much; if that does not help, " +
+	return text + "where pods run, the kubelet removes pulled images that no container uses, and then evicts pods that hold much; if that does not help, " +
 		"slipway cluster restore brings a snapshot back onto a machine with a larger disk or install.dataSize"
 }
 
