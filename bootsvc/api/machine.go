@@ -45,7 +45,7 @@ func (h *machineHandler) FetchConfig(ctx context.Context, request *connect.Reque
 		return nil, h.failed(ctx, "config refused", err)
 	}
 	answer := &bootv1.FetchConfigResponse{
-		Config: config.YAML, WaitingFor: config.WaitingFor, Unchanged: config.Unchanged, Released: config.Released, ByForce: config.Forced,
+		Config: config.YAML, WaitingFor: config.WaitingFor, Unchanged: config.Unchanged, Released: config.Released, ByForce: config.Forced, Wipe: string(config.Wipe),
 		Prepare: config.Prepare,
 	}
 	if config.YAML != nil {
@@ -129,7 +129,7 @@ func (h *machineHandler) Report(ctx context.Context, request *connect.Request[bo
 	if err != nil {
 		return nil, h.failed(ctx, "report refused", err)
 	}
-	return connect.NewResponse(&bootv1.ReportResponse{Held: m.Held(), Released: m.Enrolment.Released}), nil
+	return connect.NewResponse(&bootv1.ReportResponse{Held: m.Held(), Released: m.Enrolment.Released, Wipe: string(m.Enrolment.Wipe)}), nil
 }
 
 // etcdFrom is what the machine says of its member; nil if it says nothing.

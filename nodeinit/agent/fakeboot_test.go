@@ -121,6 +121,7 @@ type bootService struct {
 	renewals   int
 	trusts     string // what a machine that has renewed says it trusts
 	released   bool
+	wiping     string // of a machine that is released
 	byForce    bool
 	applied    []byte // digest
 	etcd       *bootv1.EtcdState
@@ -344,11 +345,11 @@ func (b *bootService) follow(ctx context.Context, have []byte) (*connect.Respons
 	b.update(func() { b.follows++ })
 	for {
 		b.mu.Lock()
-		sum, config, released, byForce, news := sha256.Sum256(b.config), b.config, b.released, b.byForce, b.news
+		sum, config, released, byForce, wiping, news := sha256.Sum256(b.config), b.config, b.released, b.byForce, b.wiping, b.news
 		b.mu.Unlock()
 		switch {
 		case released:
-			return connect.NewResponse(&bootv1.FetchConfigResponse{Released: true, ByForce: byForce}), nil
+			return connect.NewResponse(&bootv1.FetchConfigResponse{Released: true, ByForce: byForce, Wipe: wiping}), nil
 		case !bytes.Equal(sum[:], have):
 			return connect.NewResponse(&bootv1.FetchConfigResponse{Config: config}), nil
 		}
@@ -382,5 +383,5 @@ func (b *bootService) Report(_ context.Context, r *connect.Request[bootv1.Report
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return connect.NewResponse(&bootv1.ReportResponse{Held: b.held, Released: b.released}), nil
+	return connect.NewResponse(&bootv1.ReportResponse{Held: b.held, Released: b.released, Wipe: b.wiping}), nil
 }

@@ -577,6 +577,7 @@ type FetchConfigResponse struct {
 	Released      bool   `protobuf:"varint,5,opt,name=released,proto3" json:"released,omitempty"`              // no cluster has the machine any more: it is to reset itself
 	ByForce       bool   `protobuf:"varint,6,opt,name=by_force,json=byForce,proto3" json:"by_force,omitempty"` // with released: though etcd loses its quorum by it
 	Prepare       bool   `protobuf:"varint,7,opt,name=prepare,proto3" json:"prepare,omitempty"`                // with waiting_for: it may start what every node runs, whatever its config
+	Wipe          string `protobuf:"bytes,8,opt,name=wipe,proto3" json:"wipe,omitempty"`                       // with released: how the disk of an installed machine is wiped; empty: metadata
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -658,6 +659,13 @@ func (x *FetchConfigResponse) GetPrepare() bool {
 		return x.Prepare
 	}
 	return false
+}
+
+func (x *FetchConfigResponse) GetWipe() string {
+	if x != nil {
+		return x.Wipe
+	}
+	return ""
 }
 
 type AckConfigRequest struct {
@@ -1172,6 +1180,7 @@ type ReportResponse struct {
 	// that runs from RAM and found itself installed does not restart meanwhile.
 	Held          string `protobuf:"bytes,1,opt,name=held,proto3" json:"held,omitempty"`
 	Released      bool   `protobuf:"varint,2,opt,name=released,proto3" json:"released,omitempty"` // no cluster has the machine any more: it is to reset itself
+	Wipe          string `protobuf:"bytes,3,opt,name=wipe,proto3" json:"wipe,omitempty"`          // with released: how its disk is wiped; empty: metadata
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1218,6 +1227,13 @@ func (x *ReportResponse) GetReleased() bool {
 		return x.Released
 	}
 	return false
+}
+
+func (x *ReportResponse) GetWipe() string {
+	if x != nil {
+		return x.Wipe
+	}
+	return ""
 }
 
 // SystemDisk is where an installed machine lives.
@@ -3042,9 +3058,12 @@ func (x *Rotation) GetSince() *timestamppb.Timestamp {
 }
 
 type UpdateClusterRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"` // Cluster document, YAML
-	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`    // though etcd loses its quorum
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"` // Cluster document, YAML
+	Force   bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`    // though etcd loses its quorum
+	// How the disks of installed machines are wiped that the document names no
+	// more: metadata (the default), discard or zero.
+	Wipe          string `protobuf:"bytes,3,opt,name=wipe,proto3" json:"wipe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3093,6 +3112,13 @@ func (x *UpdateClusterRequest) GetForce() bool {
 	return false
 }
 
+func (x *UpdateClusterRequest) GetWipe() string {
+	if x != nil {
+		return x.Wipe
+	}
+	return ""
+}
+
 type UpdateClusterResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -3139,7 +3165,8 @@ func (x *UpdateClusterResponse) GetCluster() *Cluster {
 
 type DeleteClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // must be given
+	Wipe          string                 `protobuf:"bytes,2,opt,name=wipe,proto3" json:"wipe,omitempty"` // how the disks of its installed machines are wiped: metadata (the default), discard or zero
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3177,6 +3204,13 @@ func (*DeleteClusterRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteClusterRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteClusterRequest) GetWipe() string {
+	if x != nil {
+		return x.Wipe
 	}
 	return ""
 }
@@ -4771,7 +4805,7 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\bAPPROVED\x10\x02\"D\n" +
 	"\x12FetchConfigRequest\x12\x12\n" +
 	"\x04have\x18\x01 \x01(\fR\x04have\x12\x1a\n" +
-	"\bprepared\x18\x02 \x01(\bR\bprepared\"\xdf\x01\n" +
+	"\bprepared\x18\x02 \x01(\bR\bprepared\"\xf3\x01\n" +
 	"\x13FetchConfigResponse\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\x12\x1f\n" +
 	"\vwaiting_for\x18\x02 \x01(\tR\n" +
@@ -4780,7 +4814,8 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\tunchanged\x18\x04 \x01(\bR\tunchanged\x12\x1a\n" +
 	"\breleased\x18\x05 \x01(\bR\breleased\x12\x19\n" +
 	"\bby_force\x18\x06 \x01(\bR\abyForce\x12\x18\n" +
-	"\aprepare\x18\a \x01(\bR\aprepare\"*\n" +
+	"\aprepare\x18\a \x01(\bR\aprepare\x12\x12\n" +
+	"\x04wipe\x18\b \x01(\tR\x04wipe\"*\n" +
 	"\x10AckConfigRequest\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\"\x13\n" +
 	"\x11AckConfigResponse\"B\n" +
@@ -4810,10 +4845,11 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x04etcd\x18\x05 \x01(\v2\x1a.slipway.boot.v1.EtcdStateR\x04etcd\x12<\n" +
 	"\vsystem_disk\x18\x06 \x01(\v2\x1b.slipway.boot.v1.SystemDiskR\n" +
 	"systemDisk\x12\x14\n" +
-	"\x05wiped\x18\a \x01(\bR\x05wiped\"@\n" +
+	"\x05wiped\x18\a \x01(\bR\x05wiped\"T\n" +
 	"\x0eReportResponse\x12\x12\n" +
 	"\x04held\x18\x01 \x01(\tR\x04held\x12\x1a\n" +
-	"\breleased\x18\x02 \x01(\bR\breleased\"\xd9\x01\n" +
+	"\breleased\x18\x02 \x01(\bR\breleased\x12\x12\n" +
+	"\x04wipe\x18\x03 \x01(\tR\x04wipe\"\xd9\x01\n" +
 	"\n" +
 	"SystemDisk\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
@@ -4938,14 +4974,16 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1f\n" +
 	"\vwaiting_for\x18\x03 \x01(\tR\n" +
 	"waitingFor\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"F\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"Z\n" +
 	"\x14UpdateClusterRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"K\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12\x12\n" +
+	"\x04wipe\x18\x03 \x01(\tR\x04wipe\"K\n" +
 	"\x15UpdateClusterResponse\x122\n" +
-	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"*\n" +
+	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\">\n" +
 	"\x14DeleteClusterRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04wipe\x18\x02 \x01(\tR\x04wipe\"\x17\n" +
 	"\x15DeleteClusterResponse\"\xbe\x01\n" +
 	"\bSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
