@@ -127,7 +127,8 @@ type bootService struct {
 	etcd       *bootv1.EtcdState
 	wipe       *bootv1.WipeManifest
 	disk       *bootv1.SystemDisk
-	requests   int // of any kind
+	facts      *bootv1.Facts // of reports
+	requests   int           // of any kind
 	phase      string
 	waiting    string
 	events     []string
@@ -377,6 +378,9 @@ func (b *bootService) Report(_ context.Context, r *connect.Request[bootv1.Report
 			b.phase = r.Msg.Phase
 		}
 		b.waiting, b.applied, b.etcd, b.disk = r.Msg.WaitingFor, r.Msg.Applied, r.Msg.Etcd, r.Msg.SystemDisk
+		if r.Msg.Facts != nil {
+			b.facts = r.Msg.Facts
+		}
 		for _, e := range r.Msg.Events {
 			b.events, b.ages[e.Name] = append(b.events, e.Name), e.AgeMs
 		}
