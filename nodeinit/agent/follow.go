@@ -233,11 +233,11 @@ func (f *follower) back(ctx context.Context, config *machine.Config) {
 		names = append(names, etcdUnit)
 	}
 	if config.Role == machine.ControlPlane {
-		names = append(names, "kube-apiserver")
+		names = append(names, "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 	}
 	ctx, cancel := context.WithTimeout(ctx, returning)
 	defer cancel()
-	what := strings.Join(names, " and ") + " after a changed config"
+	what := strings.Join(names, ", ") + " after a changed config"
 	_ = f.agent.console.until(ctx, watching, what, func(ctx context.Context) error { return unitsReady(ctx, f.pid1, names...) })
 }
 
