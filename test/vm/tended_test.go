@@ -34,7 +34,10 @@ func TestQuorumTended(t *testing.T) {
 		lab.Switch(t, m.Name, qemu.PowerOn)
 	}
 	q := &quorum{Lab: lab}
-	chapter(t, "three control planes and a worker form", func(t *testing.T) { q.form(t) })
+	chapter(t, "three control planes and a worker form", func(t *testing.T) {
+		q.form(t)
+		q.Kubectl(t, "create", "secret", "generic", "kept", "--from-literal=word="+secretWord)
+	})
 	chapter(t, "every secret is replaced", q.rotate)
 	chapter(t, "a fourth and a fifth join", q.grow)
 	chapter(t, "the leader hands over", q.handOver)
@@ -45,7 +48,6 @@ func TestQuorumTended(t *testing.T) {
 // rotate replaces all CAs and the encryption key at the same time, the boot service's own CA
 // with them, and writes meanwhile: the API is never gone for longer than if a control plane died.
 func (q *quorum) rotate(t *testing.T) {
-	q.Kubectl(t, "create", "secret", "generic", "kept", "--from-literal=word="+secretWord)
 	old := q.issueKubeconfig(t)
 	q.CLI(t, "cluster", "rotate-ca", "prod", "--ca", "all", "--yes")
 	q.CLI(t, "cluster", "rotate-encryption-key", "prod", "--yes")
