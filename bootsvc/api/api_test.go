@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/protobuf/proto"
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/bootv1/bootv1connect"
@@ -29,6 +30,7 @@ import (
 	"slipway/bootsvc/refusal"
 	"slipway/bootsvc/snapshot"
 	"slipway/bootsvc/store"
+	configs "slipway/configs/enroll"
 	"slipway/configs/machine"
 	"slipway/controlplane/pki"
 )
@@ -307,7 +309,7 @@ func TestBadMachines(t *testing.T) {
 		"no address":         func(r *bootv1.EnrollRequest) { r.Address = "" },
 		"no ID":              func(r *bootv1.EnrollRequest) { r.MachineId = "" },
 		"no CSR":             func(r *bootv1.EnrollRequest) { r.Csr = nil },
-		"too many disks":     func(r *bootv1.EnrollRequest) { r.Facts.Disks = make([]*bootv1.Disk, maxDisks+1) },
+		"too many disks":     func(r *bootv1.EnrollRequest) { r.Facts.Disks = make([]*bootv1.Disk, configs.MaxDisks+1) },
 		"an impossible CSR":  func(r *bootv1.EnrollRequest) { r.Csr = make([]byte, 100_000) },
 		"an ID with escapes": func(r *bootv1.EnrollRequest) { r.MachineId = "\x1b[2J" },
 	} {
@@ -348,9 +350,36 @@ func TestBadReports(t *testing.T) {
 		"an event without a name":                  {Events: []*bootv1.Event{{}}},
 		"an event with escapes":                    {Events: []*bootv1.Event{{Name: "\x1b[2J"}}},
 		"too many events":                          {Events: make([]*bootv1.Event, maxEvents+1)},
+		"too many disks":                           {Facts: &bootv1.Facts{Disks: make([]*bootv1.Disk, configs.MaxDisks+1)}},
+		"too many network cards":                   {Facts: &bootv1.Facts{Nics: make([]*bootv1.NIC, configs.MaxNICs+1)}},
 	} {
 		_, err := client.Report(t.Context(), connect.NewRequest(report))
 		wantCode(t, name, err, connect.CodeInvalidArgument, "")
+	}
+}
+
+// TestReportedFacts: what a report says of the hardware takes the place of the
+// enrolment's facts, bounded like these; one that says nothing leaves them.
+func TestReportedFacts(t *testing.T) {
+	s := start(t, enroll.Any())
+	m := makeMachine(t)
+	answer, err := s.enrol(t, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := s.enrolled(t, m, answer.GetCertificate())
+	people := bootv1connect.NewInventoryServiceClient(s.person(t, Reader), s.url)
+	for _, report := range []*bootv1.ReportRequest{
+		{Facts: &bootv1.Facts{Arch: "amd64", Cpus: 4, Disks: []*bootv1.Disk{{Name: "vda\x1b[2J", Size: 8 << 30, Model: strings.Repeat("x", 2*maxText)}}}},
+		{Phase: "joining"},
+	} {
+		if _, err := client.Report(t.Context(), connect.NewRequest(report)); err != nil {
+			t.Fatal(err)
+		}
+		want := &bootv1.Facts{Arch: "amd64", Cpus: 4, Disks: []*bootv1.Disk{{Name: "vda?[2J", Size: 8 << 30, Model: strings.Repeat("x", maxText)}}}
+		if got := get(t, people); !proto.Equal(want, got.GetFacts()) || got.GetWords() == "" {
+			t.Errorf("after %v the machine is %v", report, got)
+		}
 	}
 }
 

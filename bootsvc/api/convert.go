@@ -21,12 +21,8 @@ import (
 	configs "slipway/configs/enroll"
 )
 
-// The bounds of a machine's facts.
-const (
-	maxText  = 200 // bytes of one text
-	maxNICs  = 64
-	maxDisks = 256
-)
+// maxText bounds one text of a stranger, in bytes.
+const maxText = 200
 
 // codes says with which code of the protocol an error is answered.
 var codes = []struct {
@@ -97,9 +93,9 @@ func clean(text string) string {
 }
 
 func factsFrom(f *bootv1.Facts) (configs.Facts, error) {
-	if len(f.GetNics()) > maxNICs || len(f.GetDisks()) > maxDisks {
-		return configs.Facts{}, fmt.Errorf("%w: %d network cards and %d disks are more than %d and %d",
-			enroll.ErrRequest, len(f.GetNics()), len(f.GetDisks()), maxNICs, maxDisks)
+	if len(f.GetNics()) > configs.MaxNICs || len(f.GetDisks()) > configs.MaxDisks {
+		return configs.Facts{}, fmt.Errorf("%d network cards and %d disks are more than %d and %d",
+			len(f.GetNics()), len(f.GetDisks()), configs.MaxNICs, configs.MaxDisks)
 	}
 	facts := configs.Facts{
 		UUID: clean(f.GetUuid()), Vendor: clean(f.GetVendor()), Product: clean(f.GetProduct()), Serial: clean(f.GetSerial()),

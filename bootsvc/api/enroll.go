@@ -53,7 +53,7 @@ func (h *enrollHandler) Enroll(ctx context.Context, request *connect.Request[boo
 func enrolment(m *bootv1.EnrollRequest, from netip.Addr) (enroll.Request, error) {
 	facts, err := factsFrom(m.GetFacts())
 	if err != nil {
-		return enroll.Request{}, err
+		return enroll.Request{}, fmt.Errorf("%w: %w", enroll.ErrRequest, err)
 	}
 	address, err := netip.ParseAddr(m.GetAddress())
 	if err != nil || address != from {

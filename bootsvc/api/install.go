@@ -112,8 +112,8 @@ func manifestFrom(w *bootv1.WipeManifest) (enroll.WipeManifest, error) {
 	manifest := enroll.WipeManifest{Hash: hex.EncodeToString(w.GetHash()), Text: w.GetText()}
 	sum := sha256.Sum256([]byte(w.GetText()))
 	switch {
-	case len(w.GetDisks()) == 0 || len(w.GetDisks()) > maxDisks:
-		return manifest, fmt.Errorf("%w: a wipe manifest has 1 to %d disks, and not %d", errInstall, maxDisks, len(w.GetDisks()))
+	case len(w.GetDisks()) == 0 || len(w.GetDisks()) > enroll.MaxDisks:
+		return manifest, fmt.Errorf("%w: a wipe manifest has 1 to %d disks, and not %d", errInstall, enroll.MaxDisks, len(w.GetDisks()))
 	case len(w.GetText()) > maxManifest || !readable(w.GetText()):
 		return manifest, fmt.Errorf("%w: the text of a wipe manifest is printable, and has at most %d bytes", errInstall, maxManifest)
 	case !bytes.Equal(w.GetHash(), sum[:]):

@@ -45,7 +45,7 @@ func (h *machineHandler) FetchConfig(ctx context.Context, request *connect.Reque
 		return nil, h.failed(ctx, "config refused", err)
 	}
 	answer := &bootv1.FetchConfigResponse{
-		Config: config.YAML, WaitingFor: config.WaitingFor, Unchanged: config.Unchanged, Released: config.Released, ByForce: config.Forced,
+		Config: config.YAML, WaitingFor: config.WaitingFor, Unchanged: config.Unchanged, Released: config.Released, ByForce: config.Forced, Wipe: string(config.Wipe),
 		Prepare: config.Prepare,
 	}
 	if config.YAML != nil {
@@ -100,7 +100,7 @@ func (h *machineHandler) RedeemBootstrap(ctx context.Context, request *connect.R
 	return connect.NewResponse(&bootv1.RedeemBootstrapResponse{}), nil
 }
 
-// Report adds to the machine's timeline and sets its phase.
+// Report adds to the machine's timeline and sets its phase and its facts.
 func (h *machineHandler) Report(ctx context.Context, request *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error) {
 	report := request.Msg
 	events, err := eventsFrom(report.GetEvents(), h.Now())
@@ -121,15 +121,28 @@ func (h *machineHandler) Report(ctx context.Context, request *connect.Request[bo
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
+	facts, err := factsOf(report)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
 	c := callerOf(ctx)
 	m, err := h.Office.Report(ctx, c.name, c.keyHash, assign.Report{
 		Events: events, Phase: phase, WaitingFor: clean(report.GetWaitingFor()),
-		Applied: applied, Etcd: etcdFrom(report.GetEtcd()), Disk: disk, Wiped: report.GetWiped(), Trusts: c.trusting(),
+		Applied: applied, Etcd: etcdFrom(report.GetEtcd()), Disk: disk, Wiped: report.GetWiped(), Facts: facts, Trusts: c.trusting(),
 	})
 	if err != nil {
 		return nil, h.failed(ctx, "report refused", err)
 	}
-	return connect.NewResponse(&bootv1.ReportResponse{Held: m.Held(), Released: m.Enrolment.Released}), nil
+	return connect.NewResponse(&bootv1.ReportResponse{Held: m.Held(), Released: m.Enrolment.Released, Wipe: string(m.Enrolment.Wipe)}), nil
+}
+
+// factsOf is what the machine says of its hardware; nil if it says nothing.
+func factsOf(report *bootv1.ReportRequest) (*enroll.Facts, error) {
+	if report.GetFacts() == nil {
+		return nil, nil
+	}
+	facts, err := factsFrom(report.GetFacts())
+	return &facts, err
 }
 
 // etcdFrom is what the machine says of its member; nil if it says nothing.

@@ -7,7 +7,9 @@ import (
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/bootsvc/assign"
 	"slipway/configs/enroll"
+	"slipway/configs/wipe"
 )
 
 // inventoryHandler shows and approves machines.
@@ -91,7 +93,11 @@ func (h *clusterHandler) GetCluster(ctx context.Context, request *connect.Reques
 
 // UpdateCluster replaces a cluster's document.
 func (h *clusterHandler) UpdateCluster(ctx context.Context, request *connect.Request[bootv1.UpdateClusterRequest]) (*connect.Response[bootv1.UpdateClusterResponse], error) {
-	c, err := h.Office.Update(ctx, request.Msg.GetCluster(), request.Msg.GetForce())
+	how, err := wipe.Parse(request.Msg.GetWipe())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	c, err := h.Office.Update(ctx, request.Msg.GetCluster(), assign.Leave{Force: request.Msg.GetForce(), Wipe: how})
 	if err != nil {
 		return nil, h.failed(ctx, "cluster refused", err)
 	}
@@ -101,7 +107,11 @@ func (h *clusterHandler) UpdateCluster(ctx context.Context, request *connect.Req
 
 // DeleteCluster gives a cluster up.
 func (h *clusterHandler) DeleteCluster(ctx context.Context, request *connect.Request[bootv1.DeleteClusterRequest]) (*connect.Response[bootv1.DeleteClusterResponse], error) {
-	if err := h.Office.Delete(ctx, request.Msg.GetName()); err != nil {
+	how, err := wipe.Parse(request.Msg.GetWipe())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	if err := h.Office.Delete(ctx, request.Msg.GetName(), how); err != nil {
 		return nil, h.failed(ctx, "deletion refused", err)
 	}
 	h.Log.Info("cluster deleted", "unit", service, "cluster", request.Msg.GetName(), "person", callerOf(ctx).name)

@@ -109,7 +109,7 @@ func TestAnEtcdThatSomeoneElseRuns(t *testing.T) {
 	}
 	// What was shown comes back edited, and the key is still there.
 	edited := strings.Replace(string(c.YAML), "10.9.9.9", "10.9.9.8", 1)
-	if _, err := o.Update(t.Context(), []byte(edited), false); err != nil {
+	if _, err := o.Update(t.Context(), []byte(edited), Leave{}); err != nil {
 		t.Fatal(err)
 	}
 	kept, err := o.clusters.Get(t.Context(), "prod")
@@ -120,7 +120,7 @@ func TestAnEtcdThatSomeoneElseRuns(t *testing.T) {
 		t.Errorf("a new cluster with a masked key: %v", err)
 	}
 	// One control plane never comes back: the other gets its config.
-	if _, err := o.Update(t.Context(), []byte(strings.ReplaceAll(edited, id(2), id(9))), false); err != nil {
+	if _, err := o.Update(t.Context(), []byte(strings.ReplaceAll(edited, id(2), id(9))), Leave{}); err != nil {
 		t.Fatal(err)
 	}
 	approve(t, o, 1, "key2")

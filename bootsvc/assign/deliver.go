@@ -10,6 +10,7 @@ import (
 	"slipway/bootsvc/store"
 	"slipway/configs/enroll"
 	"slipway/configs/machine"
+	"slipway/configs/wipe"
 )
 
 // Config is what a machine gets: its config as YAML, or what it waits for.
@@ -17,10 +18,11 @@ type Config struct {
 	YAML       []byte
 	WaitingFor string
 	Machine    inventory.Machine
-	Prepare    bool // it may start what every node runs while it waits
-	Unchanged  bool // what it has is as it is to be, or its turn has not come
-	Released   bool // no cluster has it any more: it is to reset itself
-	Forced     bool // though etcd loses its quorum by that
+	Prepare    bool     // it may start what every node runs while it waits
+	Unchanged  bool     // what it has is as it is to be, or its turn has not come
+	Released   bool     // no cluster has it any more: it is to reset itself
+	Forced     bool     // though etcd loses its quorum by that
+	Wipe       wipe.How // of its disk, if it is installed
 }
 
 // asker is a machine that asks for its config.
@@ -95,7 +97,7 @@ func (o *Office) offerIn(tx *store.Tx, a *asker) (Config, error) {
 	case a.have == "" && !m.Enrolment.Acknowledged.IsZero():
 		return Config{}, ErrDelivered
 	case a.have != "" && m.Enrolment.Released:
-		return Config{Machine: m, Released: true, Forced: m.Enrolment.Forced}, nil
+		return Config{Machine: m, Released: true, Forced: m.Enrolment.Forced, Wipe: m.Enrolment.Wipe}, nil
 	case a.have != "" && m.Cluster == "":
 		return Config{Machine: m, Unchanged: true, WaitingFor: unknownHere}, nil
 	case m.Cluster == "":
@@ -201,7 +203,7 @@ func (o *Office) Acknowledge(ctx context.Context, id, keyHash string) error {
 			return nil, nil
 		}
 		m.Enrolment.Acknowledged, m.Enrolment.Released = o.now(), false
-		m.Enrolment.Forced = false
+		m.Enrolment.Forced, m.Enrolment.Wipe = false, ""
 		return []inventory.Event{{Name: "configured", Detail: m.Hostname, At: o.now()}}, nil
 	})
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"slipway/bootsvc/inventory"
 	"slipway/bootsvc/store"
@@ -20,7 +21,8 @@ type Report struct {
 	Etcd       *inventory.EtcdState
 	Disk       *enroll.SystemDisk // where it lives, if it does on a disk
 	Wiped      bool               // it does no more: what was ours is wiped
-	Trusts     string             // the digest of the boot service's CAs that it trusts
+	Facts      *enroll.Facts
+	Trusts     string // the digest of the boot service's CAs that it trusts
 }
 
 // Report takes a machine's report. That it is a voter of etcd, or a control
@@ -32,12 +34,13 @@ func (o *Office) Report(ctx context.Context, id, keyHash string, r Report) (inve
 		if m.Enrolment.Approved.Hash != keyHash {
 			return nil, ErrReplaced
 		}
+		events := slices.Concat(r.Events, r.disks(m.Facts.Disks, o.now()))
 		*m = r.on(*m)
 		m.LastSeen = o.now()
 		if m.Cluster == "" || m.Role == machine.Worker {
-			return r.Events, nil
+			return events, nil
 		}
-		return r.Events, o.note(tx, *m)
+		return events, o.note(tx, *m)
 	})
 }
 
@@ -56,10 +59,25 @@ func (r Report) found() bool {
 	return slices.ContainsFunc(r.Events, func(e inventory.Event) bool { return e.Name == "found" })
 }
 
+// disks is what the timeline is told of the disks, if they are not those before.
+func (r Report) disks(before []enroll.Disk, now time.Time) []inventory.Event {
+	if r.Facts == nil {
+		return nil
+	}
+	changes := enroll.DiskChanges(before, r.Facts.Disks)
+	if changes == "" {
+		return nil
+	}
+	return []inventory.Event{{Name: "disks", Detail: changes, At: now}}
+}
+
 // on is the machine after the report.
 func (r Report) on(m inventory.Machine) inventory.Machine {
 	if r.Trusts != "" {
 		m.Trusts = r.Trusts
+	}
+	if r.Facts != nil {
+		m.Facts = *r.Facts
 	}
 	switch {
 	case r.Wiped:

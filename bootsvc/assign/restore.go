@@ -44,7 +44,7 @@ func (o *Office) Restore(ctx context.Context, name string, from Source, document
 			return err
 		}
 		if doc != nil {
-			if err := o.updateIn(tx, doc, true); err != nil {
+			if err := o.updateIn(tx, doc, Leave{Force: true}); err != nil {
 				return err
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"slipway/configs/cluster"
 	"slipway/configs/enroll"
 	"slipway/configs/machine"
+	"slipway/configs/wipe"
 )
 
 // Why a cluster is not changed.
@@ -21,23 +22,29 @@ var (
 	ErrQuorum = errors.New("etcd would lose its quorum")
 )
 
+// Leave is how machines leave their cluster.
+type Leave struct {
+	Force bool     // though etcd loses its quorum by it
+	Wipe  wipe.How // of the disks of installed ones; empty: metadata
+}
+
 // Update replaces a cluster's document. Machines that it names anew are claimed,
 // those that it names no more are let go: they reset themselves when they hear
-// of it. A change that leaves etcd without a quorum is ErrQuorum, unless forced.
-// The same document again changes nothing.
-func (o *Office) Update(ctx context.Context, document []byte, force bool) (Cluster, error) {
+// of it, as leave says. A change that leaves etcd without a quorum is ErrQuorum,
+// unless forced. The same document again changes nothing.
+func (o *Office) Update(ctx context.Context, document []byte, leave Leave) (Cluster, error) {
 	doc, err := cluster.Parse(document, "")
 	if err != nil {
 		return Cluster{}, fmt.Errorf("%w: %w", ErrDocument, err)
 	}
-	err = o.store.Atomically(ctx, func(tx *store.Tx) error { return o.updateIn(tx, doc, force) })
+	err = o.store.Atomically(ctx, func(tx *store.Tx) error { return o.updateIn(tx, doc, leave) })
 	if err != nil {
 		return Cluster{}, err
 	}
 	return o.Show(ctx, doc.Name)
 }
 
-func (o *Office) updateIn(tx *store.Tx, doc *cluster.Cluster, force bool) error {
+func (o *Office) updateIn(tx *store.Tx, doc *cluster.Cluster, leave Leave) error {
 	old, kept, err := o.load(tx, doc.Name)
 	if err != nil {
 		return err
@@ -49,7 +56,7 @@ func (o *Office) updateIn(tx *store.Tx, doc *cluster.Cluster, force bool) error 
 	if err := fixed(old.Document, doc); err != nil {
 		return err
 	}
-	if err := old.keepsQuorum(doc, o.now()); err != nil && !force {
+	if err := old.keepsQuorum(doc, o.now()); err != nil && !leave.Force {
 		return err
 	}
 	text, err := cluster.Marshal(doc)
@@ -61,13 +68,13 @@ func (o *Office) updateIn(tx *store.Tx, doc *cluster.Cluster, force bool) error 
 	kept.Etcd = kept.Etcd.without(gone)
 	return errors.Join(
 		o.claim(tx, doc, missing(doc.Machines, old.Document.Machines)),
-		o.release(tx, doc.Name, gone, force),
+		o.release(tx, doc.Name, gone, leave),
 		o.clusters.Save(tx, doc.Name, kept))
 }
 
 // Delete gives a cluster up: it lets go of all its machines, and forgets its
 // keys. An unknown cluster is store.ErrNotFound.
-func (o *Office) Delete(ctx context.Context, name string) error {
+func (o *Office) Delete(ctx context.Context, name string, how wipe.How) error {
 	return o.store.Atomically(ctx, func(tx *store.Tx) error {
 		kept, err := o.clusters.Load(tx, name)
 		if err != nil {
@@ -79,7 +86,7 @@ func (o *Office) Delete(ctx context.Context, name string) error {
 		}
 		o.clusters.Drop(tx, name)
 		o.keys.Drop(tx, name)
-		return o.release(tx, name, c.Document.Machines, true)
+		return o.release(tx, name, c.Document.Machines, Leave{Force: true, Wipe: how})
 	})
 }
 
@@ -103,11 +110,11 @@ func placeOf(places []cluster.Machine, id string) (cluster.Machine, bool) {
 
 // release lets machines go. One that has a config hears of it when it asks for
 // a newer one; until it has come back with a new key, it is nobody's.
-func (o *Office) release(tx *store.Tx, name string, places []cluster.Machine, force bool) error {
+func (o *Office) release(tx *store.Tx, name string, places []cluster.Machine, leave Leave) error {
 	var errs []error
 	for _, place := range places {
 		errs = append(errs, o.inventory.ChangeIn(tx, place.ID, func(m *inventory.Machine) ([]inventory.Event, error) {
-			*m = released(*m, force)
+			*m = released(*m, leave)
 			if m.Phase == "" {
 				return nil, nil
 			}
@@ -117,12 +124,15 @@ func (o *Office) release(tx *store.Tx, name string, places []cluster.Machine, fo
 	return errors.Join(errs...)
 }
 
-func released(m inventory.Machine, force bool) inventory.Machine {
+func released(m inventory.Machine, leave Leave) inventory.Machine {
 	had := m.Given.Digest != ""
 	m.Cluster, m.Hostname, m.Role = "", "", ""
 	m.Given, m.Applied, m.Etcd = inventory.Given{}, "", inventory.EtcdState{}
 	m.Enrolment.Acknowledged, m.Enrolment.Released = time.Time{}, had
-	m.Enrolment.Forced = had && force
+	m.Enrolment.Forced, m.Enrolment.Wipe = false, ""
+	if had {
+		m.Enrolment.Forced, m.Enrolment.Wipe = leave.Force, leave.Wipe
+	}
 	switch {
 	case had:
 		m = m.Enter(enroll.Booting)

@@ -12,6 +12,7 @@ import (
 	"slipway/configs/cluster"
 	"slipway/configs/enroll"
 	"slipway/configs/machine"
+	"slipway/configs/wipe"
 )
 
 // planes is a document of stacked control planes, with more lines.
@@ -89,7 +90,7 @@ func TestAChangeGoesAroundOneByOne(t *testing.T) {
 			t.Errorf("before the change, %d gets %+v", n, got)
 		}
 	}
-	if _, err := o.Update(t.Context(), planes("virtualIP: 10.0.0.99\n", 1, 2, 3), false); err != nil {
+	if _, err := o.Update(t.Context(), planes("virtualIP: 10.0.0.99\n", 1, 2, 3), Leave{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := ask(t, o, 2); got.YAML == nil {
@@ -134,7 +135,7 @@ func TestFetchWakesForAChangedDocument(t *testing.T) {
 		}
 		woken <- err
 	}()
-	if _, err := o.Update(t.Context(), planes("virtualIP: 10.0.0.99\n", 1), false); err != nil {
+	if _, err := o.Update(t.Context(), planes("virtualIP: 10.0.0.99\n", 1), Leave{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-woken; err != nil {
@@ -146,14 +147,14 @@ func TestMachinesComeAndGo(t *testing.T) {
 	o := grown(t, 1, 2, 3)
 	// The third is dead and replaced by the fourth, under its name.
 	text := strings.Replace(string(planes("", 1, 2, 4)), "hostname: cp-4", "hostname: cp-3", 1)
-	if _, err := o.Update(t.Context(), []byte(text), false); err != nil {
+	if _, err := o.Update(t.Context(), []byte(text), Leave{Wipe: wipe.Zero}); err != nil {
 		t.Fatal(err)
 	}
 	before, err := o.inventory.Get(t.Context(), id(3))
 	if err != nil || before.Cluster != "" || before.Hostname != "" || before.Phase != enroll.Booting || !before.Enrolment.Released {
 		t.Errorf("the machine that went is %+v, %v", before, err)
 	}
-	if got := ask(t, o, 3); !got.Released || got.Forced {
+	if got := ask(t, o, 3); !got.Released || got.Forced || got.Wipe != wipe.Zero {
 		t.Errorf("the machine that went gets %+v", got)
 	}
 	if _, err := o.Report(t.Context(), id(3), "key", Report{Phase: enroll.Ready}); err != nil {
@@ -176,21 +177,21 @@ func TestMachinesComeAndGo(t *testing.T) {
 	}
 	// Let go, a machine comes back with a new key, and is free.
 	approve(t, o, 3, "key2")
-	if m, _ := o.inventory.Get(t.Context(), id(3)); m.Phase != enroll.Approved || m.Enrolment.Released {
+	if m, _ := o.inventory.Get(t.Context(), id(3)); m.Phase != enroll.Approved || m.Enrolment.Released || m.Enrolment.Wipe != "" {
 		t.Errorf("after its reset it is %+v", m)
 	}
 }
 
 func TestAClusterIsGivenUp(t *testing.T) {
 	o := grown(t, 1, 2)
-	if err := o.Delete(t.Context(), ""); !errors.Is(err, store.ErrNotFound) {
+	if err := o.Delete(t.Context(), "", wipe.Discard); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("no name: %v", err)
 	}
-	if err := o.Delete(t.Context(), "prod"); err != nil {
+	if err := o.Delete(t.Context(), "prod", wipe.Discard); err != nil {
 		t.Fatal(err)
 	}
 	for n := 1; n <= 2; n++ {
-		if got := ask(t, o, n); !got.Released || !got.Forced {
+		if got := ask(t, o, n); !got.Released || !got.Forced || got.Wipe != wipe.Discard {
 			t.Errorf("%d gets %+v", n, got)
 		}
 	}
@@ -230,11 +231,11 @@ func TestWhatCannotBeChanged(t *testing.T) {
 		"all leave":          {string(planes("", 7, 8, 9)), ErrQuorum, "take out one machine at a time"},
 		"no document":        {"name: [", ErrDocument, ""},
 	} {
-		if _, err := o.Update(t.Context(), []byte(test.document), false); !errors.Is(err, test.why) || !strings.Contains(err.Error(), test.says) {
+		if _, err := o.Update(t.Context(), []byte(test.document), Leave{}); !errors.Is(err, test.why) || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if c, err := o.Update(t.Context(), planes("", 1), true); err != nil || len(c.Machines) != 1 {
+	if c, err := o.Update(t.Context(), planes("", 1), Leave{Force: true}); err != nil || len(c.Machines) != 1 {
 		t.Errorf("forced: %v", err)
 	}
 }

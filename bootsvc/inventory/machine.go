@@ -10,6 +10,7 @@ import (
 	"slipway/bootsvc/timeline"
 	"slipway/configs/enroll"
 	"slipway/configs/machine"
+	"slipway/configs/wipe"
 )
 
 // Machine is what the boot service knows of a machine, but for its timeline.
@@ -78,6 +79,8 @@ type Enrolment struct {
 	// Forced is set with Released when etcd's quorum does not matter any more:
 	// the cluster was given up, or the change was forced.
 	Forced bool `json:"forced,omitempty"`
+	// Wipe is set with Released: how the disk of an installed machine is wiped; empty: metadata.
+	Wipe wipe.How `json:"wipe,omitempty"`
 }
 
 // Key is a machine's public key.

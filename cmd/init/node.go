@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"slipway/configs/version"
+	"slipway/configs/wipe"
 	"slipway/nodeinit/agent"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/early"
@@ -118,11 +119,13 @@ type node struct {
 func (n *node) asked(r *nodev1.RebootRequest) error {
 	how := lifecycle.End{PowerOff: r.PowerOff, Kexec: r.Kexec}
 	if r.Wipe != "" {
-		wipe, err := sysdisk.Wipe(n.booted.Disk, r.Wipe)
+		means, err := wipe.Parse(r.Wipe)
 		if err != nil {
 			return err
 		}
-		how.Wipe = wipe
+		if how.Wipe, err = sysdisk.Wipe(n.booted.Disk, means); err != nil {
+			return err
+		}
 	}
 	n.shutdown(how)
 	return nil

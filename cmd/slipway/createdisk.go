@@ -24,7 +24,7 @@ func diskOf(wanted machine.Disk, known []*bootv1.Machine, id string) string {
 		return own + ", installed already"
 	}
 	disks := disksOf(m.GetFacts())
-	if len(disks) == 0 { // it enrolled before it had found them
+	if len(disks) == 0 { // it has enrolled, and its disks' drivers are not loaded yet; or it has none
 		return wanted.String() + "; it has told of none yet"
 	}
 	chosen, err := disk.Choose(diskRule(wanted), disks)

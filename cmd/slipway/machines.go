@@ -13,6 +13,7 @@ import (
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/client"
+	"slipway/configs/enroll"
 )
 
 func machinesCommand() *cobra.Command {
@@ -84,7 +85,7 @@ func machineTable(w io.Writer, m *bootv1.Machine) {
 		row(w, "Network card", strings.Join([]string{n.GetName(), n.GetMac(), n.GetDriver()}, " "))
 	}
 	for _, d := range f.GetDisks() {
-		row(w, "Disk", strings.Join([]string{d.GetName(), size(d.GetSize()), d.GetModel()}, " "))
+		row(w, "Disk", strings.TrimSpace(strings.Join([]string{d.GetName(), enroll.DiskSize(d.GetSize()), d.GetModel()}, " ")))
 	}
 	installationTable(w, m)
 }

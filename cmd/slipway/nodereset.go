@@ -15,6 +15,7 @@ import (
 	"slipway/bootsvc/api/client"
 	"slipway/configs/cluster"
 	"slipway/configs/machine"
+	"slipway/configs/wipe"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
 )
@@ -27,7 +28,7 @@ const resetting = 6 * time.Minute
 
 func nodeResetCommand(r *remote) *cobra.Command {
 	var force, yes bool
-	var wipe string
+	var wiping wipeFlag
 	cmd := &cobra.Command{
 		Use: "reset NODE", Short: "Take a node out of its cluster",
 		Long: `Take a node out of its cluster.
@@ -45,9 +46,6 @@ A node that is dead is taken out all the same: out of the document, of etcd's
 members and of the Nodes. Should it come back, it resets itself.`,
 		Args: cobra.ExactArgs(1),
 		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			if !slices.Contains([]string{"metadata", "discard", "zero"}, wipe) {
-				return fmt.Errorf("%w: --wipe is metadata, discard or zero, and not %q", errUsage, wipe)
-			}
 			m, err := getMachine(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
@@ -55,13 +53,12 @@ members and of the Nodes. Should it come back, it resets itself.`,
 			if err := agree(cmd, yes, resetQuestion(m)); err != nil {
 				return err
 			}
-			reset := &nodeReset{remote: r, boot: c, machine: m, force: force, wipe: wipe, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr()}
+			reset := &nodeReset{remote: r, boot: c, machine: m, force: force, wipe: wiping.how, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr()}
 			return reset.run(cmd.Context())
 		}),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "though etcd loses its quorum, or a step fails")
-	cmd.Flags().StringVar(&wipe, "wipe", "metadata", "how an installed machine's disk is wiped: metadata, discard or zero")
-	oneOf(cmd, "wipe", "metadata", "discard", "zero")
+	wiping.register(cmd)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
 }
@@ -80,7 +77,7 @@ type nodeReset struct {
 	boot     *client.Client
 	machine  *bootv1.Machine
 	force    bool
-	wipe     string    // how what Slipway wrote to the disk is wiped
+	wipe     wipe.How  // how what Slipway wrote to the disk is wiped
 	out      io.Writer // the steps
 	progress io.Writer // what else is to be said
 }
@@ -93,6 +90,9 @@ func (r *nodeReset) run(ctx context.Context) error {
 			return err
 		}
 		others = slices.DeleteFunc(c.GetMachines(), func(m *bootv1.Machine) bool { return m.GetId() == r.machine.GetId() })
+		if err := r.check(ctx); err != nil {
+			return err
+		}
 		if err := r.takeOut(ctx, c); err != nil {
 			return err
 		}
@@ -105,13 +105,34 @@ func (r *nodeReset) run(ctx context.Context) error {
 	return err
 }
 
+// check asks the node whether it can wipe its disk so, while nothing has begun.
+// One that does not answer, or is too old to know the question, cannot say no.
+func (r *nodeReset) check(ctx context.Context) error {
+	name := r.machine.GetAddress()
+	if name == "" || r.wipe == wipe.Metadata { // which every disk knows
+		return nil
+	}
+	node, err := r.node(ctx, name)
+	if err != nil {
+		return err
+	}
+	_, err = node.CheckReset(ctx, connect.NewRequest(&nodev1.CheckResetRequest{Wipe: string(r.wipe)}))
+	if connect.CodeOf(err) == connect.CodePermissionDenied { // as nodes do to what they do not know
+		return nil
+	}
+	if err = nodeError(name, err); errors.Is(err, errUnreachable) {
+		return nil
+	}
+	return err
+}
+
 // takeOut replaces the cluster's document by one without the machine.
 func (r *nodeReset) takeOut(ctx context.Context, c *bootv1.Cluster) error {
 	document, err := without(c.GetDocument(), r.machine.GetId())
 	if err != nil {
 		return err
 	}
-	if _, err := r.boot.Clusters.UpdateCluster(ctx, connect.NewRequest(&bootv1.UpdateClusterRequest{Cluster: document, Force: r.force})); err != nil {
+	if _, err := r.boot.Clusters.UpdateCluster(ctx, connect.NewRequest(&bootv1.UpdateClusterRequest{Cluster: document, Force: r.force, Wipe: string(r.wipe)})); err != nil {
 		return err
 	}
 	return r.step(&nodev1.ResetStep{Name: "take it out of the document of cluster " + c.GetName()})
@@ -142,7 +163,7 @@ func (r *nodeReset) stream(ctx context.Context) (steps int, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, resetting)
 	defer cancel()
-	stream, err := node.Reset(ctx, connect.NewRequest(&nodev1.ResetRequest{Force: r.force, Wipe: r.wipe}))
+	stream, err := node.Reset(ctx, connect.NewRequest(&nodev1.ResetRequest{Force: r.force, Wipe: string(r.wipe)}))
 	if err != nil {
 		return 0, nodeError(name, err)
 	}

@@ -98,6 +98,14 @@ func (r *resettable) Reset(_ context.Context, request *connect.Request[nodev1.Re
 	return r.end
 }
 
+// CheckReset refuses discard: its disk has none.
+func (r *resettable) CheckReset(_ context.Context, request *connect.Request[nodev1.CheckResetRequest]) (*connect.Response[nodev1.CheckResetResponse], error) {
+	if request.Msg.Wipe == "discard" {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("the disk has no discard"))
+	}
+	return connect.NewResponse(&nodev1.CheckResetResponse{}), nil
+}
+
 // prodCluster has three control planes and a worker, at the addresses.
 func prodCluster(t *testing.T, addresses map[string]string) *bootv1.Cluster {
 	t.Helper()
@@ -160,6 +168,43 @@ stop all units and restart: done
 	left, err := cluster.Parse(boot.update.GetCluster(), "update")
 	if err != nil || len(left.Machines) != 3 || left.Machines[1].Hostname != "prod-cp-3" {
 		t.Errorf("the document now: %v\n%s", err, boot.update.GetCluster())
+	}
+}
+
+// TestNodeResetWipes: how the disk is wiped is known to the boot service before the node is let
+// go, which it may hear of there first. What the disk does not know is refused before that.
+func TestNodeResetWipes(t *testing.T) {
+	node := &resettable{steps: []*nodev1.ResetStep{{Name: lastStep}}}
+	mux := http.NewServeMux()
+	mux.Handle(nodev1connect.NewNodeServiceHandler(node))
+	boot := &fakeBoot{}
+	addrs, contextFile := startRack(t, boot.handler(), mux)
+	boot.cluster = prodCluster(t, map[string]string{"prod-worker-1": addrs[0]})
+	if code, out := reset(t, contextFile, "prod-worker-1", "--wipe", "discard"); code != exitFailed || !strings.Contains(out, "the disk has no discard") || boot.update != nil || node.asked != nil {
+		t.Errorf("exit code %d, update %v, asked %v:\n%s", code, boot.update, node.asked, out)
+	}
+	if code, out := reset(t, contextFile, "prod-worker-1", "--wipe", "zero"); code != 0 || boot.update.GetWipe() != "zero" || node.asked.GetWipe() != "zero" {
+		t.Errorf("exit code %d, update %v, asked %v:\n%s", code, boot.update, node.asked, out)
+	}
+	boot.update = nil
+	file := filepath.Join(t.TempDir(), "prod.yaml")
+	without, err := without(boot.cluster.Document, "52-54-00-00-00-04")
+	if err == nil {
+		err = os.WriteFile(file, without, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	update := func(how string) (int, string) {
+		var out bytes.Buffer
+		code := run(t.Context(), []string{"cluster", "update", "-f", file, "--yes", "--context", contextFile, "--wipe", how}, nil, &out, &out)
+		return code, out.String()
+	}
+	if code, out := update("discard"); code != exitFailed || !strings.Contains(out, "the disk has no discard") || boot.update != nil {
+		t.Errorf("cluster update: exit code %d, update %v:\n%s", code, boot.update, out)
+	}
+	if code, out := update("zero"); code != 0 || boot.update.GetWipe() != "zero" {
+		t.Errorf("cluster update: exit code %d, update %v:\n%s", code, boot.update, out)
 	}
 }
 

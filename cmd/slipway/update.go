@@ -20,12 +20,14 @@ import (
 // updateFlags are what a person may say to whatever changes a cluster's document.
 type updateFlags struct {
 	waitFlags
-	force bool
+	force  bool
+	wiping wipeFlag // of machines that leave
 }
 
 func (f *updateFlags) register(cmd *cobra.Command) {
 	f.waitFlags.register(cmd, "wait until what joins is Ready", 15*time.Minute)
 	cmd.Flags().BoolVar(&f.force, "force", false, "do it though etcd loses its quorum")
+	f.wiping.register(cmd)
 }
 
 func clusterUpdateCommand(r *remote) *cobra.Command {
@@ -88,6 +90,7 @@ func clusterDocumentCommand(r *remote) *cobra.Command {
 
 func clusterDeleteCommand(r *remote) *cobra.Command {
 	var yes bool
+	var wiping wipeFlag
 	cmd := &cobra.Command{
 		Use:   "delete NAME",
 		Short: "Give a cluster up: all its machines reset, all its data is lost",
@@ -97,11 +100,12 @@ func clusterDeleteCommand(r *remote) *cobra.Command {
 			if err := agree(cmd, yes, question); err != nil {
 				return err
 			}
-			_, err := c.Clusters.DeleteCluster(cmd.Context(), connect.NewRequest(&bootv1.DeleteClusterRequest{Name: args[0]}))
+			_, err := c.Clusters.DeleteCluster(cmd.Context(), connect.NewRequest(&bootv1.DeleteClusterRequest{Name: args[0], Wipe: wiping.String()}))
 			return err
 		}),
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	wiping.register(cmd)
 	return cmd
 }
 
@@ -150,15 +154,30 @@ func (f *updateFlags) update(cmd *cobra.Command, r *remote, c *client.Client, do
 	if err != nil {
 		return err
 	}
-	if _, err = c.Clusters.UpdateCluster(cmd.Context(), connect.NewRequest(&bootv1.UpdateClusterRequest{Cluster: text, Force: f.force})); err != nil {
+	gone, others := leaving(before.GetMachines(), doc)
+	resets, err := f.resets(cmd, r, c, gone)
+	if err != nil {
 		return err
 	}
-	gone, others := leaving(before.GetMachines(), doc)
-	for _, m := range gone {
-		reset := &nodeReset{remote: r, boot: c, machine: m, force: f.force, out: cmd.ErrOrStderr(), progress: cmd.ErrOrStderr()}
+	if _, err = c.Clusters.UpdateCluster(cmd.Context(), connect.NewRequest(&bootv1.UpdateClusterRequest{Cluster: text, Force: f.force, Wipe: f.wiping.String()})); err != nil {
+		return err
+	}
+	for _, reset := range resets {
 		reset.buryIfDead(cmd.Context(), others)
 	}
 	return nil
+}
+
+// resets are those of the machines that leave; what one of them would refuse ends it.
+func (f *updateFlags) resets(cmd *cobra.Command, r *remote, c *client.Client, gone []*bootv1.Machine) (list []*nodeReset, err error) {
+	for _, m := range gone {
+		reset := &nodeReset{remote: r, boot: c, machine: m, force: f.force, wipe: f.wiping.how, out: cmd.ErrOrStderr(), progress: cmd.ErrOrStderr()}
+		if err := reset.check(cmd.Context()); err != nil {
+			return nil, err
+		}
+		list = append(list, reset)
+	}
+	return list, nil
 }
 
 // leaving are a cluster's machines that ran and that a document names no more,

@@ -1,6 +1,10 @@
 package enroll
 
-import "strings"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // SystemDisk is where an installed machine lives.
 type SystemDisk struct {
@@ -61,4 +65,57 @@ func (w WipeManifest) Paths() string {
 		paths = append(paths, d.Path)
 	}
 	return strings.Join(paths, ", ")
+}
+
+// DiskSize is a number of bytes as disks are sold: in powers of 1000.
+func DiskSize(bytes uint64) string {
+	value, unit := float64(bytes), 0
+	for value >= 1000 && unit < 5 {
+		value, unit = value/1000, unit+1
+	}
+	if unit == 0 {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	return fmt.Sprintf("%.1f %cB", value, "kMGTP"[unit-1])
+}
+
+// DiskChanges says which disks came and which went: "new: vda 8.6 GB; gone: sdb
+// 4.0 TB". It is empty when they are the same, whatever their order and names: a
+// disk may have another's name after the next boot.
+func DiskChanges(before, after []Disk) string {
+	var parts []string
+	if list := without(after, before); len(list) > 0 {
+		parts = append(parts, "new: "+few(list))
+	}
+	if list := without(before, after); len(list) > 0 {
+		parts = append(parts, "gone: "+few(list))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// without is the disks of list that others lacks. Of disks that tell nothing to
+// know them by, as many are taken for the same as there are in both.
+func without(list, others []Disk) []Disk {
+	others = slices.Clone(others)
+	return slices.DeleteFunc(slices.Clone(list), func(d Disk) bool {
+		same := slices.IndexFunc(others, func(o Disk) bool { o.Name = d.Name; return o == d })
+		if same >= 0 {
+			others = slices.Delete(others, same, same+1)
+		}
+		return same >= 0
+	})
+}
+
+// few names the first of the disks, and how many more there are: an event has
+// room for some.
+func few(disks []Disk) string {
+	const most = 4
+	var names []string
+	for _, d := range disks[:min(len(disks), most)] {
+		names = append(names, d.Name+" "+DiskSize(d.Size))
+	}
+	if more := len(disks) - most; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
 }

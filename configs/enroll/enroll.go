@@ -19,7 +19,14 @@ const (
 	Failed     Phase = "failed"     // it said why; see the timeline
 )
 
-// Facts are what a machine knows of its hardware.
+// The most that a machine tells of one kind. One with more tells the first of them.
+const (
+	MaxNICs  = 64
+	MaxDisks = 256
+)
+
+// Facts are what a machine knows of its hardware. It tells them when it enrols
+// and, as drivers are loaded and disks come and go, whenever they have changed.
 type Facts struct {
 	UUID     string `json:"uuid,omitempty"` // SMBIOS system UUID
 	Vendor   string `json:"vendor,omitempty"`

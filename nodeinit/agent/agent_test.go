@@ -108,6 +108,22 @@ func becomeReady(t *testing.T, b *bootService, n *node) {
 	b.await("Ready", func() bool { return b.phase == "ready" && slices.Contains(b.events, "ready") })
 }
 
+// TestDisksAreToldBeforeThereIsACluster: a machine that waits for its approval
+// tells what it has found meanwhile, and one that is approved does in its reports.
+func TestDisksAreToldBeforeThereIsACluster(t *testing.T) {
+	b := newBootService(t)
+	n := newNode(t, b)
+	var root rootNow
+	root.become(machineOf(nil))
+	n.files = &root
+	n.start(t)
+	b.await("an enrolment without disks", func() bool { return len(b.enrolments) > 0 && len(b.enrolments[0].Facts.Disks) == 0 })
+	root.become(machineOf(map[string]string{"vda": "1"}))
+	b.await("one with a disk", func() bool { return len(b.enrolments[len(b.enrolments)-1].Facts.Disks) == 1 })
+	b.update(func() { b.approved = true })
+	b.await("a report with it", func() bool { return len(b.facts.GetDisks()) == 1 })
+}
+
 // TestWrongPin: a machine tells nothing to a server that is not the one that
 // started it, and says on the console what it expected.
 func TestWrongPin(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"slipway/configs/disklayout"
 	"slipway/configs/machine"
 	"slipway/configs/version"
+	"slipway/configs/wipe"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/disk"
 	"slipway/nodeinit/early"
@@ -27,9 +28,9 @@ type systemDisk interface {
 	Adopt(cluster string, data machine.Size) error
 	Find(ctx context.Context) (*sysdisk.Found, error)
 	Wipe(ctx context.Context, found *sysdisk.Found) error
-	CanWipe(how string) error
-	NoteReset(how string) error
-	Resetting() (how string, err error)
+	CanWipe(how wipe.How) error
+	NoteReset(how wipe.How) error
+	Resetting() (how wipe.How, err error)
 	State() (sysdisk.State, error)
 	Install(ctx context.Context, config *machine.Config, files map[string][]byte, tell sysdisk.Tell) (sysdisk.State, error)
 	Upgrade(ctx context.Context, order sysdisk.Order, tell sysdisk.Tell) (sysdisk.Image, error)

@@ -35,7 +35,7 @@ type enrolment struct {
 	trust   *trust
 	console *console
 	clock   clock
-	facts   enroll.Facts
+	facts   func() enroll.Facts // as they are now
 	address netip.Addr
 	// anew is for a certificate that the boot service does not take any more.
 	anew bool
@@ -65,7 +65,7 @@ func (e *enrolment) enrol(ctx context.Context) error {
 	}
 	client, done := e.client()
 	defer done()
-	request := &bootv1.EnrollRequest{MachineId: e.args.Machine, Facts: factsMessage(e.facts), Csr: csr, Address: e.address.String()}
+	request := &bootv1.EnrollRequest{MachineId: e.args.Machine, Csr: csr, Address: e.address.String()}
 	return e.console.until(ctx, asking, "the boot service "+e.args.Server.Host, func(ctx context.Context) error {
 		return e.ask(ctx, client, request, key)
 	})
@@ -101,7 +101,7 @@ func (e *enrolment) ask(ctx context.Context, client bootv1connect.EnrollServiceC
 	if ca, err := e.trust.authority(); err == nil { // after the first connection
 		checked = sha256.Sum256(ca.Raw)
 	}
-	request.Checked = checked[:]
+	request.Checked, request.Facts = checked[:], factsMessage(e.facts())
 	answer, err := client.Enroll(ctx, connect.NewRequest(request))
 	if connect.CodeOf(err) == connect.CodePermissionDenied {
 		return finalError{fmt.Errorf("%w: %w", errKeyRefused, err)}

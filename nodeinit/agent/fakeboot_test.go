@@ -121,12 +121,14 @@ type bootService struct {
 	renewals   int
 	trusts     string // what a machine that has renewed says it trusts
 	released   bool
+	wiping     string // of a machine that is released
 	byForce    bool
 	applied    []byte // digest
 	etcd       *bootv1.EtcdState
 	wipe       *bootv1.WipeManifest
 	disk       *bootv1.SystemDisk
-	requests   int // of any kind
+	facts      *bootv1.Facts // of reports
+	requests   int           // of any kind
 	phase      string
 	waiting    string
 	events     []string
@@ -344,11 +346,11 @@ func (b *bootService) follow(ctx context.Context, have []byte) (*connect.Respons
 	b.update(func() { b.follows++ })
 	for {
 		b.mu.Lock()
-		sum, config, released, byForce, news := sha256.Sum256(b.config), b.config, b.released, b.byForce, b.news
+		sum, config, released, byForce, wiping, news := sha256.Sum256(b.config), b.config, b.released, b.byForce, b.wiping, b.news
 		b.mu.Unlock()
 		switch {
 		case released:
-			return connect.NewResponse(&bootv1.FetchConfigResponse{Released: true, ByForce: byForce}), nil
+			return connect.NewResponse(&bootv1.FetchConfigResponse{Released: true, ByForce: byForce, Wipe: wiping}), nil
 		case !bytes.Equal(sum[:], have):
 			return connect.NewResponse(&bootv1.FetchConfigResponse{Config: config}), nil
 		}
@@ -376,11 +378,14 @@ func (b *bootService) Report(_ context.Context, r *connect.Request[bootv1.Report
 			b.phase = r.Msg.Phase
 		}
 		b.waiting, b.applied, b.etcd, b.disk = r.Msg.WaitingFor, r.Msg.Applied, r.Msg.Etcd, r.Msg.SystemDisk
+		if r.Msg.Facts != nil {
+			b.facts = r.Msg.Facts
+		}
 		for _, e := range r.Msg.Events {
 			b.events, b.ages[e.Name] = append(b.events, e.Name), e.AgeMs
 		}
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return connect.NewResponse(&bootv1.ReportResponse{Held: b.held, Released: b.released}), nil
+	return connect.NewResponse(&bootv1.ReportResponse{Held: b.held, Released: b.released, Wipe: b.wiping}), nil
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -8,6 +9,7 @@ import (
 
 	"slipway/configs/disklayout"
 	"slipway/configs/machine"
+	"slipway/configs/wipe"
 	"slipway/nodeinit/lifecycle"
 	"slipway/nodeinit/sysdisk"
 )
@@ -21,8 +23,8 @@ type fakeDisk struct {
 	kept    chan bool     // on trial
 	hold    chan struct{} // an order to prepare comes and goes here; nil: it does not stop
 	found   *sysdisk.Found
-	wiped   chan string // how
-	reset   string      // noted before
+	wiped   chan wipe.How
+	reset   wipe.How // noted before
 
 	mu      sync.Mutex
 	state   sysdisk.State
@@ -33,7 +35,7 @@ type fakeDisk struct {
 // newFakeDisk has a good slot a and another image in b.
 func newFakeDisk() *fakeDisk {
 	return &fakeDisk{
-		kept: make(chan bool, 8), wiped: make(chan string, 8),
+		kept: make(chan bool, 8), wiped: make(chan wipe.How, 8),
 		state: sysdisk.State{Path: "/dev/vda", Good: "a", Slots: []sysdisk.Image{{Slot: "a", Version: "1.0", RootHash: "aa", Kubernetes: "v1.37.1"}}},
 	}
 }
@@ -51,18 +53,18 @@ func (d *fakeDisk) Adopt(string, machine.Size) error { return nil }
 func (d *fakeDisk) Find(context.Context) (*sysdisk.Found, error) { return d.found, nil }
 
 func (d *fakeDisk) Wipe(_ context.Context, f *sysdisk.Found) error {
-	d.wiped <- firstOf(string(f.Reset), wipeMetadata)
+	d.wiped <- cmp.Or(f.Reset, wipe.Metadata)
 	return nil
 }
 
-func (d *fakeDisk) NoteReset(how string) error {
+func (d *fakeDisk) NoteReset(how wipe.How) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.reset = how
 	return nil
 }
 
-func (d *fakeDisk) Resetting() (string, error) {
+func (d *fakeDisk) Resetting() (wipe.How, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.reset, nil
@@ -127,8 +129,8 @@ func (d *fakeDisk) Kernel(disklayout.Slot) (lifecycle.Kernel, error) {
 	return lifecycle.Kernel{}, errors.New("no kernel in a test")
 }
 
-func (d *fakeDisk) CanWipe(how string) error {
-	if how == "discard" {
+func (d *fakeDisk) CanWipe(how wipe.How) error {
+	if how == wipe.Discard {
 		return errors.New("the disk has no discard")
 	}
 	return nil

@@ -97,7 +97,7 @@ func (p *pid1) Prepare(context.Context, *connect.Request[nodev1.PrepareRequest])
 // second config, unless the test says that it is not.
 func (p *pid1) WatchUnits(ctx context.Context, _ *connect.Request[nodev1.WatchUnitsRequest], out *connect.ServerStream[nodev1.Unit]) error {
 	if p.configs.Load() > 1 && !p.restarting.Load() {
-		for _, name := range []string{"etcd", "kube-apiserver"} {
+		for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
 			if err := out.Send(&nodev1.Unit{Name: name, State: "ready"}); err != nil {
 				return err
 			}

@@ -15,6 +15,7 @@ import (
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/configs/machine"
+	"slipway/configs/wipe"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
 	"slipway/nodeinit/netconf"
@@ -47,8 +48,8 @@ type follower struct {
 	delivery *delivery
 	reports  *reporter
 	pid1     nodev1connect.InitServiceClient
-	// released takes the node out of its cluster; by force though etcd loses its quorum.
-	released func(ctx context.Context, force bool) error
+	// released takes the node out of its cluster.
+	released func(context.Context, resetOrder) error
 
 	current atomic.Pointer[machine.Config] // what is stored
 	next    chan wanted                    // holds the newest that PID 1 has not got yet
@@ -102,9 +103,10 @@ func (f *follower) await(ctx context.Context, have wanted) (wanted, error) {
 	log, pause := f.agent.console.log, polling.first
 	for ctx.Err() == nil {
 		next, err := f.ask(ctx, have)
+		var gone *releasedError
 		switch {
-		case errors.Is(err, errReleased), errors.Is(err, errGivenUp):
-			err = f.released(ctx, errors.Is(err, errGivenUp))
+		case errors.As(err, &gone):
+			err = f.released(ctx, gone.order)
 		case err == nil && next != nil:
 			f.reports.problem("")
 			return *next, nil
@@ -123,12 +125,23 @@ func (f *follower) await(ctx context.Context, have wanted) (wanted, error) {
 	return wanted{}, ctx.Err()
 }
 
-// No cluster has this machine any more.
-var (
-	errReleased = errors.New("the cluster let this machine go")
-	// errGivenUp says so too, and that etcd's quorum does not matter.
-	errGivenUp = errors.New("the cluster was given up, or let this machine go by force")
-)
+// releasedError says that no cluster has this machine any more, and how it is to
+// reset itself: by force though etcd loses its quorum.
+type releasedError struct{ order resetOrder }
+
+func (*releasedError) Error() string { return "the cluster let this machine go" }
+
+// releaseOf reads it from the boot service's answer.
+func releaseOf(answer interface {
+	GetByForce() bool
+	GetWipe() string
+}) error {
+	how, err := wipe.Parse(answer.GetWipe())
+	if err != nil {
+		return fmt.Errorf("the boot service lets this machine go: %w", err)
+	}
+	return &releasedError{resetOrder{force: answer.GetByForce(), wipe: how}}
+}
 
 // ask asks once. It returns nil when there is nothing new.
 func (f *follower) ask(ctx context.Context, have wanted) (*wanted, error) {
@@ -138,10 +151,8 @@ func (f *follower) ask(ctx context.Context, have wanted) (*wanted, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("fetch config: %w", err)
-	case answer.Msg.Released && answer.Msg.ByForce:
-		return nil, errGivenUp
 	case answer.Msg.Released:
-		return nil, errReleased
+		return nil, releaseOf(answer.Msg)
 	case answer.Msg.Unchanged, len(answer.Msg.Config) == 0, string(answer.Msg.Config) == string(have.data):
 		return nil, nil
 	}
@@ -222,11 +233,11 @@ func (f *follower) back(ctx context.Context, config *machine.Config) {
 		names = append(names, etcdUnit)
 	}
 	if config.Role == machine.ControlPlane {
-		names = append(names, "kube-apiserver")
+		names = append(names, "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 	}
 	ctx, cancel := context.WithTimeout(ctx, returning)
 	defer cancel()
-	what := strings.Join(names, " and ") + " after a changed config"
+	what := strings.Join(names, ", ") + " after a changed config"
 	_ = f.agent.console.until(ctx, watching, what, func(ctx context.Context) error { return unitsReady(ctx, f.pid1, names...) })
 }
 

@@ -139,7 +139,7 @@ func (n *node) tell(b *bootService, unit, state, what string, done func() bool) 
 }
 
 // TestAppliedMeansBack: the next control plane gets its config when etcd and
-// the API server of this one are there again.
+// Kubernetes' control plane on this one are there again.
 func TestAppliedMeansBack(t *testing.T) {
 	b := newBootService(t)
 	b.approved, b.config = true, exampleConfig(t)

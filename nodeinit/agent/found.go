@@ -10,6 +10,8 @@ import (
 
 	"connectrpc.com/connect"
 
+	"slipway/bootsvc/api/bootv1"
+	"slipway/configs/wipe"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/sysdisk"
 )
@@ -94,7 +96,7 @@ func (n nodeLife) toDisk(ctx context.Context, found *sysdisk.Found) error {
 	n.reports.state("", "its restart from "+path+", where it is installed already")
 	n.reports.systemDisk(diskReport(found.State, "", ""))
 	n.reports.event(event{name: "found", detail: path, at: n.reports.sinceBoot()})
-	released := false
+	var release *bootv1.ReportResponse
 	err := a.console.until(ctx, telling, "the boot service to hear that this machine is installed", func(ctx context.Context) error {
 		answer, err := n.reports.ask(ctx)
 		switch {
@@ -105,13 +107,14 @@ func (n nodeLife) toDisk(ctx context.Context, found *sysdisk.Found) error {
 		case answer.Held != "":
 			return pendingError{"a person: " + answer.Held}
 		}
-		released = answer.Released
+		release = answer
 		return nil
 	})
 	switch {
 	case err != nil:
 		return err
-	case released:
+	case release.Released:
+		found.Reset = wipe.How(release.Wipe)
 		return a.wipe(ctx, found)
 	}
 	return n.restart(ctx)
@@ -132,7 +135,7 @@ func (n nodeLife) restart(ctx context.Context) error {
 
 // resetting is how the disk that the machine booted from is to be wiped, by a
 // reset that was cut short; empty: none was.
-func (n nodeLife) resetting() (string, error) {
+func (n nodeLife) resetting() (wipe.How, error) {
 	if n.agent.booted == "" {
 		return "", nil
 	}

@@ -8,9 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
+
 	"slipway/bootsvc/api/bootv1"
 	"slipway/configs/machine"
-	"slipway/nodeinit/disk"
+	"slipway/configs/wipe"
+	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/sysdisk"
 )
 
@@ -111,12 +114,12 @@ func TestFoundAndHeld(t *testing.T) {
 // its disk. It is wiped, and the machine is a new one.
 func TestFoundAndLetGo(t *testing.T) {
 	b := newBootService(t)
-	b.approved, b.config, b.released = true, onDisk(t, ""), true
+	b.approved, b.config, b.released, b.wiping = true, onDisk(t, ""), true, "zero"
 	n := newNode(t, b)
 	found := foundOn(t, n, b.ca)
 	d := mayNotInstall(t, n, found)
 	n.start(t)
-	if how := <-d.wiped; how != wipeMetadata {
+	if how := <-d.wiped; how != wipe.Zero {
 		t.Errorf("wiped by %s", how)
 	}
 	b.await("another key", func() bool { return len(b.enrolments) > 1 })
@@ -130,7 +133,7 @@ func TestFoundAndLetGo(t *testing.T) {
 func TestResetGoesOn(t *testing.T) {
 	b := newBootService(t)
 	n := newNode(t, b)
-	d := mayNotInstall(t, n, &sysdisk.Found{State: sysdisk.State{Path: "/dev/vda"}, Reset: disk.Zero})
+	d := mayNotInstall(t, n, &sysdisk.Found{State: sysdisk.State{Path: "/dev/vda"}, Reset: wipe.Zero})
 	n.start(t)
 	if how := <-d.wiped; how != "zero" {
 		t.Errorf("wiped by %s", how)
@@ -185,9 +188,47 @@ func TestNotFound(t *testing.T) {
 	}
 }
 
-func TestResetRefused(t *testing.T) {
-	err := (&resetter{}).run(t.Context(), resetOrder{wipe: "everything"}, nil)
-	if err == nil || !strings.Contains(err.Error(), "want metadata, discard, zero") {
-		t.Errorf("got %v", err)
+// TestLetGoWipes: an installed machine that its cluster let go wipes its disk as was asked for;
+// what its disk does not know, it says.
+func TestLetGoWipes(t *testing.T) {
+	b := newBootService(t)
+	n, _ := installed(t, b)
+	newEtcdMember(t, n)
+	n.start(t)
+	n.pid1.take(t)
+	b.await("a poll", func() bool { return b.follows > 0 })
+	b.update(func() { b.released, b.wiping = true, "discard" })
+	b.await("its refusal", func() bool { return strings.Contains(b.waiting, "its reset: the disk has no discard") })
+	if len(n.pid1.reboots) != 0 {
+		t.Error("it is wiped in another way")
+	}
+	b.update(func() { b.wiping = "zero" })
+	<-n.pid1.reboots
+	if how := <-n.pid1.wipes; how != "zero" {
+		t.Errorf("wiped by %q", how)
+	}
+}
+
+// TestCheckReset: what a reset would refuse is known before anything is done.
+func TestCheckReset(t *testing.T) {
+	b := newBootService(t)
+	n, _ := installed(t, b)
+	n.start(t)
+	n.pid1.take(t)
+	client := nodeClient(t, n, b.ca, pair(t, b.ca, admin))
+	for how, want := range map[string]struct {
+		code connect.Code
+		says string
+	}{
+		"": {}, "metadata": {}, "zero": {},
+		"discard":    {connect.CodeFailedPrecondition, "the disk has no discard"},
+		"everything": {connect.CodeInvalidArgument, "want metadata, discard, zero"},
+	} {
+		_, err := client.CheckReset(t.Context(), connect.NewRequest(&nodev1.CheckResetRequest{Wipe: how}))
+		checkCode(t, "CheckReset "+how, err, want.code, want.says)
+		if want.code != 0 {
+			_, err := readSteps(client.Reset(t.Context(), connect.NewRequest(&nodev1.ResetRequest{Wipe: how})))
+			checkCode(t, "Reset "+how, err, want.code, want.says)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"slipway/configs/disklayout"
 	"slipway/configs/machine"
+	"slipway/configs/wipe"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/disk"
 	"slipway/nodeinit/slot"
@@ -257,10 +258,10 @@ func TestResetWipes(t *testing.T) {
 	if err := r.run(t.Context(), resetOrder{}, func(*nodev1.ResetStep) {}); err != nil {
 		t.Fatal(err)
 	}
-	if got := <-asked; got.Wipe != wipeMetadata {
+	if got := <-asked; got.Wipe != string(wipe.Metadata) {
 		t.Errorf("PID 1 was asked for %v", got)
 	}
-	if how, _ := r.disk.Resetting(); how != wipeMetadata {
+	if how, _ := r.disk.Resetting(); how != wipe.Metadata {
 		t.Error("after a power cut now, the disk is not wiped")
 	}
 	err := r.run(t.Context(), resetOrder{wipe: "discard"}, func(s *nodev1.ResetStep) { t.Errorf("step %s was done", s.Name) })

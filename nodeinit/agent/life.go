@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"slipway/bootsvc/api/bootv1/bootv1connect"
+	"slipway/configs/enroll"
 	"slipway/configs/machine"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
@@ -38,7 +39,7 @@ func (a *agent) identify(ctx context.Context, lease netconf.Lease) error {
 func (a *agent) enrol(ctx context.Context, lease netconf.Lease, anew bool) error {
 	e := &enrolment{
 		args: a.args, store: a.store, trust: a.trust(), console: a.console, clock: a.clock,
-		facts: Facts(a.files), address: lease.Address.Addr(), anew: anew, strange: a.strange(),
+		facts: func() enroll.Facts { return Facts(a.files) }, address: lease.Address.Addr(), anew: anew, strange: a.strange(),
 	}
 	return e.enrol(ctx)
 }
@@ -86,6 +87,7 @@ func (a *agent) enrolled(ctx context.Context, lease netconf.Lease) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return reports.run(ctx) })
+	group.Go(func() error { return watchFacts(ctx, a.files, reports) })
 	group.Go(func() error {
 		return bootRelay{to: client}.serve(ctx, filepath.Join(a.runtime, bootSocket), a.console.log)
 	})

@@ -35,6 +35,8 @@ type reporter struct {
 	etcd     *bootv1.EtcdState  // nil: no member here
 	disk     *bootv1.SystemDisk // nil: it runs from RAM, for good
 	wiped    bool
+	facts    *bootv1.Facts // nil: not looked at yet
+	known    *bootv1.Facts // what this agent has told of them; nil: nothing
 	changed  chan struct{} // holds one token when there is something to tell
 }
 
@@ -116,6 +118,16 @@ func (r *reporter) systemDisk(disk *bootv1.SystemDisk) {
 	}
 }
 
+// hardware says what the machine's hardware is. The message is not changed afterwards.
+func (r *reporter) hardware(facts *bootv1.Facts) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !proto.Equal(r.facts, facts) {
+		r.facts = facts
+		r.poke()
+	}
+}
+
 // wipe says that the machine is about to wipe its disk.
 func (r *reporter) wipe() {
 	r.mu.Lock()
@@ -175,18 +187,15 @@ func (r *reporter) ask(ctx context.Context) (*bootv1.ReportResponse, error) {
 	defer r.sending.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, reporting.deadline)
 	defer cancel()
-	request, count := r.request()
+	request := r.request()
 	answer, err := r.client.Report(ctx, connect.NewRequest(request))
 	if err != nil {
 		return nil, fmt.Errorf("report to the boot service: %w", err)
 	}
-	if count > 0 {
-		err = r.told(count)
-	}
-	return answer.Msg, err
+	return answer.Msg, r.told(request)
 }
 
-func (r *reporter) request() (*bootv1.ReportRequest, int) {
+func (r *reporter) request() *bootv1.ReportRequest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	request := &bootv1.ReportRequest{Phase: string(r.phase), WaitingFor: r.waiting, Applied: r.config, Etcd: r.etcd, SystemDisk: r.disk, Wiped: r.wiped}
@@ -196,19 +205,29 @@ func (r *reporter) request() (*bootv1.ReportRequest, int) {
 			request.Phase = string(enroll.Failed)
 		}
 	}
+	if !proto.Equal(r.facts, r.known) {
+		request.Facts = r.facts
+	}
 	now := r.sinceBoot()
 	for _, e := range r.events {
 		age := max(now-e.at, 0)
 		request.Events = append(request.Events, &bootv1.Event{Name: e.name, Detail: e.detail, AgeMs: age.Milliseconds()})
 	}
-	return request, len(r.events)
+	return request
 }
 
-// told drops the first events, which the boot service has, and remembers them.
-func (r *reporter) told(count int) error {
+// told notes what the boot service has now. The events are dropped, and remembered
+// for good; facts are told once more by the next agent.
+func (r *reporter) told(request *bootv1.ReportRequest) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.events = r.events[count:]
+	if request.Facts != nil {
+		r.known = request.Facts
+	}
+	if len(request.Events) == 0 {
+		return nil
+	}
+	r.events = r.events[len(request.Events):]
 	names := map[string]bool{}
 	for name := range r.reported {
 		names[name] = true

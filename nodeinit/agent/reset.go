@@ -1,21 +1,20 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"slipway/configs/machine"
+	"slipway/configs/wipe"
 	"slipway/controlplane/apiclient"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
-	"slipway/nodeinit/disk"
 	"slipway/nodeinit/worker"
 )
 
@@ -46,23 +45,29 @@ type resetter struct {
 
 // resetOrder is what a reset was asked for with.
 type resetOrder struct {
-	force bool   // go on though a step fails
-	wipe  string // how; empty: metadata
-	again bool   // it was cut short once the node had left its cluster
+	force bool     // go on though a step fails
+	wipe  wipe.How // empty: metadata
+	again bool     // it was cut short once the node had left its cluster
 }
 
 // run resets the machine, or watches if that is under way already, and tells
 // of each step. A forced one begins anew after another has failed.
 func (r *resetter) run(ctx context.Context, order resetOrder, tell func(*nodev1.ResetStep)) error {
-	if order.wipe = firstOf(order.wipe, wipeMetadata); !slices.Contains(wipes, order.wipe) {
-		return fmt.Errorf("wipe %q: want %s", order.wipe, strings.Join(wipes, ", "))
-	}
-	if r.installed && !order.again {
-		if err := r.disk.CanWipe(order.wipe); err != nil { // while nothing is lost
+	order.wipe = cmp.Or(order.wipe, wipe.Metadata)
+	if !order.again {
+		if err := r.check(order.wipe); err != nil { // while nothing is lost
 			return err
 		}
 	}
 	return r.under.run(ctx, order.force, func(tell func(*nodev1.ResetStep)) error { return r.do(ctx, order, tell) }, tell)
+}
+
+// check refuses a way of wiping that the machine's disk does not know.
+func (r *resetter) check(how wipe.How) error {
+	if !r.installed {
+		return nil
+	}
+	return r.disk.CanWipe(how)
 }
 
 // do does the steps. The first that fails ends it, unless forced: what comes
@@ -113,7 +118,7 @@ func (r *resetter) steps(config *machine.Config, order resetOrder) (list []step)
 		}})
 	}
 	return append(list,
-		step{name: "note that the disk is to be wiped", deadline: 15 * time.Second, optional: true, skip: !r.installed, do: func(context.Context) error {
+		step{name: "note that the disk is to be wiped: " + string(order.wipe), deadline: 15 * time.Second, optional: true, skip: !r.installed, do: func(context.Context) error {
 			return r.disk.NoteReset(order.wipe)
 		}},
 		step{name: "tell the boot service", deadline: 15 * time.Second, optional: true, do: func(ctx context.Context) error {
@@ -126,7 +131,7 @@ func (r *resetter) steps(config *machine.Config, order resetOrder) (list []step)
 		step{name: "stop all units and restart", deadline: 15 * time.Second, do: func(ctx context.Context) error {
 			request := &nodev1.RebootRequest{}
 			if r.installed {
-				request.Wipe = order.wipe
+				request.Wipe = string(order.wipe)
 			}
 			_, err := r.pid1.Reboot(ctx, connect.NewRequest(request))
 			return err
@@ -134,16 +139,9 @@ func (r *resetter) steps(config *machine.Config, order resetOrder) (list []step)
 	)
 }
 
-// wipeMetadata has all that tells a disk's content from noise wiped, as a reset
-// does if nothing else is asked for.
-const wipeMetadata = "metadata"
-
-// wipes are the ways to wipe a disk.
-var wipes = []string{wipeMetadata, string(disk.Discard), string(disk.Zero)}
-
 // resume goes on with a reset that was cut short: the node has left its cluster,
 // and is about to be wiped.
-func (r *resetter) resume(ctx context.Context, how string) error {
+func (r *resetter) resume(ctx context.Context, how wipe.How) error {
 	r.console.say("the reset of this machine was cut short: it goes on")
 	return r.untilGone(ctx, resetOrder{force: true, wipe: how, again: true})
 }
@@ -163,9 +161,9 @@ func othersRemain(config *machine.Config) bool {
 // released is a reset because the cluster let the machine go. It returns only
 // if that failed; then it is tried again. Quorum is not given up for it, unless
 // a person has said so.
-func (r *resetter) released(ctx context.Context, force bool) error {
+func (r *resetter) released(ctx context.Context, order resetOrder) error {
 	r.console.say("the cluster let this machine go: it resets itself")
-	return r.untilGone(ctx, resetOrder{force: force})
+	return r.untilGone(ctx, order)
 }
 
 func (r *resetter) untilGone(ctx context.Context, order resetOrder) error {
@@ -179,11 +177,27 @@ func (r *resetter) untilGone(ctx context.Context, order resetOrder) error {
 
 // Reset resets the node and streams the steps. It goes on when the caller hangs up.
 func (f forward) Reset(ctx context.Context, request *connect.Request[nodev1.ResetRequest], out *connect.ServerStream[nodev1.ResetStep]) error {
-	err := f.reset.run(context.WithoutCancel(ctx), resetOrder{force: request.Msg.Force, wipe: request.Msg.Wipe}, func(s *nodev1.ResetStep) { _ = out.Send(s) })
+	how, err := wipe.Parse(request.Msg.Wipe)
+	if err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	err = f.reset.run(context.WithoutCancel(ctx), resetOrder{force: request.Msg.Force, wipe: how}, func(s *nodev1.ResetStep) { _ = out.Send(s) })
 	if err != nil {
 		return connect.NewError(connect.CodeFailedPrecondition, err)
 	}
 	return nil
+}
+
+// CheckReset refuses what Reset would refuse, and does nothing.
+func (f forward) CheckReset(_ context.Context, request *connect.Request[nodev1.CheckResetRequest]) (*connect.Response[nodev1.CheckResetResponse], error) {
+	how, err := wipe.Parse(request.Msg.Wipe)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	if err := f.reset.check(how); err != nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+	}
+	return connect.NewResponse(&nodev1.CheckResetResponse{}), nil
 }
 
 // lookAtNode is how often a machine that leaves looks whether its Node is gone.

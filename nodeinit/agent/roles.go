@@ -35,6 +35,7 @@ func rolesFor(procedure string) []string {
 		return []string{backup, operator, admin}
 	case nodev1connect.NodeServiceRebootProcedure,
 		nodev1connect.NodeServiceResetProcedure,
+		nodev1connect.NodeServiceCheckResetProcedure,
 		nodev1connect.NodeServiceUpgradeProcedure,
 		nodev1connect.NodeServiceRollbackProcedure,
 		nodev1connect.EtcdServiceRemoveProcedure,

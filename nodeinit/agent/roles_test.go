@@ -14,13 +14,14 @@ import (
 // none.
 func TestRolesCoverTheAPI(t *testing.T) {
 	want := map[string][]string{
-		"/slipway.node.v1.NodeService/Upgrade":  {operator, admin},
-		"/slipway.node.v1.NodeService/Rollback": {operator, admin},
-		"/slipway.node.v1.NodeService/Status":   {reader, operator, admin},
-		"/slipway.node.v1.NodeService/Logs":     {reader, operator, admin},
-		"/slipway.node.v1.NodeService/Dmesg":    {reader, operator, admin},
-		"/slipway.node.v1.NodeService/Reboot":   {operator, admin},
-		"/slipway.node.v1.NodeService/Reset":    {operator, admin},
+		"/slipway.node.v1.NodeService/Upgrade":    {operator, admin},
+		"/slipway.node.v1.NodeService/Rollback":   {operator, admin},
+		"/slipway.node.v1.NodeService/Status":     {reader, operator, admin},
+		"/slipway.node.v1.NodeService/Logs":       {reader, operator, admin},
+		"/slipway.node.v1.NodeService/Dmesg":      {reader, operator, admin},
+		"/slipway.node.v1.NodeService/Reboot":     {operator, admin},
+		"/slipway.node.v1.NodeService/Reset":      {operator, admin},
+		"/slipway.node.v1.NodeService/CheckReset": {operator, admin},
 
 		"/slipway.node.v1.EtcdService/Status":            {reader, backup, operator, admin},
 		"/slipway.node.v1.EtcdService/Members":           {reader, backup, operator, admin},

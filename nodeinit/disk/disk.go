@@ -14,6 +14,8 @@ package disk
 import (
 	"fmt"
 	"strings"
+
+	"slipway/configs/enroll"
 )
 
 // Type is the kind of a disk.
@@ -71,14 +73,5 @@ func (d Disk) String() string {
 	return fmt.Sprintf("%s (%s)", d.Path, strings.Join(parts, ", "))
 }
 
-// size is a number of bytes as disks are sold: in powers of 1000.
-func size(bytes int64) string {
-	value, unit := float64(bytes), 0
-	for value >= 1000 && unit < 5 {
-		value, unit = value/1000, unit+1
-	}
-	if unit == 0 {
-		return fmt.Sprintf("%d B", bytes)
-	}
-	return fmt.Sprintf("%.1f %cB", value, "kMGTP"[unit-1])
-}
+// size is a number of bytes as disks are sold.
+func size(bytes int64) string { return enroll.DiskSize(uint64(bytes)) }

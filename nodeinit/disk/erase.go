@@ -9,19 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-)
 
-// Erase says how much of what is wiped is really gone.
-type Erase string
-
-// The ways. Metadata makes a disk look blank to every program in a second, but
-// what was in files is still there. Discard tells the disk that nothing of it is
-// needed, which an SSD does in seconds and answers as it likes afterwards. Zero
-// writes all of it, which takes hours on a large disk.
-const (
-	Metadata Erase = "metadata"
-	Discard  Erase = "discard"
-	Zero     Erase = "zero"
+	"slipway/configs/wipe"
 )
 
 // ErrNoDiscard is of a disk that cannot be told that it is not needed.
@@ -29,17 +18,11 @@ var ErrNoDiscard = errors.New("the disk has no discard; ask for zero, or for met
 
 // CanErase refuses a way of wiping that a disk does not know, before anything is
 // wiped.
-func (t Tools) CanErase(d Disk, how Erase) error {
-	switch how {
-	case Metadata, Zero:
-		return nil
-	case Discard:
-		if (sysfs{t.root(), "sys/block/" + d.Name}).number("queue/discard_max_bytes") == 0 {
-			return fmt.Errorf("wipe %s: %w", d.Path, ErrNoDiscard)
-		}
-		return nil
+func (t Tools) CanErase(d Disk, how wipe.How) error {
+	if how == wipe.Discard && (sysfs{t.root(), "sys/block/" + d.Name}).number("queue/discard_max_bytes") == 0 {
+		return fmt.Errorf("wipe %s: %w", d.Path, ErrNoDiscard)
 	}
-	return fmt.Errorf("wipe %q: want %s, %s or %s", how, Metadata, Discard, Zero)
+	return nil
 }
 
 const mib = int64(1) << 20
@@ -81,7 +64,7 @@ func (h *Held) wipeSignatures(ctx context.Context) error {
 		places = append(places, span{p.Start, p.Size})
 	}
 	for _, place := range places {
-		if err := h.wipe(ctx, place, Metadata); err != nil {
+		if err := h.wipe(ctx, place, wipe.Metadata); err != nil {
 			return err
 		}
 	}
@@ -118,9 +101,9 @@ func (p Partition) base() string { return p.Path[strings.LastIndexByte(p.Path, '
 
 // wipe wipes a part of the disk, all but the claim, and waits until the disk
 // has it.
-func (h *Held) wipe(ctx context.Context, place span, how Erase) error {
+func (h *Held) wipe(ctx context.Context, place span, how wipe.How) error {
 	parts := []span{place}
-	if how == Metadata {
+	if how == wipe.Metadata {
 		parts = place.edges()
 	}
 	for _, part := range parts {
@@ -133,8 +116,8 @@ func (h *Held) wipe(ctx context.Context, place span, how Erase) error {
 	return h.s.Sync()
 }
 
-func (h *Held) wipePart(ctx context.Context, p span, how Erase) error {
-	if how != Discard {
+func (h *Held) wipePart(ctx context.Context, p span, how wipe.How) error {
+	if how != wipe.Discard {
 		return h.zero(ctx, p)
 	}
 	if err := h.discard(ctx, p); err != nil {
@@ -202,7 +185,7 @@ func blockRange(f *os.File, command uintptr, s span) error {
 }
 
 // erasePartition wipes a partition that is not in use.
-func erasePartition(ctx context.Context, p Partition, how Erase, take taker) error {
+func erasePartition(ctx context.Context, p Partition, how wipe.How, take taker) error {
 	h, err := take(p)
 	if err != nil {
 		return err

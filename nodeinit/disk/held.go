@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"slipway/configs/disklayout"
+	"slipway/configs/wipe"
 )
 
 // Held is a disk that nobody else may write: taken exclusively, so that no
@@ -156,7 +157,7 @@ func (h *Held) wipeNew(ctx context.Context, found finding, ours bool, plan []dis
 				continue
 			}
 		}
-		if err := h.wipe(ctx, span{p.Start, p.Size}, Metadata); err != nil {
+		if err := h.wipe(ctx, span{p.Start, p.Size}, wipe.Metadata); err != nil {
 			return fmt.Errorf("wipe the place of %s: %w", p.Label, err)
 		}
 	}

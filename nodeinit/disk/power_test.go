@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"slipway/configs/disklayout"
+	"slipway/configs/wipe"
 	"slipway/test/need"
 )
 
@@ -214,7 +215,7 @@ func (p partOf) WriteAt(b []byte, at int64) (int, error) { return p.storage.Writ
 
 // wipeRunning is Wipe of a disk whose slot A runs.
 func wipeRunning(t *testing.T, h *Held) error {
-	return h.wipeInstallation(t.Context(), Metadata, func(p Partition) (*Held, error) {
+	return h.wipeInstallation(t.Context(), wipe.Metadata, func(p Partition) (*Held, error) {
 		if p.Label == disklayout.SlotALabel {
 			return nil, ErrInUse
 		}

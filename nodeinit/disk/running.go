@@ -11,6 +11,7 @@ import (
 	"github.com/diskfs/go-diskfs/partition/gpt"
 
 	"slipway/configs/disklayout"
+	"slipway/configs/wipe"
 )
 
 // Adopt makes the disk that the machine runs from its owner's: one that was
@@ -79,7 +80,7 @@ var wiped = []string{
 // by, whatever is asked for. The disk must not boot any more: slot.Unboot. What
 // cannot be wiped does not keep the rest. The kernel is not told of the new
 // table, since the machine restarts.
-func (t Tools) Wipe(ctx context.Context, d Disk, how Erase) error {
+func (t Tools) Wipe(ctx context.Context, d Disk, how wipe.How) error {
 	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("wipe: %w", err)
@@ -94,7 +95,7 @@ func (t Tools) Wipe(ctx context.Context, d Disk, how Erase) error {
 // taker takes a partition for its own.
 type taker func(Partition) (*Held, error)
 
-func (h *Held) wipeInstallation(ctx context.Context, how Erase, take taker) error {
+func (h *Held) wipeInstallation(ctx context.Context, how wipe.How, take taker) error {
 	have, err := readTable(h.s, h.disk)
 	if err != nil || !have.hasSlipway() {
 		return err
@@ -102,7 +103,7 @@ func (h *Held) wipeInstallation(ctx context.Context, how Erase, take taker) erro
 	return errors.Join(h.wipePartitions(ctx, how, take), h.dropTable(ctx, have))
 }
 
-func (h *Held) wipePartitions(ctx context.Context, how Erase, take taker) error {
+func (h *Held) wipePartitions(ctx context.Context, how wipe.How, take taker) error {
 	var errs []error
 	for _, label := range wiped {
 		p, ok := h.disk.Partition(label)
@@ -111,7 +112,7 @@ func (h *Held) wipePartitions(ctx context.Context, how Erase, take taker) error 
 		}
 		err := erasePartition(ctx, p, how, take)
 		if err != nil {
-			edges := h.wipe(ctx, span{p.Start, p.Size}, Metadata)
+			edges := h.wipe(ctx, span{p.Start, p.Size}, wipe.Metadata)
 			if err = errors.Join(err, edges); errors.Is(err, ErrInUse) && isSlot(label) {
 				err = edges
 			}
@@ -133,7 +134,7 @@ func (h *Held) dropTable(ctx context.Context, have *table) error {
 	if len(keep.Partitions) > 0 {
 		return keep.write(h.s, h.disk)
 	}
-	return h.wipe(ctx, span{0, h.disk.Size}, Metadata)
+	return h.wipe(ctx, span{0, h.disk.Size}, wipe.Metadata)
 }
 
 // foreign is the table without what Slipway made, and nobody's.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"slipway/configs/disklayout"
+	"slipway/configs/wipe"
 	"slipway/nodeinit/disk"
 	"slipway/nodeinit/install"
 )
@@ -25,7 +26,7 @@ type Found struct {
 	Made  time.Time         // when the config in it was written
 	// Reset is how its disk is to be wiped, if a reset of the machine was cut
 	// short: then it boots no more, or should not. Empty: none was.
-	Reset disk.Erase
+	Reset wipe.How
 }
 
 // Find looks for one on all disks; of several it is the latest, nil if there is
@@ -105,7 +106,7 @@ func readFound(dir string) (*Found, error) {
 		return nil, err
 	}
 	if record.Operation == install.ResetName {
-		return &Found{Reset: disk.Erase(record.Key), Made: record.Updated}, nil
+		return &Found{Reset: wipe.How(record.Key), Made: record.Updated}, nil
 	}
 	if !record.Installed() {
 		return nil, nil
@@ -138,9 +139,9 @@ func readFound(dir string) (*Found, error) {
 func (d *Disk) Wipe(ctx context.Context, found *Found) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	how := found.Reset
-	if _, known := wipeDeadlines[how]; !known {
-		how = disk.Metadata
+	how, err := wipe.Parse(string(found.Reset))
+	if err != nil { // a later Slipway noted it
+		how = wipe.Metadata
 	}
 	list, err := disk.Inventory(os.DirFS("/"))
 	if err != nil {
@@ -155,23 +156,23 @@ func (d *Disk) Wipe(ctx context.Context, found *Found) error {
 
 // NoteReset has a reset go on after a power cut: from the disk or, when that
 // does not boot any more, from RAM.
-func (d *Disk) NoteReset(how string) error {
+func (d *Disk) NoteReset(how wipe.How) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	return d.journal().Save(install.Record{Operation: install.ResetName, Key: how, Started: now, Updated: now})
+	return d.journal().Save(install.Record{Operation: install.ResetName, Key: string(how), Started: now, Updated: now})
 }
 
 // Resetting is how the disk is to be wiped by a reset that was cut short; empty:
 // none was.
-func (d *Disk) Resetting() (how string, err error) {
+func (d *Disk) Resetting() (how wipe.How, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	record, err := d.journal().Load()
 	if err != nil || record.Operation != install.ResetName {
 		return "", err
 	}
-	return record.Key, nil
+	return wipe.How(record.Key), nil
 }
 
 // own asks before an installation of this machine that came to its end is

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"slipway/configs/disklayout"
+	"slipway/configs/wipe"
 	"slipway/nodeinit/disk"
 	"slipway/nodeinit/install"
 )
@@ -17,7 +18,7 @@ func TestReadFound(t *testing.T) {
 		files  []string
 		record *install.Record // nil: no journal
 		want   bool
-		reset  disk.Erase
+		reset  wipe.How
 	}{
 		"nothing":                  {nil, nil, false, ""},
 		"installed":                {whole, &install.Record{Operation: "install", Outcome: install.Succeeded}, true, ""},
@@ -27,8 +28,8 @@ func TestReadFound(t *testing.T) {
 		"upgraded since":           {whole, &install.Record{Operation: "upgrade", Outcome: install.FellBack}, true, ""},
 		"an image nobody enrolled": {[]string{"args"}, nil, false, ""},
 		"no config":                {whole[:3], nil, false, ""},
-		"being reset":              {whole, &install.Record{Operation: install.ResetName, Key: "zero"}, true, disk.Zero},
-		"being reset, key wiped":   {nil, &install.Record{Operation: install.ResetName, Key: "zero"}, true, disk.Zero},
+		"being reset":              {whole, &install.Record{Operation: install.ResetName, Key: "zero"}, true, wipe.Zero},
+		"being reset, key wiped":   {nil, &install.Record{Operation: install.ResetName, Key: "zero"}, true, wipe.Zero},
 	} {
 		dir := t.TempDir()
 		for _, file := range c.files {

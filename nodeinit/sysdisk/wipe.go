@@ -3,38 +3,33 @@ package sysdisk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
+	"slipway/configs/wipe"
 	"slipway/nodeinit/disk"
 	"slipway/nodeinit/lifecycle"
 	"slipway/nodeinit/slot"
 )
 
 // wipeDeadlines are how long a wipe may take. All of a large disk takes hours.
-var wipeDeadlines = map[disk.Erase]time.Duration{
-	disk.Metadata: time.Minute, disk.Discard: 10 * time.Minute, disk.Zero: 24 * time.Hour,
+var wipeDeadlines = map[wipe.How]time.Duration{
+	wipe.Metadata: time.Minute, wipe.Discard: 10 * time.Minute, wipe.Zero: 24 * time.Hour,
 }
 
 // Wipe is the last step of a reset: what Slipway wrote to the disk that the
 // machine booted from is wiped, once nothing else runs. Partitions that Slipway
 // did not make stay, and the partition table with them. The slot that runs
 // loses what it is known by, whatever is asked for: the kernel still has it.
-func Wipe(name, how string) (*lifecycle.Step, error) {
-	erase := disk.Erase(how)
-	deadline, known := wipeDeadlines[erase]
-	if !known {
-		return nil, fmt.Errorf("wipe %q: want %s, %s or %s", how, disk.Metadata, disk.Discard, disk.Zero)
-	}
+func Wipe(name string, how wipe.How) (*lifecycle.Step, error) {
 	if name == "" {
 		return nil, ErrFromRAM
 	}
-	do := func(ctx context.Context) error { return (&Disk{Name: name}).wipe(ctx, erase) }
-	return &lifecycle.Step{Name: "wipe the disk", Deadline: deadline, Do: do}, nil
+	do := func(ctx context.Context) error { return (&Disk{Name: name}).wipe(ctx, how) }
+	return &lifecycle.Step{Name: "wipe the disk", Deadline: wipeDeadlines[how], Do: do}, nil
 }
 
-func (d *Disk) wipe(ctx context.Context, how disk.Erase) error {
+func (d *Disk) wipe(ctx context.Context, how wipe.How) error {
 	dev, err := d.find()
 	if err != nil {
 		return err
@@ -50,13 +45,13 @@ func (d *Disk) wipe(ctx context.Context, how disk.Erase) error {
 }
 
 // CanWipe refuses a way of wiping that the disk which the machine booted from
-// does not know; empty is the ordinary way.
-func (d *Disk) CanWipe(how string) error {
+// does not know.
+func (d *Disk) CanWipe(how wipe.How) error {
 	dev, err := d.find()
-	if err != nil || how == "" {
+	if err != nil {
 		return err
 	}
-	return d.tools.CanErase(dev, disk.Erase(how))
+	return d.tools.CanErase(dev, how)
 }
 
 // unbootDisk makes sure that no firmware boots from a disk.

@@ -364,16 +364,6 @@ func awaitFree(t *testing.T, lab *vmtest.Lab, id, disk string) {
 	}
 }
 
-// firstByteOf is firstByte of a file from its beginning.
-func firstByteOf(path string) (int64, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer file.Close()
-	return firstByte(file)
-}
-
 // firstByte is how far away the next byte is that is not zero; -1: there is none.
 func firstByte(r io.Reader) (int64, error) {
 	block, zeros := make([]byte, disklayout.MiB), make([]byte, disklayout.MiB)

@@ -106,6 +106,20 @@ func (q *quorum) members() ([]member, error) {
 	return list.Members, err
 }
 
+// leader is the hostname of the machine that leads etcd.
+func (q *quorum) leader(t *testing.T) string {
+	t.Helper()
+	list, err := q.members()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(list, func(m member) bool { return m.Leader })
+	if i < 0 {
+		t.Fatalf("nobody leads: %+v", list)
+	}
+	return list[i].Name
+}
+
 // awaitVoters waits until etcd consists of n healthy voters and nothing else.
 func (q *quorum) awaitVoters(t *testing.T, n int, within time.Duration) {
 	t.Helper()
@@ -125,15 +139,7 @@ func (q *quorum) awaitVoters(t *testing.T, n int, within time.Duration) {
 // loseLeader cuts the power of the machine that leads etcd. Writes go on, through the virtual
 // address and without anybody's help, and a new pod finds its node.
 func (q *quorum) loseLeader(t *testing.T) {
-	list, err := q.members()
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := slices.IndexFunc(list, func(m member) bool { return m.Leader })
-	if i < 0 {
-		t.Fatalf("nobody leads: %+v", list)
-	}
-	q.lost = list[i].Name
+	q.lost = q.leader(t)
 	t.Logf("%s leads", q.lost)
 	q.Switch(t, q.machineOf(t, q.lost), qemu.PowerOff)
 	q.Await(t, "a write is accepted", apiPatience, func() error {

@@ -2,11 +2,15 @@ package vm
 
 import (
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"slipway/configs/disklayout"
 	"slipway/qemu"
 	"slipway/test/vmtest"
 )
@@ -55,22 +59,45 @@ func TestClusterUpgrade(t *testing.T) {
 	})
 }
 
-// reset takes a node out of the cluster; nothing is left on its disk.
+// reset takes a node out of the cluster; nothing is left on its disk but, without what it is known
+// by, the image of the slot that ran: the kernel had it until the machine restarted.
 func (q *quorum) reset(t *testing.T, hostname, wipe string) {
 	name := q.machineOf(t, hostname)
 	id, disk := q.MachineID(t, name), filepath.Join(q.Dir(), name+".disk0")
-	limit := q.Timeout(slotPatience)
-	out, err := q.TryWithin(limit, q.Slipway("node", "reset", id, "--yes", "--wipe", wipe)...)
+	ran, err := slotsOf(q.Lab, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := q.TryWithin(q.Timeout(slotPatience), q.Slipway("node", "reset", id, "--yes", "--wipe", wipe)...)
 	t.Logf("slipway node reset:\n%s", out)
 	if err != nil {
 		t.Fatal(err)
 	}
 	awaitFree(t, q.Lab, id, disk)
-	if at, err := firstByteOf(disk); err != nil || at >= 0 {
-		t.Errorf("the disk of %s still has something at byte %d: %v", hostname, at, err)
-	}
+	isWiped(t, disk, disklayout.Slot(ran.Booted))
 	if nodes := q.Kubectl(t, "get", "nodes", "-o", "name"); strings.Contains(nodes, hostname) {
 		t.Errorf("its Node is still there: %s", nodes)
+	}
+}
+
+// isWiped: a disk has zeros everywhere, but for the slot that ran when it was wiped.
+func isWiped(t *testing.T, path string, ran disklayout.Slot) {
+	t.Helper()
+	disk, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	info, err := disk.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	partitions := disklayout.System()
+	slot := partitions[slices.IndexFunc(partitions, func(p disklayout.Partition) bool { return p.Label == ran.Label() })]
+	for _, part := range []struct{ from, to int64 }{{0, slot.Start}, {slot.End(), info.Size()}} {
+		if at, err := firstByte(io.NewSectionReader(disk, part.from, part.to-part.from)); err != nil || at >= 0 {
+			t.Errorf("%s still has something at byte %d: %v", path, part.from+at, err)
+		}
 	}
 }
 

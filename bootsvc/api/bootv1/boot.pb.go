@@ -245,6 +245,8 @@ func (x *Disk) GetRemovable() bool {
 	return false
 }
 
+// Facts are what a machine knows of its hardware: at most 64 network cards and
+// 256 disks. Longer texts than 200 bytes are cut.
 type Facts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Uuid          string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
@@ -577,6 +579,7 @@ type FetchConfigResponse struct {
 	Released      bool   `protobuf:"varint,5,opt,name=released,proto3" json:"released,omitempty"`              // no cluster has the machine any more: it is to reset itself
 	ByForce       bool   `protobuf:"varint,6,opt,name=by_force,json=byForce,proto3" json:"by_force,omitempty"` // with released: though etcd loses its quorum by it
 	Prepare       bool   `protobuf:"varint,7,opt,name=prepare,proto3" json:"prepare,omitempty"`                // with waiting_for: it may start what every node runs, whatever its config
+	Wipe          string `protobuf:"bytes,8,opt,name=wipe,proto3" json:"wipe,omitempty"`                       // with released: how the disk of an installed machine is wiped; empty: metadata
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -658,6 +661,13 @@ func (x *FetchConfigResponse) GetPrepare() bool {
 		return x.Prepare
 	}
 	return false
+}
+
+func (x *FetchConfigResponse) GetWipe() string {
+	if x != nil {
+		return x.Wipe
+	}
+	return ""
 }
 
 type AckConfigRequest struct {
@@ -1082,7 +1092,10 @@ type ReportRequest struct {
 	SystemDisk *SystemDisk            `protobuf:"bytes,6,opt,name=system_disk,json=systemDisk,proto3" json:"system_disk,omitempty"` // of machines that live on a disk, or now do
 	// What Slipway wrote to the disk is wiped: the machine comes back over the
 	// network, and gets the installer.
-	Wiped         bool `protobuf:"varint,7,opt,name=wiped,proto3" json:"wiped,omitempty"`
+	Wiped bool `protobuf:"varint,7,opt,name=wiped,proto3" json:"wiped,omitempty"`
+	// What the machine's hardware is now; unset: what it told last. The enrolment's
+	// facts are those of its first seconds.
+	Facts         *Facts `protobuf:"bytes,8,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1166,12 +1179,20 @@ func (x *ReportRequest) GetWiped() bool {
 	return false
 }
 
+func (x *ReportRequest) GetFacts() *Facts {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
 type ReportResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why the machine is held, and what a person can do; empty: it is not. One
 	// that runs from RAM and found itself installed does not restart meanwhile.
 	Held          string `protobuf:"bytes,1,opt,name=held,proto3" json:"held,omitempty"`
 	Released      bool   `protobuf:"varint,2,opt,name=released,proto3" json:"released,omitempty"` // no cluster has the machine any more: it is to reset itself
+	Wipe          string `protobuf:"bytes,3,opt,name=wipe,proto3" json:"wipe,omitempty"`          // with released: how its disk is wiped; empty: metadata
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1218,6 +1239,13 @@ func (x *ReportResponse) GetReleased() bool {
 		return x.Released
 	}
 	return false
+}
+
+func (x *ReportResponse) GetWipe() string {
+	if x != nil {
+		return x.Wipe
+	}
+	return ""
 }
 
 // SystemDisk is where an installed machine lives.
@@ -3058,9 +3086,12 @@ func (x *Rotation) GetSince() *timestamppb.Timestamp {
 }
 
 type UpdateClusterRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"` // Cluster document, YAML
-	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`    // though etcd loses its quorum
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"` // Cluster document, YAML
+	Force   bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`    // though etcd loses its quorum
+	// How the disks of installed machines are wiped that the document names no
+	// more: metadata (the default), discard or zero.
+	Wipe          string `protobuf:"bytes,3,opt,name=wipe,proto3" json:"wipe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3109,6 +3140,13 @@ func (x *UpdateClusterRequest) GetForce() bool {
 	return false
 }
 
+func (x *UpdateClusterRequest) GetWipe() string {
+	if x != nil {
+		return x.Wipe
+	}
+	return ""
+}
+
 type UpdateClusterResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -3155,7 +3193,8 @@ func (x *UpdateClusterResponse) GetCluster() *Cluster {
 
 type DeleteClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // must be given
+	Wipe          string                 `protobuf:"bytes,2,opt,name=wipe,proto3" json:"wipe,omitempty"` // how the disks of its installed machines are wiped: metadata (the default), discard or zero
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3193,6 +3232,13 @@ func (*DeleteClusterRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteClusterRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteClusterRequest) GetWipe() string {
+	if x != nil {
+		return x.Wipe
 	}
 	return ""
 }
@@ -4787,7 +4833,7 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\bAPPROVED\x10\x02\"D\n" +
 	"\x12FetchConfigRequest\x12\x12\n" +
 	"\x04have\x18\x01 \x01(\fR\x04have\x12\x1a\n" +
-	"\bprepared\x18\x02 \x01(\bR\bprepared\"\xdf\x01\n" +
+	"\bprepared\x18\x02 \x01(\bR\bprepared\"\xf3\x01\n" +
 	"\x13FetchConfigResponse\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\x12\x1f\n" +
 	"\vwaiting_for\x18\x02 \x01(\tR\n" +
@@ -4796,7 +4842,8 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\tunchanged\x18\x04 \x01(\bR\tunchanged\x12\x1a\n" +
 	"\breleased\x18\x05 \x01(\bR\breleased\x12\x19\n" +
 	"\bby_force\x18\x06 \x01(\bR\abyForce\x12\x18\n" +
-	"\aprepare\x18\a \x01(\bR\aprepare\"*\n" +
+	"\aprepare\x18\a \x01(\bR\aprepare\x12\x12\n" +
+	"\x04wipe\x18\b \x01(\tR\x04wipe\"*\n" +
 	"\x10AckConfigRequest\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\"\x13\n" +
 	"\x11AckConfigResponse\"B\n" +
@@ -4816,7 +4863,7 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
-	"\x06age_ms\x18\x04 \x01(\x03R\x05ageMs\"\x94\x02\n" +
+	"\x06age_ms\x18\x04 \x01(\x03R\x05ageMs\"\xc2\x02\n" +
 	"\rReportRequest\x12.\n" +
 	"\x06events\x18\x01 \x03(\v2\x16.slipway.boot.v1.EventR\x06events\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1f\n" +
@@ -4826,10 +4873,12 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x04etcd\x18\x05 \x01(\v2\x1a.slipway.boot.v1.EtcdStateR\x04etcd\x12<\n" +
 	"\vsystem_disk\x18\x06 \x01(\v2\x1b.slipway.boot.v1.SystemDiskR\n" +
 	"systemDisk\x12\x14\n" +
-	"\x05wiped\x18\a \x01(\bR\x05wiped\"@\n" +
+	"\x05wiped\x18\a \x01(\bR\x05wiped\x12,\n" +
+	"\x05facts\x18\b \x01(\v2\x16.slipway.boot.v1.FactsR\x05facts\"T\n" +
 	"\x0eReportResponse\x12\x12\n" +
 	"\x04held\x18\x01 \x01(\tR\x04held\x12\x1a\n" +
-	"\breleased\x18\x02 \x01(\bR\breleased\"\xd9\x01\n" +
+	"\breleased\x18\x02 \x01(\bR\breleased\x12\x12\n" +
+	"\x04wipe\x18\x03 \x01(\tR\x04wipe\"\xd9\x01\n" +
 	"\n" +
 	"SystemDisk\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
@@ -4958,14 +5007,16 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1f\n" +
 	"\vwaiting_for\x18\x03 \x01(\tR\n" +
 	"waitingFor\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"F\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"Z\n" +
 	"\x14UpdateClusterRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"K\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12\x12\n" +
+	"\x04wipe\x18\x03 \x01(\tR\x04wipe\"K\n" +
 	"\x15UpdateClusterResponse\x122\n" +
-	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"*\n" +
+	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\">\n" +
 	"\x14DeleteClusterRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04wipe\x18\x02 \x01(\tR\x04wipe\"\x17\n" +
 	"\x15DeleteClusterResponse\"\xbe\x01\n" +
 	"\bSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
@@ -5212,114 +5263,115 @@ var file_bootsvc_api_bootv1_boot_proto_depIdxs = []int32{
 	16, // 6: slipway.boot.v1.ReportRequest.events:type_name -> slipway.boot.v1.Event
 	26, // 7: slipway.boot.v1.ReportRequest.etcd:type_name -> slipway.boot.v1.EtcdState
 	19, // 8: slipway.boot.v1.ReportRequest.system_disk:type_name -> slipway.boot.v1.SystemDisk
-	20, // 9: slipway.boot.v1.SystemDisk.slots:type_name -> slipway.boot.v1.Slot
-	23, // 10: slipway.boot.v1.ReportWipeRequest.manifest:type_name -> slipway.boot.v1.WipeManifest
-	24, // 11: slipway.boot.v1.WipeManifest.disks:type_name -> slipway.boot.v1.WipeDisk
-	25, // 12: slipway.boot.v1.WipeDisk.signatures:type_name -> slipway.boot.v1.Signature
-	3,  // 13: slipway.boot.v1.Machine.facts:type_name -> slipway.boot.v1.Facts
-	84, // 14: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
-	16, // 15: slipway.boot.v1.Machine.timeline:type_name -> slipway.boot.v1.Event
-	26, // 16: slipway.boot.v1.Machine.etcd:type_name -> slipway.boot.v1.EtcdState
-	28, // 17: slipway.boot.v1.Machine.installation:type_name -> slipway.boot.v1.Installation
-	23, // 18: slipway.boot.v1.Installation.wipe:type_name -> slipway.boot.v1.WipeManifest
-	19, // 19: slipway.boot.v1.Installation.disk:type_name -> slipway.boot.v1.SystemDisk
-	27, // 20: slipway.boot.v1.ListMachinesResponse.machines:type_name -> slipway.boot.v1.Machine
-	27, // 21: slipway.boot.v1.GetMachineResponse.machine:type_name -> slipway.boot.v1.Machine
-	27, // 22: slipway.boot.v1.ApproveResponse.machine:type_name -> slipway.boot.v1.Machine
-	27, // 23: slipway.boot.v1.AgreeWipeResponse.machine:type_name -> slipway.boot.v1.Machine
-	27, // 24: slipway.boot.v1.BootFromResponse.machine:type_name -> slipway.boot.v1.Machine
-	49, // 25: slipway.boot.v1.CreateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	49, // 26: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	27, // 27: slipway.boot.v1.Cluster.machines:type_name -> slipway.boot.v1.Machine
-	50, // 28: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
-	84, // 29: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
-	49, // 30: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	84, // 31: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
-	55, // 32: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
-	55, // 33: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
-	55, // 34: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
-	49, // 35: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	67, // 36: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
-	84, // 37: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
-	49, // 38: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	49, // 39: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
-	74, // 40: slipway.boot.v1.GetAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
-	84, // 41: slipway.boot.v1.Authority.until:type_name -> google.protobuf.Timestamp
-	84, // 42: slipway.boot.v1.Authority.since:type_name -> google.protobuf.Timestamp
-	75, // 43: slipway.boot.v1.Authority.waiting:type_name -> slipway.boot.v1.Holder
-	74, // 44: slipway.boot.v1.RotateAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
-	74, // 45: slipway.boot.v1.RetireAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
-	4,  // 46: slipway.boot.v1.EnrollService.Enroll:input_type -> slipway.boot.v1.EnrollRequest
-	6,  // 47: slipway.boot.v1.MachineService.FetchConfig:input_type -> slipway.boot.v1.FetchConfigRequest
-	8,  // 48: slipway.boot.v1.MachineService.AckConfig:input_type -> slipway.boot.v1.AckConfigRequest
-	10, // 49: slipway.boot.v1.MachineService.RedeemBootstrap:input_type -> slipway.boot.v1.RedeemBootstrapRequest
-	12, // 50: slipway.boot.v1.MachineService.FetchSnapshot:input_type -> slipway.boot.v1.FetchSnapshotRequest
-	14, // 51: slipway.boot.v1.MachineService.RenewCertificate:input_type -> slipway.boot.v1.RenewCertificateRequest
-	17, // 52: slipway.boot.v1.MachineService.Report:input_type -> slipway.boot.v1.ReportRequest
-	21, // 53: slipway.boot.v1.MachineService.ReportWipe:input_type -> slipway.boot.v1.ReportWipeRequest
-	29, // 54: slipway.boot.v1.InventoryService.ListMachines:input_type -> slipway.boot.v1.ListMachinesRequest
-	31, // 55: slipway.boot.v1.InventoryService.GetMachine:input_type -> slipway.boot.v1.GetMachineRequest
-	33, // 56: slipway.boot.v1.InventoryService.Approve:input_type -> slipway.boot.v1.ApproveRequest
-	35, // 57: slipway.boot.v1.InventoryService.AgreeWipe:input_type -> slipway.boot.v1.AgreeWipeRequest
-	39, // 58: slipway.boot.v1.InventoryService.BootFrom:input_type -> slipway.boot.v1.BootFromRequest
-	37, // 59: slipway.boot.v1.InventoryService.Forget:input_type -> slipway.boot.v1.ForgetRequest
-	41, // 60: slipway.boot.v1.InventoryService.GetImage:input_type -> slipway.boot.v1.GetImageRequest
-	43, // 61: slipway.boot.v1.InventoryService.RenewCredentials:input_type -> slipway.boot.v1.RenewCredentialsRequest
-	45, // 62: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
-	47, // 63: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
-	82, // 64: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
-	51, // 65: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
-	53, // 66: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
-	56, // 67: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
-	58, // 68: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
-	60, // 69: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
-	61, // 70: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
-	63, // 71: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
-	65, // 72: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
-	68, // 73: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
-	70, // 74: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
-	72, // 75: slipway.boot.v1.AuthorityService.GetAuthority:input_type -> slipway.boot.v1.GetAuthorityRequest
-	76, // 76: slipway.boot.v1.AuthorityService.IssueCredentials:input_type -> slipway.boot.v1.IssueCredentialsRequest
-	78, // 77: slipway.boot.v1.AuthorityService.RotateAuthority:input_type -> slipway.boot.v1.RotateAuthorityRequest
-	80, // 78: slipway.boot.v1.AuthorityService.RetireAuthority:input_type -> slipway.boot.v1.RetireAuthorityRequest
-	5,  // 79: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
-	7,  // 80: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
-	9,  // 81: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
-	11, // 82: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
-	13, // 83: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	15, // 84: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
-	18, // 85: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
-	22, // 86: slipway.boot.v1.MachineService.ReportWipe:output_type -> slipway.boot.v1.ReportWipeResponse
-	30, // 87: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
-	32, // 88: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
-	34, // 89: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
-	36, // 90: slipway.boot.v1.InventoryService.AgreeWipe:output_type -> slipway.boot.v1.AgreeWipeResponse
-	40, // 91: slipway.boot.v1.InventoryService.BootFrom:output_type -> slipway.boot.v1.BootFromResponse
-	38, // 92: slipway.boot.v1.InventoryService.Forget:output_type -> slipway.boot.v1.ForgetResponse
-	42, // 93: slipway.boot.v1.InventoryService.GetImage:output_type -> slipway.boot.v1.GetImageResponse
-	44, // 94: slipway.boot.v1.InventoryService.RenewCredentials:output_type -> slipway.boot.v1.RenewCredentialsResponse
-	46, // 95: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
-	48, // 96: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
-	83, // 97: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
-	52, // 98: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
-	54, // 99: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
-	57, // 100: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
-	59, // 101: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
-	13, // 102: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
-	62, // 103: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
-	64, // 104: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
-	66, // 105: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
-	69, // 106: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
-	71, // 107: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
-	73, // 108: slipway.boot.v1.AuthorityService.GetAuthority:output_type -> slipway.boot.v1.GetAuthorityResponse
-	77, // 109: slipway.boot.v1.AuthorityService.IssueCredentials:output_type -> slipway.boot.v1.IssueCredentialsResponse
-	79, // 110: slipway.boot.v1.AuthorityService.RotateAuthority:output_type -> slipway.boot.v1.RotateAuthorityResponse
-	81, // 111: slipway.boot.v1.AuthorityService.RetireAuthority:output_type -> slipway.boot.v1.RetireAuthorityResponse
-	79, // [79:112] is the sub-list for method output_type
-	46, // [46:79] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	3,  // 9: slipway.boot.v1.ReportRequest.facts:type_name -> slipway.boot.v1.Facts
+	20, // 10: slipway.boot.v1.SystemDisk.slots:type_name -> slipway.boot.v1.Slot
+	23, // 11: slipway.boot.v1.ReportWipeRequest.manifest:type_name -> slipway.boot.v1.WipeManifest
+	24, // 12: slipway.boot.v1.WipeManifest.disks:type_name -> slipway.boot.v1.WipeDisk
+	25, // 13: slipway.boot.v1.WipeDisk.signatures:type_name -> slipway.boot.v1.Signature
+	3,  // 14: slipway.boot.v1.Machine.facts:type_name -> slipway.boot.v1.Facts
+	84, // 15: slipway.boot.v1.Machine.last_seen:type_name -> google.protobuf.Timestamp
+	16, // 16: slipway.boot.v1.Machine.timeline:type_name -> slipway.boot.v1.Event
+	26, // 17: slipway.boot.v1.Machine.etcd:type_name -> slipway.boot.v1.EtcdState
+	28, // 18: slipway.boot.v1.Machine.installation:type_name -> slipway.boot.v1.Installation
+	23, // 19: slipway.boot.v1.Installation.wipe:type_name -> slipway.boot.v1.WipeManifest
+	19, // 20: slipway.boot.v1.Installation.disk:type_name -> slipway.boot.v1.SystemDisk
+	27, // 21: slipway.boot.v1.ListMachinesResponse.machines:type_name -> slipway.boot.v1.Machine
+	27, // 22: slipway.boot.v1.GetMachineResponse.machine:type_name -> slipway.boot.v1.Machine
+	27, // 23: slipway.boot.v1.ApproveResponse.machine:type_name -> slipway.boot.v1.Machine
+	27, // 24: slipway.boot.v1.AgreeWipeResponse.machine:type_name -> slipway.boot.v1.Machine
+	27, // 25: slipway.boot.v1.BootFromResponse.machine:type_name -> slipway.boot.v1.Machine
+	49, // 26: slipway.boot.v1.CreateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	49, // 27: slipway.boot.v1.GetClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	27, // 28: slipway.boot.v1.Cluster.machines:type_name -> slipway.boot.v1.Machine
+	50, // 29: slipway.boot.v1.Cluster.rotations:type_name -> slipway.boot.v1.Rotation
+	84, // 30: slipway.boot.v1.Rotation.since:type_name -> google.protobuf.Timestamp
+	49, // 31: slipway.boot.v1.UpdateClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	84, // 32: slipway.boot.v1.Snapshot.taken:type_name -> google.protobuf.Timestamp
+	55, // 33: slipway.boot.v1.TakeSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	55, // 34: slipway.boot.v1.ListSnapshotsResponse.snapshots:type_name -> slipway.boot.v1.Snapshot
+	55, // 35: slipway.boot.v1.UploadSnapshotResponse.snapshot:type_name -> slipway.boot.v1.Snapshot
+	49, // 36: slipway.boot.v1.RestoreClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	67, // 37: slipway.boot.v1.PlanRecoveryResponse.survivors:type_name -> slipway.boot.v1.Survivor
+	84, // 38: slipway.boot.v1.Survivor.last_leader:type_name -> google.protobuf.Timestamp
+	49, // 39: slipway.boot.v1.RecoverClusterResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	49, // 40: slipway.boot.v1.RotateResponse.cluster:type_name -> slipway.boot.v1.Cluster
+	74, // 41: slipway.boot.v1.GetAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
+	84, // 42: slipway.boot.v1.Authority.until:type_name -> google.protobuf.Timestamp
+	84, // 43: slipway.boot.v1.Authority.since:type_name -> google.protobuf.Timestamp
+	75, // 44: slipway.boot.v1.Authority.waiting:type_name -> slipway.boot.v1.Holder
+	74, // 45: slipway.boot.v1.RotateAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
+	74, // 46: slipway.boot.v1.RetireAuthorityResponse.authority:type_name -> slipway.boot.v1.Authority
+	4,  // 47: slipway.boot.v1.EnrollService.Enroll:input_type -> slipway.boot.v1.EnrollRequest
+	6,  // 48: slipway.boot.v1.MachineService.FetchConfig:input_type -> slipway.boot.v1.FetchConfigRequest
+	8,  // 49: slipway.boot.v1.MachineService.AckConfig:input_type -> slipway.boot.v1.AckConfigRequest
+	10, // 50: slipway.boot.v1.MachineService.RedeemBootstrap:input_type -> slipway.boot.v1.RedeemBootstrapRequest
+	12, // 51: slipway.boot.v1.MachineService.FetchSnapshot:input_type -> slipway.boot.v1.FetchSnapshotRequest
+	14, // 52: slipway.boot.v1.MachineService.RenewCertificate:input_type -> slipway.boot.v1.RenewCertificateRequest
+	17, // 53: slipway.boot.v1.MachineService.Report:input_type -> slipway.boot.v1.ReportRequest
+	21, // 54: slipway.boot.v1.MachineService.ReportWipe:input_type -> slipway.boot.v1.ReportWipeRequest
+	29, // 55: slipway.boot.v1.InventoryService.ListMachines:input_type -> slipway.boot.v1.ListMachinesRequest
+	31, // 56: slipway.boot.v1.InventoryService.GetMachine:input_type -> slipway.boot.v1.GetMachineRequest
+	33, // 57: slipway.boot.v1.InventoryService.Approve:input_type -> slipway.boot.v1.ApproveRequest
+	35, // 58: slipway.boot.v1.InventoryService.AgreeWipe:input_type -> slipway.boot.v1.AgreeWipeRequest
+	39, // 59: slipway.boot.v1.InventoryService.BootFrom:input_type -> slipway.boot.v1.BootFromRequest
+	37, // 60: slipway.boot.v1.InventoryService.Forget:input_type -> slipway.boot.v1.ForgetRequest
+	41, // 61: slipway.boot.v1.InventoryService.GetImage:input_type -> slipway.boot.v1.GetImageRequest
+	43, // 62: slipway.boot.v1.InventoryService.RenewCredentials:input_type -> slipway.boot.v1.RenewCredentialsRequest
+	45, // 63: slipway.boot.v1.ClusterService.CreateCluster:input_type -> slipway.boot.v1.CreateClusterRequest
+	47, // 64: slipway.boot.v1.ClusterService.GetCluster:input_type -> slipway.boot.v1.GetClusterRequest
+	82, // 65: slipway.boot.v1.ClusterService.Kubeconfig:input_type -> slipway.boot.v1.KubeconfigRequest
+	51, // 66: slipway.boot.v1.ClusterService.UpdateCluster:input_type -> slipway.boot.v1.UpdateClusterRequest
+	53, // 67: slipway.boot.v1.ClusterService.DeleteCluster:input_type -> slipway.boot.v1.DeleteClusterRequest
+	56, // 68: slipway.boot.v1.ClusterService.TakeSnapshot:input_type -> slipway.boot.v1.TakeSnapshotRequest
+	58, // 69: slipway.boot.v1.ClusterService.ListSnapshots:input_type -> slipway.boot.v1.ListSnapshotsRequest
+	60, // 70: slipway.boot.v1.ClusterService.ReadSnapshot:input_type -> slipway.boot.v1.ReadSnapshotRequest
+	61, // 71: slipway.boot.v1.ClusterService.UploadSnapshot:input_type -> slipway.boot.v1.UploadSnapshotRequest
+	63, // 72: slipway.boot.v1.ClusterService.RestoreCluster:input_type -> slipway.boot.v1.RestoreClusterRequest
+	65, // 73: slipway.boot.v1.ClusterService.PlanRecovery:input_type -> slipway.boot.v1.PlanRecoveryRequest
+	68, // 74: slipway.boot.v1.ClusterService.RecoverCluster:input_type -> slipway.boot.v1.RecoverClusterRequest
+	70, // 75: slipway.boot.v1.ClusterService.Rotate:input_type -> slipway.boot.v1.RotateRequest
+	72, // 76: slipway.boot.v1.AuthorityService.GetAuthority:input_type -> slipway.boot.v1.GetAuthorityRequest
+	76, // 77: slipway.boot.v1.AuthorityService.IssueCredentials:input_type -> slipway.boot.v1.IssueCredentialsRequest
+	78, // 78: slipway.boot.v1.AuthorityService.RotateAuthority:input_type -> slipway.boot.v1.RotateAuthorityRequest
+	80, // 79: slipway.boot.v1.AuthorityService.RetireAuthority:input_type -> slipway.boot.v1.RetireAuthorityRequest
+	5,  // 80: slipway.boot.v1.EnrollService.Enroll:output_type -> slipway.boot.v1.EnrollResponse
+	7,  // 81: slipway.boot.v1.MachineService.FetchConfig:output_type -> slipway.boot.v1.FetchConfigResponse
+	9,  // 82: slipway.boot.v1.MachineService.AckConfig:output_type -> slipway.boot.v1.AckConfigResponse
+	11, // 83: slipway.boot.v1.MachineService.RedeemBootstrap:output_type -> slipway.boot.v1.RedeemBootstrapResponse
+	13, // 84: slipway.boot.v1.MachineService.FetchSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	15, // 85: slipway.boot.v1.MachineService.RenewCertificate:output_type -> slipway.boot.v1.RenewCertificateResponse
+	18, // 86: slipway.boot.v1.MachineService.Report:output_type -> slipway.boot.v1.ReportResponse
+	22, // 87: slipway.boot.v1.MachineService.ReportWipe:output_type -> slipway.boot.v1.ReportWipeResponse
+	30, // 88: slipway.boot.v1.InventoryService.ListMachines:output_type -> slipway.boot.v1.ListMachinesResponse
+	32, // 89: slipway.boot.v1.InventoryService.GetMachine:output_type -> slipway.boot.v1.GetMachineResponse
+	34, // 90: slipway.boot.v1.InventoryService.Approve:output_type -> slipway.boot.v1.ApproveResponse
+	36, // 91: slipway.boot.v1.InventoryService.AgreeWipe:output_type -> slipway.boot.v1.AgreeWipeResponse
+	40, // 92: slipway.boot.v1.InventoryService.BootFrom:output_type -> slipway.boot.v1.BootFromResponse
+	38, // 93: slipway.boot.v1.InventoryService.Forget:output_type -> slipway.boot.v1.ForgetResponse
+	42, // 94: slipway.boot.v1.InventoryService.GetImage:output_type -> slipway.boot.v1.GetImageResponse
+	44, // 95: slipway.boot.v1.InventoryService.RenewCredentials:output_type -> slipway.boot.v1.RenewCredentialsResponse
+	46, // 96: slipway.boot.v1.ClusterService.CreateCluster:output_type -> slipway.boot.v1.CreateClusterResponse
+	48, // 97: slipway.boot.v1.ClusterService.GetCluster:output_type -> slipway.boot.v1.GetClusterResponse
+	83, // 98: slipway.boot.v1.ClusterService.Kubeconfig:output_type -> slipway.boot.v1.KubeconfigResponse
+	52, // 99: slipway.boot.v1.ClusterService.UpdateCluster:output_type -> slipway.boot.v1.UpdateClusterResponse
+	54, // 100: slipway.boot.v1.ClusterService.DeleteCluster:output_type -> slipway.boot.v1.DeleteClusterResponse
+	57, // 101: slipway.boot.v1.ClusterService.TakeSnapshot:output_type -> slipway.boot.v1.TakeSnapshotResponse
+	59, // 102: slipway.boot.v1.ClusterService.ListSnapshots:output_type -> slipway.boot.v1.ListSnapshotsResponse
+	13, // 103: slipway.boot.v1.ClusterService.ReadSnapshot:output_type -> slipway.boot.v1.SnapshotChunk
+	62, // 104: slipway.boot.v1.ClusterService.UploadSnapshot:output_type -> slipway.boot.v1.UploadSnapshotResponse
+	64, // 105: slipway.boot.v1.ClusterService.RestoreCluster:output_type -> slipway.boot.v1.RestoreClusterResponse
+	66, // 106: slipway.boot.v1.ClusterService.PlanRecovery:output_type -> slipway.boot.v1.PlanRecoveryResponse
+	69, // 107: slipway.boot.v1.ClusterService.RecoverCluster:output_type -> slipway.boot.v1.RecoverClusterResponse
+	71, // 108: slipway.boot.v1.ClusterService.Rotate:output_type -> slipway.boot.v1.RotateResponse
+	73, // 109: slipway.boot.v1.AuthorityService.GetAuthority:output_type -> slipway.boot.v1.GetAuthorityResponse
+	77, // 110: slipway.boot.v1.AuthorityService.IssueCredentials:output_type -> slipway.boot.v1.IssueCredentialsResponse
+	79, // 111: slipway.boot.v1.AuthorityService.RotateAuthority:output_type -> slipway.boot.v1.RotateAuthorityResponse
+	81, // 112: slipway.boot.v1.AuthorityService.RetireAuthority:output_type -> slipway.boot.v1.RetireAuthorityResponse
+	80, // [80:113] is the sub-list for method output_type
+	47, // [47:80] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_bootsvc_api_bootv1_boot_proto_init() }

@@ -1022,6 +1022,86 @@ func (x *ResetRequest) GetWipe() string {
 	return ""
 }
 
+type CheckResetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Wipe          string                 `protobuf:"bytes,1,opt,name=wipe,proto3" json:"wipe,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckResetRequest) Reset() {
+	*x = CheckResetRequest{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckResetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckResetRequest) ProtoMessage() {}
+
+func (x *CheckResetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckResetRequest.ProtoReflect.Descriptor instead.
+func (*CheckResetRequest) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CheckResetRequest) GetWipe() string {
+	if x != nil {
+		return x.Wipe
+	}
+	return ""
+}
+
+type CheckResetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckResetResponse) Reset() {
+	*x = CheckResetResponse{}
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckResetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckResetResponse) ProtoMessage() {}
+
+func (x *CheckResetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckResetResponse.ProtoReflect.Descriptor instead.
+func (*CheckResetResponse) Descriptor() ([]byte, []int) {
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{17}
+}
+
 type ResetStep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1032,7 +1112,7 @@ type ResetStep struct {
 
 func (x *ResetStep) Reset() {
 	*x = ResetStep{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1124,7 @@ func (x *ResetStep) String() string {
 func (*ResetStep) ProtoMessage() {}
 
 func (x *ResetStep) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[16]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1137,7 @@ func (x *ResetStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetStep.ProtoReflect.Descriptor instead.
 func (*ResetStep) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{16}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResetStep) GetName() string {
@@ -1091,7 +1171,7 @@ type UpgradeRequest struct {
 
 func (x *UpgradeRequest) Reset() {
 	*x = UpgradeRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1183,7 @@ func (x *UpgradeRequest) String() string {
 func (*UpgradeRequest) ProtoMessage() {}
 
 func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[17]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1196,7 @@ func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{17}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpgradeRequest) GetSha256() string {
@@ -1164,7 +1244,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1256,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[18]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1269,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{18}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RollbackRequest) GetKexec() bool {
@@ -1220,7 +1300,7 @@ type UpgradeStep struct {
 
 func (x *UpgradeStep) Reset() {
 	*x = UpgradeStep{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1312,7 @@ func (x *UpgradeStep) String() string {
 func (*UpgradeStep) ProtoMessage() {}
 
 func (x *UpgradeStep) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[19]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1325,7 @@ func (x *UpgradeStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeStep.ProtoReflect.Descriptor instead.
 func (*UpgradeStep) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{19}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpgradeStep) GetName() string {
@@ -1291,7 +1371,7 @@ type EtcdStatusRequest struct {
 
 func (x *EtcdStatusRequest) Reset() {
 	*x = EtcdStatusRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1383,7 @@ func (x *EtcdStatusRequest) String() string {
 func (*EtcdStatusRequest) ProtoMessage() {}
 
 func (x *EtcdStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[20]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1396,7 @@ func (x *EtcdStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdStatusRequest.ProtoReflect.Descriptor instead.
 func (*EtcdStatusRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{20}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{22}
 }
 
 type EtcdStatusResponse struct {
@@ -1347,7 +1427,7 @@ type EtcdStatusResponse struct {
 
 func (x *EtcdStatusResponse) Reset() {
 	*x = EtcdStatusResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1439,7 @@ func (x *EtcdStatusResponse) String() string {
 func (*EtcdStatusResponse) ProtoMessage() {}
 
 func (x *EtcdStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[21]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1452,7 @@ func (x *EtcdStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdStatusResponse.ProtoReflect.Descriptor instead.
 func (*EtcdStatusResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{21}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EtcdStatusResponse) GetName() string {
@@ -1523,7 +1603,7 @@ type EtcdMembersRequest struct {
 
 func (x *EtcdMembersRequest) Reset() {
 	*x = EtcdMembersRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1615,7 @@ func (x *EtcdMembersRequest) String() string {
 func (*EtcdMembersRequest) ProtoMessage() {}
 
 func (x *EtcdMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[22]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1628,7 @@ func (x *EtcdMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdMembersRequest.ProtoReflect.Descriptor instead.
 func (*EtcdMembersRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{22}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{24}
 }
 
 type EtcdMembersResponse struct {
@@ -1560,7 +1640,7 @@ type EtcdMembersResponse struct {
 
 func (x *EtcdMembersResponse) Reset() {
 	*x = EtcdMembersResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1652,7 @@ func (x *EtcdMembersResponse) String() string {
 func (*EtcdMembersResponse) ProtoMessage() {}
 
 func (x *EtcdMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[23]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1665,7 @@ func (x *EtcdMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdMembersResponse.ProtoReflect.Descriptor instead.
 func (*EtcdMembersResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{23}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EtcdMembersResponse) GetMembers() []*EtcdMember {
@@ -1610,7 +1690,7 @@ type EtcdMember struct {
 
 func (x *EtcdMember) Reset() {
 	*x = EtcdMember{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1702,7 @@ func (x *EtcdMember) String() string {
 func (*EtcdMember) ProtoMessage() {}
 
 func (x *EtcdMember) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[24]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1715,7 @@ func (x *EtcdMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdMember.ProtoReflect.Descriptor instead.
 func (*EtcdMember) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{24}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EtcdMember) GetId() string {
@@ -1697,7 +1777,7 @@ type EtcdRemoveRequest struct {
 
 func (x *EtcdRemoveRequest) Reset() {
 	*x = EtcdRemoveRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +1789,7 @@ func (x *EtcdRemoveRequest) String() string {
 func (*EtcdRemoveRequest) ProtoMessage() {}
 
 func (x *EtcdRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[25]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +1802,7 @@ func (x *EtcdRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdRemoveRequest.ProtoReflect.Descriptor instead.
 func (*EtcdRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{25}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EtcdRemoveRequest) GetMember() string {
@@ -1747,7 +1827,7 @@ type EtcdRemoveResponse struct {
 
 func (x *EtcdRemoveResponse) Reset() {
 	*x = EtcdRemoveResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1839,7 @@ func (x *EtcdRemoveResponse) String() string {
 func (*EtcdRemoveResponse) ProtoMessage() {}
 
 func (x *EtcdRemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[26]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1852,7 @@ func (x *EtcdRemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdRemoveResponse.ProtoReflect.Descriptor instead.
 func (*EtcdRemoveResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{26}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{28}
 }
 
 type EtcdPromoteRequest struct {
@@ -1784,7 +1864,7 @@ type EtcdPromoteRequest struct {
 
 func (x *EtcdPromoteRequest) Reset() {
 	*x = EtcdPromoteRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1876,7 @@ func (x *EtcdPromoteRequest) String() string {
 func (*EtcdPromoteRequest) ProtoMessage() {}
 
 func (x *EtcdPromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[27]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1889,7 @@ func (x *EtcdPromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdPromoteRequest.ProtoReflect.Descriptor instead.
 func (*EtcdPromoteRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{27}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EtcdPromoteRequest) GetMember() string {
@@ -1827,7 +1907,7 @@ type EtcdPromoteResponse struct {
 
 func (x *EtcdPromoteResponse) Reset() {
 	*x = EtcdPromoteResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +1919,7 @@ func (x *EtcdPromoteResponse) String() string {
 func (*EtcdPromoteResponse) ProtoMessage() {}
 
 func (x *EtcdPromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[28]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +1932,7 @@ func (x *EtcdPromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdPromoteResponse.ProtoReflect.Descriptor instead.
 func (*EtcdPromoteResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{28}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{30}
 }
 
 type EtcdDefragRequest struct {
@@ -1863,7 +1943,7 @@ type EtcdDefragRequest struct {
 
 func (x *EtcdDefragRequest) Reset() {
 	*x = EtcdDefragRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +1955,7 @@ func (x *EtcdDefragRequest) String() string {
 func (*EtcdDefragRequest) ProtoMessage() {}
 
 func (x *EtcdDefragRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[29]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +1968,7 @@ func (x *EtcdDefragRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdDefragRequest.ProtoReflect.Descriptor instead.
 func (*EtcdDefragRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{29}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{31}
 }
 
 type EtcdDefragResponse struct {
@@ -1901,7 +1981,7 @@ type EtcdDefragResponse struct {
 
 func (x *EtcdDefragResponse) Reset() {
 	*x = EtcdDefragResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[30]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +1993,7 @@ func (x *EtcdDefragResponse) String() string {
 func (*EtcdDefragResponse) ProtoMessage() {}
 
 func (x *EtcdDefragResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[30]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2006,7 @@ func (x *EtcdDefragResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdDefragResponse.ProtoReflect.Descriptor instead.
 func (*EtcdDefragResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{30}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *EtcdDefragResponse) GetBefore() int64 {
@@ -1951,7 +2031,7 @@ type EtcdForfeitLeadershipRequest struct {
 
 func (x *EtcdForfeitLeadershipRequest) Reset() {
 	*x = EtcdForfeitLeadershipRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[31]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2043,7 @@ func (x *EtcdForfeitLeadershipRequest) String() string {
 func (*EtcdForfeitLeadershipRequest) ProtoMessage() {}
 
 func (x *EtcdForfeitLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[31]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2056,7 @@ func (x *EtcdForfeitLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdForfeitLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*EtcdForfeitLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{31}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{33}
 }
 
 type EtcdForfeitLeadershipResponse struct {
@@ -1988,7 +2068,7 @@ type EtcdForfeitLeadershipResponse struct {
 
 func (x *EtcdForfeitLeadershipResponse) Reset() {
 	*x = EtcdForfeitLeadershipResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[32]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2080,7 @@ func (x *EtcdForfeitLeadershipResponse) String() string {
 func (*EtcdForfeitLeadershipResponse) ProtoMessage() {}
 
 func (x *EtcdForfeitLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[32]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2093,7 @@ func (x *EtcdForfeitLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdForfeitLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*EtcdForfeitLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{32}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *EtcdForfeitLeadershipResponse) GetLeader() string {
@@ -2031,7 +2111,7 @@ type EtcdSnapshotRequest struct {
 
 func (x *EtcdSnapshotRequest) Reset() {
 	*x = EtcdSnapshotRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[33]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2043,7 +2123,7 @@ func (x *EtcdSnapshotRequest) String() string {
 func (*EtcdSnapshotRequest) ProtoMessage() {}
 
 func (x *EtcdSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[33]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2056,7 +2136,7 @@ func (x *EtcdSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*EtcdSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{33}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{35}
 }
 
 type EtcdSnapshotChunk struct {
@@ -2068,7 +2148,7 @@ type EtcdSnapshotChunk struct {
 
 func (x *EtcdSnapshotChunk) Reset() {
 	*x = EtcdSnapshotChunk{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[34]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2160,7 @@ func (x *EtcdSnapshotChunk) String() string {
 func (*EtcdSnapshotChunk) ProtoMessage() {}
 
 func (x *EtcdSnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[34]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2173,7 @@ func (x *EtcdSnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdSnapshotChunk.ProtoReflect.Descriptor instead.
 func (*EtcdSnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{34}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *EtcdSnapshotChunk) GetData() []byte {
@@ -2112,7 +2192,7 @@ type EtcdLeaveRequest struct {
 
 func (x *EtcdLeaveRequest) Reset() {
 	*x = EtcdLeaveRequest{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[35]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2204,7 @@ func (x *EtcdLeaveRequest) String() string {
 func (*EtcdLeaveRequest) ProtoMessage() {}
 
 func (x *EtcdLeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[35]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2217,7 @@ func (x *EtcdLeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdLeaveRequest.ProtoReflect.Descriptor instead.
 func (*EtcdLeaveRequest) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{35}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *EtcdLeaveRequest) GetForce() bool {
@@ -2155,7 +2235,7 @@ type EtcdLeaveResponse struct {
 
 func (x *EtcdLeaveResponse) Reset() {
 	*x = EtcdLeaveResponse{}
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[36]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2247,7 @@ func (x *EtcdLeaveResponse) String() string {
 func (*EtcdLeaveResponse) ProtoMessage() {}
 
 func (x *EtcdLeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[36]
+	mi := &file_nodeinit_api_nodev1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2260,7 @@ func (x *EtcdLeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EtcdLeaveResponse.ProtoReflect.Descriptor instead.
 func (*EtcdLeaveResponse) Descriptor() ([]byte, []int) {
-	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{36}
+	return file_nodeinit_api_nodev1_node_proto_rawDescGZIP(), []int{38}
 }
 
 var File_nodeinit_api_nodev1_node_proto protoreflect.FileDescriptor
@@ -2265,7 +2345,10 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\x11WatchUnitsRequest\"8\n" +
 	"\fResetRequest\x12\x14\n" +
 	"\x05force\x18\x01 \x01(\bR\x05force\x12\x12\n" +
-	"\x04wipe\x18\x02 \x01(\tR\x04wipe\"9\n" +
+	"\x04wipe\x18\x02 \x01(\tR\x04wipe\"'\n" +
+	"\x11CheckResetRequest\x12\x12\n" +
+	"\x04wipe\x18\x01 \x01(\tR\x04wipe\"\x14\n" +
+	"\x12CheckResetResponse\"9\n" +
 	"\tResetStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aproblem\x18\x02 \x01(\tR\aproblem\"\x9a\x01\n" +
@@ -2349,13 +2432,15 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"(\n" +
 	"\x10EtcdLeaveRequest\x12\x14\n" +
 	"\x05force\x18\x01 \x01(\bR\x05force\"\x13\n" +
-	"\x11EtcdLeaveResponse2\x89\x04\n" +
+	"\x11EtcdLeaveResponse2\xe0\x04\n" +
 	"\vNodeService\x12I\n" +
 	"\x06Status\x12\x1e.slipway.node.v1.StatusRequest\x1a\x1f.slipway.node.v1.StatusResponse\x12@\n" +
 	"\x04Logs\x12\x1c.slipway.node.v1.LogsRequest\x1a\x18.slipway.node.v1.LogLine0\x01\x12B\n" +
 	"\x05Dmesg\x12\x1d.slipway.node.v1.DmesgRequest\x1a\x18.slipway.node.v1.LogLine0\x01\x12I\n" +
 	"\x06Reboot\x12\x1e.slipway.node.v1.RebootRequest\x1a\x1f.slipway.node.v1.RebootResponse\x12D\n" +
-	"\x05Reset\x12\x1d.slipway.node.v1.ResetRequest\x1a\x1a.slipway.node.v1.ResetStep0\x01\x12J\n" +
+	"\x05Reset\x12\x1d.slipway.node.v1.ResetRequest\x1a\x1a.slipway.node.v1.ResetStep0\x01\x12U\n" +
+	"\n" +
+	"CheckReset\x12\".slipway.node.v1.CheckResetRequest\x1a#.slipway.node.v1.CheckResetResponse\x12J\n" +
 	"\aUpgrade\x12\x1f.slipway.node.v1.UpgradeRequest\x1a\x1c.slipway.node.v1.UpgradeStep0\x01\x12L\n" +
 	"\bRollback\x12 .slipway.node.v1.RollbackRequest\x1a\x1c.slipway.node.v1.UpgradeStep0\x012\xce\x05\n" +
 	"\vEtcdService\x12Q\n" +
@@ -2385,7 +2470,7 @@ func file_nodeinit_api_nodev1_node_proto_rawDescGZIP() []byte {
 	return file_nodeinit_api_nodev1_node_proto_rawDescData
 }
 
-var file_nodeinit_api_nodev1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_nodeinit_api_nodev1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_nodeinit_api_nodev1_node_proto_goTypes = []any{
 	(*StatusRequest)(nil),                 // 0: slipway.node.v1.StatusRequest
 	(*StatusResponse)(nil),                // 1: slipway.node.v1.StatusResponse
@@ -2403,75 +2488,79 @@ var file_nodeinit_api_nodev1_node_proto_goTypes = []any{
 	(*PrepareResponse)(nil),               // 13: slipway.node.v1.PrepareResponse
 	(*WatchUnitsRequest)(nil),             // 14: slipway.node.v1.WatchUnitsRequest
 	(*ResetRequest)(nil),                  // 15: slipway.node.v1.ResetRequest
-	(*ResetStep)(nil),                     // 16: slipway.node.v1.ResetStep
-	(*UpgradeRequest)(nil),                // 17: slipway.node.v1.UpgradeRequest
-	(*RollbackRequest)(nil),               // 18: slipway.node.v1.RollbackRequest
-	(*UpgradeStep)(nil),                   // 19: slipway.node.v1.UpgradeStep
-	(*EtcdStatusRequest)(nil),             // 20: slipway.node.v1.EtcdStatusRequest
-	(*EtcdStatusResponse)(nil),            // 21: slipway.node.v1.EtcdStatusResponse
-	(*EtcdMembersRequest)(nil),            // 22: slipway.node.v1.EtcdMembersRequest
-	(*EtcdMembersResponse)(nil),           // 23: slipway.node.v1.EtcdMembersResponse
-	(*EtcdMember)(nil),                    // 24: slipway.node.v1.EtcdMember
-	(*EtcdRemoveRequest)(nil),             // 25: slipway.node.v1.EtcdRemoveRequest
-	(*EtcdRemoveResponse)(nil),            // 26: slipway.node.v1.EtcdRemoveResponse
-	(*EtcdPromoteRequest)(nil),            // 27: slipway.node.v1.EtcdPromoteRequest
-	(*EtcdPromoteResponse)(nil),           // 28: slipway.node.v1.EtcdPromoteResponse
-	(*EtcdDefragRequest)(nil),             // 29: slipway.node.v1.EtcdDefragRequest
-	(*EtcdDefragResponse)(nil),            // 30: slipway.node.v1.EtcdDefragResponse
-	(*EtcdForfeitLeadershipRequest)(nil),  // 31: slipway.node.v1.EtcdForfeitLeadershipRequest
-	(*EtcdForfeitLeadershipResponse)(nil), // 32: slipway.node.v1.EtcdForfeitLeadershipResponse
-	(*EtcdSnapshotRequest)(nil),           // 33: slipway.node.v1.EtcdSnapshotRequest
-	(*EtcdSnapshotChunk)(nil),             // 34: slipway.node.v1.EtcdSnapshotChunk
-	(*EtcdLeaveRequest)(nil),              // 35: slipway.node.v1.EtcdLeaveRequest
-	(*EtcdLeaveResponse)(nil),             // 36: slipway.node.v1.EtcdLeaveResponse
-	(*timestamppb.Timestamp)(nil),         // 37: google.protobuf.Timestamp
+	(*CheckResetRequest)(nil),             // 16: slipway.node.v1.CheckResetRequest
+	(*CheckResetResponse)(nil),            // 17: slipway.node.v1.CheckResetResponse
+	(*ResetStep)(nil),                     // 18: slipway.node.v1.ResetStep
+	(*UpgradeRequest)(nil),                // 19: slipway.node.v1.UpgradeRequest
+	(*RollbackRequest)(nil),               // 20: slipway.node.v1.RollbackRequest
+	(*UpgradeStep)(nil),                   // 21: slipway.node.v1.UpgradeStep
+	(*EtcdStatusRequest)(nil),             // 22: slipway.node.v1.EtcdStatusRequest
+	(*EtcdStatusResponse)(nil),            // 23: slipway.node.v1.EtcdStatusResponse
+	(*EtcdMembersRequest)(nil),            // 24: slipway.node.v1.EtcdMembersRequest
+	(*EtcdMembersResponse)(nil),           // 25: slipway.node.v1.EtcdMembersResponse
+	(*EtcdMember)(nil),                    // 26: slipway.node.v1.EtcdMember
+	(*EtcdRemoveRequest)(nil),             // 27: slipway.node.v1.EtcdRemoveRequest
+	(*EtcdRemoveResponse)(nil),            // 28: slipway.node.v1.EtcdRemoveResponse
+	(*EtcdPromoteRequest)(nil),            // 29: slipway.node.v1.EtcdPromoteRequest
+	(*EtcdPromoteResponse)(nil),           // 30: slipway.node.v1.EtcdPromoteResponse
+	(*EtcdDefragRequest)(nil),             // 31: slipway.node.v1.EtcdDefragRequest
+	(*EtcdDefragResponse)(nil),            // 32: slipway.node.v1.EtcdDefragResponse
+	(*EtcdForfeitLeadershipRequest)(nil),  // 33: slipway.node.v1.EtcdForfeitLeadershipRequest
+	(*EtcdForfeitLeadershipResponse)(nil), // 34: slipway.node.v1.EtcdForfeitLeadershipResponse
+	(*EtcdSnapshotRequest)(nil),           // 35: slipway.node.v1.EtcdSnapshotRequest
+	(*EtcdSnapshotChunk)(nil),             // 36: slipway.node.v1.EtcdSnapshotChunk
+	(*EtcdLeaveRequest)(nil),              // 37: slipway.node.v1.EtcdLeaveRequest
+	(*EtcdLeaveResponse)(nil),             // 38: slipway.node.v1.EtcdLeaveResponse
+	(*timestamppb.Timestamp)(nil),         // 39: google.protobuf.Timestamp
 }
 var file_nodeinit_api_nodev1_node_proto_depIdxs = []int32{
 	4,  // 0: slipway.node.v1.StatusResponse.units:type_name -> slipway.node.v1.Unit
 	2,  // 1: slipway.node.v1.StatusResponse.system_disk:type_name -> slipway.node.v1.SystemDisk
 	3,  // 2: slipway.node.v1.SystemDisk.slots:type_name -> slipway.node.v1.Slot
-	37, // 3: slipway.node.v1.Unit.since:type_name -> google.protobuf.Timestamp
-	37, // 4: slipway.node.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	37, // 5: slipway.node.v1.EtcdStatusResponse.last_leader:type_name -> google.protobuf.Timestamp
-	24, // 6: slipway.node.v1.EtcdMembersResponse.members:type_name -> slipway.node.v1.EtcdMember
+	39, // 3: slipway.node.v1.Unit.since:type_name -> google.protobuf.Timestamp
+	39, // 4: slipway.node.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	39, // 5: slipway.node.v1.EtcdStatusResponse.last_leader:type_name -> google.protobuf.Timestamp
+	26, // 6: slipway.node.v1.EtcdMembersResponse.members:type_name -> slipway.node.v1.EtcdMember
 	0,  // 7: slipway.node.v1.NodeService.Status:input_type -> slipway.node.v1.StatusRequest
 	5,  // 8: slipway.node.v1.NodeService.Logs:input_type -> slipway.node.v1.LogsRequest
 	6,  // 9: slipway.node.v1.NodeService.Dmesg:input_type -> slipway.node.v1.DmesgRequest
 	8,  // 10: slipway.node.v1.NodeService.Reboot:input_type -> slipway.node.v1.RebootRequest
 	15, // 11: slipway.node.v1.NodeService.Reset:input_type -> slipway.node.v1.ResetRequest
-	17, // 12: slipway.node.v1.NodeService.Upgrade:input_type -> slipway.node.v1.UpgradeRequest
-	18, // 13: slipway.node.v1.NodeService.Rollback:input_type -> slipway.node.v1.RollbackRequest
-	20, // 14: slipway.node.v1.EtcdService.Status:input_type -> slipway.node.v1.EtcdStatusRequest
-	22, // 15: slipway.node.v1.EtcdService.Members:input_type -> slipway.node.v1.EtcdMembersRequest
-	25, // 16: slipway.node.v1.EtcdService.Remove:input_type -> slipway.node.v1.EtcdRemoveRequest
-	27, // 17: slipway.node.v1.EtcdService.Promote:input_type -> slipway.node.v1.EtcdPromoteRequest
-	29, // 18: slipway.node.v1.EtcdService.Defrag:input_type -> slipway.node.v1.EtcdDefragRequest
-	31, // 19: slipway.node.v1.EtcdService.ForfeitLeadership:input_type -> slipway.node.v1.EtcdForfeitLeadershipRequest
-	33, // 20: slipway.node.v1.EtcdService.Snapshot:input_type -> slipway.node.v1.EtcdSnapshotRequest
-	35, // 21: slipway.node.v1.EtcdService.Leave:input_type -> slipway.node.v1.EtcdLeaveRequest
-	10, // 22: slipway.node.v1.InitService.Apply:input_type -> slipway.node.v1.ApplyRequest
-	12, // 23: slipway.node.v1.InitService.Prepare:input_type -> slipway.node.v1.PrepareRequest
-	14, // 24: slipway.node.v1.InitService.WatchUnits:input_type -> slipway.node.v1.WatchUnitsRequest
-	1,  // 25: slipway.node.v1.NodeService.Status:output_type -> slipway.node.v1.StatusResponse
-	7,  // 26: slipway.node.v1.NodeService.Logs:output_type -> slipway.node.v1.LogLine
-	7,  // 27: slipway.node.v1.NodeService.Dmesg:output_type -> slipway.node.v1.LogLine
-	9,  // 28: slipway.node.v1.NodeService.Reboot:output_type -> slipway.node.v1.RebootResponse
-	16, // 29: slipway.node.v1.NodeService.Reset:output_type -> slipway.node.v1.ResetStep
-	19, // 30: slipway.node.v1.NodeService.Upgrade:output_type -> slipway.node.v1.UpgradeStep
-	19, // 31: slipway.node.v1.NodeService.Rollback:output_type -> slipway.node.v1.UpgradeStep
-	21, // 32: slipway.node.v1.EtcdService.Status:output_type -> slipway.node.v1.EtcdStatusResponse
-	23, // 33: slipway.node.v1.EtcdService.Members:output_type -> slipway.node.v1.EtcdMembersResponse
-	26, // 34: slipway.node.v1.EtcdService.Remove:output_type -> slipway.node.v1.EtcdRemoveResponse
-	28, // 35: slipway.node.v1.EtcdService.Promote:output_type -> slipway.node.v1.EtcdPromoteResponse
-	30, // 36: slipway.node.v1.EtcdService.Defrag:output_type -> slipway.node.v1.EtcdDefragResponse
-	32, // 37: slipway.node.v1.EtcdService.ForfeitLeadership:output_type -> slipway.node.v1.EtcdForfeitLeadershipResponse
-	34, // 38: slipway.node.v1.EtcdService.Snapshot:output_type -> slipway.node.v1.EtcdSnapshotChunk
-	36, // 39: slipway.node.v1.EtcdService.Leave:output_type -> slipway.node.v1.EtcdLeaveResponse
-	11, // 40: slipway.node.v1.InitService.Apply:output_type -> slipway.node.v1.ApplyResponse
-	13, // 41: slipway.node.v1.InitService.Prepare:output_type -> slipway.node.v1.PrepareResponse
-	4,  // 42: slipway.node.v1.InitService.WatchUnits:output_type -> slipway.node.v1.Unit
-	25, // [25:43] is the sub-list for method output_type
-	7,  // [7:25] is the sub-list for method input_type
+	16, // 12: slipway.node.v1.NodeService.CheckReset:input_type -> slipway.node.v1.CheckResetRequest
+	19, // 13: slipway.node.v1.NodeService.Upgrade:input_type -> slipway.node.v1.UpgradeRequest
+	20, // 14: slipway.node.v1.NodeService.Rollback:input_type -> slipway.node.v1.RollbackRequest
+	22, // 15: slipway.node.v1.EtcdService.Status:input_type -> slipway.node.v1.EtcdStatusRequest
+	24, // 16: slipway.node.v1.EtcdService.Members:input_type -> slipway.node.v1.EtcdMembersRequest
+	27, // 17: slipway.node.v1.EtcdService.Remove:input_type -> slipway.node.v1.EtcdRemoveRequest
+	29, // 18: slipway.node.v1.EtcdService.Promote:input_type -> slipway.node.v1.EtcdPromoteRequest
+	31, // 19: slipway.node.v1.EtcdService.Defrag:input_type -> slipway.node.v1.EtcdDefragRequest
+	33, // 20: slipway.node.v1.EtcdService.ForfeitLeadership:input_type -> slipway.node.v1.EtcdForfeitLeadershipRequest
+	35, // 21: slipway.node.v1.EtcdService.Snapshot:input_type -> slipway.node.v1.EtcdSnapshotRequest
+	37, // 22: slipway.node.v1.EtcdService.Leave:input_type -> slipway.node.v1.EtcdLeaveRequest
+	10, // 23: slipway.node.v1.InitService.Apply:input_type -> slipway.node.v1.ApplyRequest
+	12, // 24: slipway.node.v1.InitService.Prepare:input_type -> slipway.node.v1.PrepareRequest
+	14, // 25: slipway.node.v1.InitService.WatchUnits:input_type -> slipway.node.v1.WatchUnitsRequest
+	1,  // 26: slipway.node.v1.NodeService.Status:output_type -> slipway.node.v1.StatusResponse
+	7,  // 27: slipway.node.v1.NodeService.Logs:output_type -> slipway.node.v1.LogLine
+	7,  // 28: slipway.node.v1.NodeService.Dmesg:output_type -> slipway.node.v1.LogLine
+	9,  // 29: slipway.node.v1.NodeService.Reboot:output_type -> slipway.node.v1.RebootResponse
+	18, // 30: slipway.node.v1.NodeService.Reset:output_type -> slipway.node.v1.ResetStep
+	17, // 31: slipway.node.v1.NodeService.CheckReset:output_type -> slipway.node.v1.CheckResetResponse
+	21, // 32: slipway.node.v1.NodeService.Upgrade:output_type -> slipway.node.v1.UpgradeStep
+	21, // 33: slipway.node.v1.NodeService.Rollback:output_type -> slipway.node.v1.UpgradeStep
+	23, // 34: slipway.node.v1.EtcdService.Status:output_type -> slipway.node.v1.EtcdStatusResponse
+	25, // 35: slipway.node.v1.EtcdService.Members:output_type -> slipway.node.v1.EtcdMembersResponse
+	28, // 36: slipway.node.v1.EtcdService.Remove:output_type -> slipway.node.v1.EtcdRemoveResponse
+	30, // 37: slipway.node.v1.EtcdService.Promote:output_type -> slipway.node.v1.EtcdPromoteResponse
+	32, // 38: slipway.node.v1.EtcdService.Defrag:output_type -> slipway.node.v1.EtcdDefragResponse
+	34, // 39: slipway.node.v1.EtcdService.ForfeitLeadership:output_type -> slipway.node.v1.EtcdForfeitLeadershipResponse
+	36, // 40: slipway.node.v1.EtcdService.Snapshot:output_type -> slipway.node.v1.EtcdSnapshotChunk
+	38, // 41: slipway.node.v1.EtcdService.Leave:output_type -> slipway.node.v1.EtcdLeaveResponse
+	11, // 42: slipway.node.v1.InitService.Apply:output_type -> slipway.node.v1.ApplyResponse
+	13, // 43: slipway.node.v1.InitService.Prepare:output_type -> slipway.node.v1.PrepareResponse
+	4,  // 44: slipway.node.v1.InitService.WatchUnits:output_type -> slipway.node.v1.Unit
+	26, // [26:45] is the sub-list for method output_type
+	7,  // [7:26] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -2488,7 +2577,7 @@ func file_nodeinit_api_nodev1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nodeinit_api_nodev1_node_proto_rawDesc), len(file_nodeinit_api_nodev1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -10,6 +10,7 @@ import (
 	"testing/fstest"
 
 	"slipway/configs/disklayout"
+	"slipway/configs/wipe"
 	"slipway/nodeinit/disk"
 	"slipway/test/need"
 )
@@ -41,7 +42,7 @@ func TestAdopt(t *testing.T) {
 // was in files is gone if that was asked for, but for the slot that runs.
 func TestWipe(t *testing.T) {
 	need.Programs(t, "wipefs", "mke2fs", "sfdisk", "partx", "mkfs.xfs", "mount")
-	for _, how := range []disk.Erase{disk.Metadata, disk.Discard, disk.Zero} {
+	for _, how := range []wipe.How{wipe.Metadata, wipe.Discard, wipe.Zero} {
 		for _, volumes := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, volumes %v", how, volumes), func(t *testing.T) {
 				d := partition(t, loop(t, "512"), us, "", 4*gib)
@@ -59,7 +60,7 @@ func TestWipe(t *testing.T) {
 				if err := (disk.Tools{}).Wipe(t.Context(), d, how); err != nil {
 					t.Fatal(err)
 				}
-				if left := read(t, d.Path, data.Start+2*gib, 8) == "a secret"; left != (how == disk.Metadata) {
+				if left := read(t, d.Path, data.Start+2*gib, 8) == "a secret"; left != (how == wipe.Metadata) {
 					t.Errorf("content is left: %v", left)
 				}
 				wantOnly(t, d, volume)
@@ -106,7 +107,7 @@ func TestWipeInUse(t *testing.T) {
 	d := partition(t, loop(t, "512"), us, "", 0)
 	format(t, d, us)
 	runFrom(t, part(t, d, disklayout.DataLabel))
-	err := disk.Tools{}.Wipe(t.Context(), d, disk.Metadata)
+	err := disk.Tools{}.Wipe(t.Context(), d, wipe.Metadata)
 	if !errors.Is(err, disk.ErrInUse) || !strings.Contains(err.Error(), "partition slipway-data: the disk is in use") {
 		t.Errorf("the error is %v", err)
 	}
@@ -117,9 +118,9 @@ func TestWipeInUse(t *testing.T) {
 func TestCanErase(t *testing.T) {
 	rotating := disk.Tools{Root: fstest.MapFS{"sys/block/sda/queue/discard_max_bytes": {Data: []byte("0\n")}}}
 	d := disk.Disk{Name: "sda", Path: "/dev/sda"}
-	for how, want := range map[disk.Erase]string{
-		disk.Metadata: "", disk.Zero: "",
-		disk.Discard: "wipe /dev/sda: the disk has no discard; ask for zero, or for metadata only",
+	for how, want := range map[wipe.How]string{
+		wipe.Metadata: "", wipe.Zero: "",
+		wipe.Discard: "wipe /dev/sda: the disk has no discard; ask for zero, or for metadata only",
 		"shred":      `wipe "shred": want metadata, discard or zero`,
 	} {
 		if err := rotating.CanErase(d, how); err == nil && want != "" || err != nil && err.Error() != want {

@@ -145,7 +145,7 @@ const (
 
 // EnrollServiceClient is a client for the slipway.boot.v1.EnrollService service.
 type EnrollServiceClient interface {
-	// Enroll shows the machine's facts and key. Repeat it with the same key
+	// Enroll shows the machine's facts, as they are now, and its key. Repeat it with the same key
 	// until the state is no longer PENDING. A different key for a machine that
 	// is already approved is a new enrolment and needs a new approval.
 	Enroll(context.Context, *connect.Request[bootv1.EnrollRequest]) (*connect.Response[bootv1.EnrollResponse], error)
@@ -183,7 +183,7 @@ func (c *enrollServiceClient) Enroll(ctx context.Context, req *connect.Request[b
 
 // EnrollServiceHandler is an implementation of the slipway.boot.v1.EnrollService service.
 type EnrollServiceHandler interface {
-	// Enroll shows the machine's facts and key. Repeat it with the same key
+	// Enroll shows the machine's facts, as they are now, and its key. Repeat it with the same key
 	// until the state is no longer PENDING. A different key for a machine that
 	// is already approved is a new enrolment and needs a new approval.
 	Enroll(context.Context, *connect.Request[bootv1.EnrollRequest]) (*connect.Response[bootv1.EnrollResponse], error)
@@ -239,7 +239,7 @@ type MachineServiceClient interface {
 	// third of the certificate's life is left, and whenever the header
 	// Slipway-Trust of an answer is not the digest of the CAs that the machine trusts.
 	RenewCertificate(context.Context, *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error)
-	// Report adds events to the machine's timeline and sets its phase.
+	// Report adds events to the machine's timeline and sets its phase and its facts.
 	Report(context.Context, *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error)
 	// ReportWipe says what an installation would destroy, before anything is
 	// written. The machine then waits for a config whose install.wipe is the hash. It may be
@@ -370,7 +370,7 @@ type MachineServiceHandler interface {
 	// third of the certificate's life is left, and whenever the header
 	// Slipway-Trust of an answer is not the digest of the CAs that the machine trusts.
 	RenewCertificate(context.Context, *connect.Request[bootv1.RenewCertificateRequest]) (*connect.Response[bootv1.RenewCertificateResponse], error)
-	// Report adds events to the machine's timeline and sets its phase.
+	// Report adds events to the machine's timeline and sets its phase and its facts.
 	Report(context.Context, *connect.Request[bootv1.ReportRequest]) (*connect.Response[bootv1.ReportResponse], error)
 	// ReportWipe says what an installation would destroy, before anything is
 	// written. The machine then waits for a config whose install.wipe is the hash. It may be

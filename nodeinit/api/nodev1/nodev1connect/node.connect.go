@@ -49,6 +49,8 @@ const (
 	NodeServiceRebootProcedure = "/slipway.node.v1.NodeService/Reboot"
 	// NodeServiceResetProcedure is the fully-qualified name of the NodeService's Reset RPC.
 	NodeServiceResetProcedure = "/slipway.node.v1.NodeService/Reset"
+	// NodeServiceCheckResetProcedure is the fully-qualified name of the NodeService's CheckReset RPC.
+	NodeServiceCheckResetProcedure = "/slipway.node.v1.NodeService/CheckReset"
 	// NodeServiceUpgradeProcedure is the fully-qualified name of the NodeService's Upgrade RPC.
 	NodeServiceUpgradeProcedure = "/slipway.node.v1.NodeService/Upgrade"
 	// NodeServiceRollbackProcedure is the fully-qualified name of the NodeService's Rollback RPC.
@@ -92,6 +94,9 @@ type NodeServiceClient interface {
 	// its steps; the last one is the shutdown. Roles operator and admin.
 	// What Slipway wrote to the disk of an installed machine is wiped.
 	Reset(context.Context, *connect.Request[nodev1.ResetRequest]) (*connect.ServerStreamForClient[nodev1.ResetStep], error)
+	// CheckReset refuses what Reset would refuse of the machine itself, such as a
+	// way of wiping that its disk does not know, and does nothing. Roles operator and admin.
+	CheckReset(context.Context, *connect.Request[nodev1.CheckResetRequest]) (*connect.Response[nodev1.CheckResetResponse], error)
 	// Upgrade writes an image to the slot that is not in use, checks it, and
 	// restarts into it, once: a machine that is not healthy then comes back on
 	// the slot before. It streams its steps; the last one is the shutdown. The same
@@ -144,6 +149,12 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("Reset")),
 			connect.WithClientOptions(opts...),
 		),
+		checkReset: connect.NewClient[nodev1.CheckResetRequest, nodev1.CheckResetResponse](
+			httpClient,
+			baseURL+NodeServiceCheckResetProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("CheckReset")),
+			connect.WithClientOptions(opts...),
+		),
 		upgrade: connect.NewClient[nodev1.UpgradeRequest, nodev1.UpgradeStep](
 			httpClient,
 			baseURL+NodeServiceUpgradeProcedure,
@@ -161,13 +172,14 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 
 // nodeServiceClient implements NodeServiceClient.
 type nodeServiceClient struct {
-	status   *connect.Client[nodev1.StatusRequest, nodev1.StatusResponse]
-	logs     *connect.Client[nodev1.LogsRequest, nodev1.LogLine]
-	dmesg    *connect.Client[nodev1.DmesgRequest, nodev1.LogLine]
-	reboot   *connect.Client[nodev1.RebootRequest, nodev1.RebootResponse]
-	reset    *connect.Client[nodev1.ResetRequest, nodev1.ResetStep]
-	upgrade  *connect.Client[nodev1.UpgradeRequest, nodev1.UpgradeStep]
-	rollback *connect.Client[nodev1.RollbackRequest, nodev1.UpgradeStep]
+	status     *connect.Client[nodev1.StatusRequest, nodev1.StatusResponse]
+	logs       *connect.Client[nodev1.LogsRequest, nodev1.LogLine]
+	dmesg      *connect.Client[nodev1.DmesgRequest, nodev1.LogLine]
+	reboot     *connect.Client[nodev1.RebootRequest, nodev1.RebootResponse]
+	reset      *connect.Client[nodev1.ResetRequest, nodev1.ResetStep]
+	checkReset *connect.Client[nodev1.CheckResetRequest, nodev1.CheckResetResponse]
+	upgrade    *connect.Client[nodev1.UpgradeRequest, nodev1.UpgradeStep]
+	rollback   *connect.Client[nodev1.RollbackRequest, nodev1.UpgradeStep]
 }
 
 // Status calls slipway.node.v1.NodeService.Status.
@@ -195,6 +207,11 @@ func (c *nodeServiceClient) Reset(ctx context.Context, req *connect.Request[node
 	return c.reset.CallServerStream(ctx, req)
 }
 
+// CheckReset calls slipway.node.v1.NodeService.CheckReset.
+func (c *nodeServiceClient) CheckReset(ctx context.Context, req *connect.Request[nodev1.CheckResetRequest]) (*connect.Response[nodev1.CheckResetResponse], error) {
+	return c.checkReset.CallUnary(ctx, req)
+}
+
 // Upgrade calls slipway.node.v1.NodeService.Upgrade.
 func (c *nodeServiceClient) Upgrade(ctx context.Context, req *connect.Request[nodev1.UpgradeRequest]) (*connect.ServerStreamForClient[nodev1.UpgradeStep], error) {
 	return c.upgrade.CallServerStream(ctx, req)
@@ -219,6 +236,9 @@ type NodeServiceHandler interface {
 	// its steps; the last one is the shutdown. Roles operator and admin.
 	// What Slipway wrote to the disk of an installed machine is wiped.
 	Reset(context.Context, *connect.Request[nodev1.ResetRequest], *connect.ServerStream[nodev1.ResetStep]) error
+	// CheckReset refuses what Reset would refuse of the machine itself, such as a
+	// way of wiping that its disk does not know, and does nothing. Roles operator and admin.
+	CheckReset(context.Context, *connect.Request[nodev1.CheckResetRequest]) (*connect.Response[nodev1.CheckResetResponse], error)
 	// Upgrade writes an image to the slot that is not in use, checks it, and
 	// restarts into it, once: a machine that is not healthy then comes back on
 	// the slot before. It streams its steps; the last one is the shutdown. The same
@@ -267,6 +287,12 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("Reset")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceCheckResetHandler := connect.NewUnaryHandler(
+		NodeServiceCheckResetProcedure,
+		svc.CheckReset,
+		connect.WithSchema(nodeServiceMethods.ByName("CheckReset")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeServiceUpgradeHandler := connect.NewServerStreamHandler(
 		NodeServiceUpgradeProcedure,
 		svc.Upgrade,
@@ -291,6 +317,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceRebootHandler.ServeHTTP(w, r)
 		case NodeServiceResetProcedure:
 			nodeServiceResetHandler.ServeHTTP(w, r)
+		case NodeServiceCheckResetProcedure:
+			nodeServiceCheckResetHandler.ServeHTTP(w, r)
 		case NodeServiceUpgradeProcedure:
 			nodeServiceUpgradeHandler.ServeHTTP(w, r)
 		case NodeServiceRollbackProcedure:
@@ -322,6 +350,10 @@ func (UnimplementedNodeServiceHandler) Reboot(context.Context, *connect.Request[
 
 func (UnimplementedNodeServiceHandler) Reset(context.Context, *connect.Request[nodev1.ResetRequest], *connect.ServerStream[nodev1.ResetStep]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.NodeService.Reset is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) CheckReset(context.Context, *connect.Request[nodev1.CheckResetRequest]) (*connect.Response[nodev1.CheckResetResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("slipway.node.v1.NodeService.CheckReset is not implemented"))
 }
 
 func (UnimplementedNodeServiceHandler) Upgrade(context.Context, *connect.Request[nodev1.UpgradeRequest], *connect.ServerStream[nodev1.UpgradeStep]) error {

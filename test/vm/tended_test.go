@@ -1,0 +1,254 @@
+package vm
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"slipway/qemu"
+	"slipway/test/vmtest"
+)
+
+// rotatePatience is for all rotations at once: the Kubernetes CA's alone lasts 16 minutes by
+// its settling times, which no computer shortens; the rest is for machines that take a config
+// in each of three phases, one after the other.
+const rotatePatience = 30 * time.Minute
+
+// TestQuorumTended is the story of what three control planes go through in the hands of an
+// administrator: every secret is replaced while they work, they become five, go back to a
+// snapshot, and are recovered after most are lost.
+func TestQuorumTended(t *testing.T) {
+	needLong(t)
+	machines := []qemu.Machine{vmtest.BIOS("m1"), vmtest.BIOS("m2"), vmtest.BIOS("m3"), vmtest.BIOS("m4"), vmtest.BIOS("fourth"), vmtest.BIOS("fifth")}
+	for i := range machines {
+		machines[i].MemoryMiB = 2048
+	}
+	lab := vmtest.New(t, vmtest.Machines(machines...), vmtest.Off())
+	for _, m := range machines[:4] {
+		lab.Switch(t, m.Name, qemu.PowerOn)
+	}
+	q := &quorum{Lab: lab}
+	chapter(t, "three control planes and a worker form", func(t *testing.T) {
+		q.form(t)
+		q.Kubectl(t, "create", "secret", "generic", "kept", "--from-literal=word="+secretWord)
+	})
+	chapter(t, "every secret is replaced", q.rotate)
+	chapter(t, "a fourth and a fifth join", q.grow)
+	chapter(t, "the leader hands over", q.handOver)
+	chapter(t, "all goes back to what it was", q.goBack)
+	chapter(t, "most are lost and the rest is recovered", q.recover)
+}
+
+// rotate replaces all CAs and the encryption key at the same time, the boot service's own CA
+// with them, and writes meanwhile: the API is never gone for longer than if a control plane died.
+func (q *quorum) rotate(t *testing.T) {
+	old := q.issueKubeconfig(t)
+	q.CLI(t, "cluster", "rotate-ca", "prod", "--ca", "all", "--yes")
+	q.CLI(t, "cluster", "rotate-encryption-key", "prod", "--yes")
+	q.CLI(t, "ca", "rotate", "--yes")
+	w, said := writer{quorum: q, last: time.Now()}, ""
+	q.Await(t, "everything is rotated", rotatePatience, func() error {
+		w.write(t)
+		state, err := q.rotations()
+		if err != nil {
+			return err
+		}
+		if state != said {
+			said = state
+			t.Logf("under way: %s", state)
+		}
+		if state != "" {
+			return errors.New(state)
+		}
+		return nil
+	})
+	t.Logf("%d writes meanwhile, at most %.1f s apart", w.writes, w.longest.Seconds())
+	q.awaitVoters(t, 3, recoverPatience)
+	q.secretIsKept(t)
+	q.mustHave(t, "before", "first")
+	if out, err := q.Try(filepath.Join(q.Dir(), "kubectl"), "--kubeconfig", old, "get", "nodes"); err == nil {
+		t.Errorf("a kubeconfig of the CA before is still good: %s", out)
+	}
+	q.worksStill(t)
+}
+
+// worksStill runs a pod and reaches into it, by the kubelet's and the API server's new certificates.
+func (q *quorum) worksStill(t *testing.T) {
+	t.Helper()
+	q.Apply(t, sleeper("turned"))
+	awaitPods(t, q.Lab, "default", 1, podPatience)
+	q.Await(t, "exec reaches the worker's pod", podPatience, func() error {
+		_, err := q.TryKubectl("exec", "turned", "--", "busybox", "true")
+		return err
+	})
+}
+
+// secretWord is in the Secret that is kept, through another encryption key and another etcd.
+const secretWord = "rosebud"
+
+func (q *quorum) secretIsKept(t *testing.T) {
+	t.Helper()
+	got, err := base64.StdEncoding.DecodeString(q.Kubectl(t, "get", "secret", "kept", "-o", "jsonpath={.data.word}"))
+	if err != nil || string(got) != secretWord {
+		t.Errorf("the Secret says %q, %v", got, err)
+	}
+}
+
+// writer writes a ConfigMap a turn, and knows how long none was accepted.
+type writer struct {
+	*quorum
+	writes  int
+	last    time.Time // when a write was accepted
+	longest time.Duration
+}
+
+// write ends the story when no write was accepted for too long.
+func (w *writer) write(t *testing.T) {
+	_, err := w.TryKubectl("create", "configmap", fmt.Sprint("turn-", w.writes), "--request-timeout=5s")
+	silent := time.Since(w.last)
+	switch {
+	case err == nil || strings.Contains(err.Error(), "AlreadyExists"): // the answer to an earlier try was lost
+		w.writes, w.longest, w.last = w.writes+1, max(w.longest, silent), time.Now()
+	case silent > w.Timeout(apiPatience):
+		t.Fatalf("no write was accepted for %v: %v", silent.Round(time.Second), err)
+	default: // a kubeconfig of the CA before is good no more: the next kubectl asks for another
+		_ = os.Remove(filepath.Join(w.Dir(), "kubeconfig")) // gone already: also good
+	}
+}
+
+// issueKubeconfig has a kubeconfig written to a file and returns its path.
+func (q *quorum) issueKubeconfig(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	q.CLI(t, "cluster", "kubeconfig", "prod", "--file", path)
+	if out, err := q.Try(filepath.Join(q.Dir(), "kubectl"), "--kubeconfig", path, "get", "nodes"); err != nil {
+		t.Fatalf("the kubeconfig is not good: %s, %v", out, err)
+	}
+	return path
+}
+
+// rotations is what is under way, in a line; empty: nothing.
+func (q *quorum) rotations() (string, error) {
+	type rotation struct {
+		What  string `json:"what"`
+		Phase string `json:"phase"`
+	}
+	var prod struct {
+		Rotations []rotation `json:"rotations"`
+	}
+	var authority rotation
+	for command, into := range map[string]any{"cluster status prod": &prod, "ca status": &authority} {
+		out, err := q.TryCLI(append(strings.Fields(command), "-o", "json")...)
+		if err == nil {
+			err = json.Unmarshal([]byte(out), into)
+		}
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", command, err)
+		}
+	}
+	var all []string
+	for _, r := range append(prod.Rotations, rotation{"boot service's CA", authority.Phase}) {
+		if r.Phase != "" {
+			all = append(all, r.What+": "+r.Phase)
+		}
+	}
+	return strings.Join(all, ", "), nil
+}
+
+// grow makes five of three.
+func (q *quorum) grow(t *testing.T) {
+	limit := q.Timeout(joinPatience)
+	for _, name := range []string{"fourth", "fifth"} {
+		q.Switch(t, name, qemu.PowerOn)
+		awaitPhase(t, q.Lab, name, "approved", enrolPatience)
+		out, err := q.TryWithin(limit+time.Minute, q.Slipway("node", "join", q.MachineID(t, name), "--cluster", "prod",
+			"--role", "control-plane", "--yes", "--wait", "--timeout", limit.String())...)
+		t.Logf("slipway node join:\n%s", out)
+		if err != nil {
+			t.Fatalf("join the %s: %v", name, err)
+		}
+	}
+	q.awaitVoters(t, 5, recoverPatience)
+	q.mustHave(t, "before", "first")
+}
+
+// handOver has the leader give up its place, and all members give back what they do not use.
+func (q *quorum) handOver(t *testing.T) {
+	before := q.leader(t)
+	t.Logf("slipway etcd forfeit-leadership:\n%s", q.CLI(t, "etcd", "forfeit-leadership"))
+	if after := q.leader(t); after == before {
+		t.Errorf("%s still leads", after)
+	}
+	t.Logf("slipway etcd defrag:\n%s", q.CLI(t, "etcd", "defrag"))
+	q.awaitVoters(t, 5, recoverPatience)
+}
+
+// goBack restores a snapshot on the machines that it was taken of: what was written after it
+// is gone, on all five.
+func (q *quorum) goBack(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "etcd.db")
+	t.Logf("slipway cluster snapshot: %s", q.CLI(t, "cluster", "snapshot", "prod", "--file", file))
+	q.Kubectl(t, "create", "configmap", "regretted", "--from-literal=written=later")
+	limit := q.Timeout(joinPatience)
+	out, err := q.TryWithin(limit+time.Minute, q.Slipway("cluster", "restore", "prod", "--snapshot", file,
+		"--yes", "--wait", "--timeout", limit.String())...)
+	t.Logf("slipway cluster restore:\n%s", out)
+	if err != nil {
+		t.Fatalf("restore the cluster: %v", err)
+	}
+	q.awaitVoters(t, 5, recoverPatience)
+	q.mustHave(t, "before", "first")
+	q.secretIsKept(t)
+	if out := q.Kubectl(t, "get", "configmap", "regretted", "--ignore-not-found"); out != "" {
+		t.Errorf("what was written after the snapshot is still there: %s", out)
+	}
+}
+
+// recover cuts the power of three of the five, the leader among them, and has the two that are
+// left go on.
+func (q *quorum) recover(t *testing.T) {
+	q.Kubectl(t, "create", "configmap", "last", "--from-literal=written=last")
+	if out, err := q.TryCLI("cluster", "recover", "prod", "--yes"); err == nil || !strings.Contains(err.Error(), noNeed) {
+		t.Errorf("a recovery while there is a quorum: %s, %v", out, err)
+	}
+	for _, hostname := range q.leaderAndTwoMore(t) {
+		q.Switch(t, q.machineOf(t, hostname), qemu.PowerOff)
+	}
+	limit := q.Timeout(joinPatience)
+	q.Await(t, "those that are left know of no leader, and are recovered", joinPatience+time.Minute, func() error {
+		out, err := q.TryWithin(limit+time.Minute, q.Slipway("cluster", "recover", "prod", "--yes", "--wait", "--timeout", limit.String())...)
+		t.Logf("slipway cluster recover:\n%s", out)
+		if err != nil && !strings.Contains(out, noNeed) {
+			t.Fatalf("recover the cluster: %v", err)
+		}
+		return err
+	})
+	q.awaitVoters(t, 2, recoverPatience)
+	q.mustHave(t, "before", "first")
+	q.mustHave(t, "last", "last")
+	q.secretIsKept(t)
+}
+
+// noNeed is in the refusal to recover a cluster whose quorum answers.
+const noNeed = "nothing to recover"
+
+// leaderAndTwoMore are the hostnames of three of etcd's machines.
+func (q *quorum) leaderAndTwoMore(t *testing.T) []string {
+	t.Helper()
+	names := []string{q.leader(t)}
+	list, err := q.members()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range list {
+		if m.Name != names[0] && len(names) < 3 {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
