@@ -15,7 +15,6 @@ import (
 
 func nodeRollbackCommand(r *remote) *cobra.Command {
 	var f upgradeFlags
-	var anySkew bool
 	cmd := &cobra.Command{
 		Use:   "rollback NODE",
 		Short: "Have an installed node run what it ran before its last upgrade",
@@ -38,9 +37,9 @@ answer, or should you know better.`,
 			if err != nil {
 				return err
 			}
-			if c != nil && !anySkew {
+			if c != nil && !f.anySkew {
 				if err := u.checkBack(cmd.Context(), c.GetMachines(), m, now, then); err != nil {
-					return fmt.Errorf("roll %s back to slot %s: %w; --no-skew-check goes on all the same", name(m), then.GetName(), err)
+					return skewed(fmt.Sprintf("roll %s back to slot %s", name(m), then.GetName()), err)
 				}
 			}
 			if err := agree(cmd, f.yes, fmt.Sprintf("Have %s run what is in its slot %s, %s? It restarts.", name(m), then.GetName(), imageOf(then))); err != nil {
@@ -50,7 +49,7 @@ answer, or should you know better.`,
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().BoolVar(&anySkew, "no-skew-check", false, "do not ask whether Kubernetes' version-skew policy allows it")
+	f.registerSkew(cmd)
 	return cmd
 }
 

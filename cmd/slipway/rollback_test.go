@@ -85,6 +85,24 @@ func TestRollbackRefusesSkew(t *testing.T) {
 	}
 }
 
+// TestUpgradeWithoutAPI: a node whose cluster's API does not answer can be upgraded, if a person
+// says so: that may be what heals it.
+func TestUpgradeWithoutAPI(t *testing.T) {
+	for args, goes := range map[string]bool{"": false, "--no-skew-check": true} {
+		f := &fleet{}
+		boot, contextFile := rackOfFleet(t, f, 1)
+		for _, m := range boot.cluster.Machines {
+			m.Installation = &bootv1.Installation{Disk: &bootv1.SystemDisk{Path: "/dev/vda"}}
+		}
+		boot.kubeconfig, boot.image = kubeAPI(t, http.NotFound), v2
+		var out bytes.Buffer
+		code := run(t.Context(), append(strings.Fields("node upgrade prod-cp-1 --yes --no-drain --context "+contextFile), strings.Fields(args)...), nil, &out, &out)
+		if (code == 0) != goes || (len(f.order) > 0) != goes || !goes && !strings.Contains(out.String(), "reach the cluster's API") {
+			t.Errorf("%q: exit code %d, %v went:\n%s", args, code, f.order, &out)
+		}
+	}
+}
+
 // TestStatusOfSlots: a node says itself which Kubernetes its slots hold.
 func TestStatusOfSlots(t *testing.T) {
 	var out bytes.Buffer

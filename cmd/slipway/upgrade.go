@@ -29,6 +29,7 @@ const (
 // upgradeFlags are what a person may say to whatever boots another slot.
 type upgradeFlags struct {
 	kexec, older, force, noDrain, yes bool
+	anySkew                           bool // whatever Kubernetes' version-skew policy says
 	timeout, healthy, draining        time.Duration
 }
 

@@ -32,6 +32,15 @@ func (f *upgradeFlags) registerOlder(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.older, "older", false, "though the image is older than what runs; Kubernetes itself never goes back")
 }
 
+func (f *upgradeFlags) registerSkew(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.anySkew, "no-skew-check", false, "do not ask whether Kubernetes' version-skew policy allows it")
+}
+
+// skewed is why a machine is not taken to another version.
+func skewed(doing string, err error) error {
+	return fmt.Errorf("%s: %w; --no-skew-check goes on all the same", doing, err)
+}
+
 // of is the upgrade of machines of a cluster; of a machine without one if nil.
 func (f *upgradeFlags) of(cmd *cobra.Command, r *remote, c *bootv1.Cluster) (*upgrade, error) {
 	boot, err := r.client()
@@ -66,8 +75,12 @@ func nodeUpgradeCommand(r *remote) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "upgrade NODE",
 		Short: "Have an installed node run the boot service's image",
-		Long:  "Have an installed node run the image that the boot service serves." + upgradeLong,
-		Args:  cobra.ExactArgs(1),
+		Long: "Have an installed node run the image that the boot service serves." + upgradeLong + `
+
+What Kubernetes' version-skew policy forbids is refused before anything is changed.
+--no-skew-check leaves that out, should the cluster's API not answer, or should
+you know better.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			u, m, c, err := f.forNode(cmd, r, args[0])
 			if err != nil {
@@ -77,9 +90,9 @@ func nodeUpgradeCommand(r *remote) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if c != nil {
+			if c != nil && !f.anySkew {
 				if err := u.checkSkew(cmd.Context(), c.GetMachines(), []*bootv1.Machine{m}, image); err != nil {
-					return err
+					return skewed("upgrade "+name(m), err)
 				}
 			}
 			if err := agree(cmd, f.yes, fmt.Sprintf("Upgrade %s to %s, Kubernetes %s? It restarts.", name(m), image.GetVersion(), image.GetKubernetes())); err != nil {
@@ -90,6 +103,7 @@ func nodeUpgradeCommand(r *remote) *cobra.Command {
 	}
 	f.register(cmd)
 	f.registerOlder(cmd)
+	f.registerSkew(cmd)
 	return cmd
 }
 

@@ -129,7 +129,7 @@ func TestUEFIFallsBack(t *testing.T) {
 	lab, image := rawMachine(t)
 	id := lab.MachineID(t, "m1")
 	assign(t, lab, id)
-	lab.Await(t, "the node answers", enrolPatience, func() error { return runsFrom(lab, id) })
+	awaitNodeReady(t, lab, bootPatience)
 	lab.Vary(t, image, "v0.0.0-bad", "rdinit=/nowhere panic=1")
 	upgrade := lab.Start(t, lab.Slipway("node", "upgrade", id, "--no-drain", "--yes")...)
 	defer upgrade.Stop(t)
