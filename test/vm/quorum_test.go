@@ -52,16 +52,20 @@ type quorum struct {
 	lost string // hostname of the control plane that was lost
 }
 
+// long is a command that is agreed to and waited for, and must work.
+func (q *quorum) long(t *testing.T, patience time.Duration, command ...string) {
+	t.Helper()
+	limit := q.Timeout(patience)
+	out, err := q.TryWithin(limit+time.Minute, q.Slipway(append(command, "--yes", "--wait", "--timeout", limit.String())...)...)
+	t.Logf("slipway %s:\n%s", strings.Join(command, " "), out)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // form makes three control planes and a worker of blank machines.
 func (q *quorum) form(t *testing.T, flags ...string) {
-	limit := q.Timeout(quorumPatience)
-	args := append([]string{"cluster", "create", "prod", "--control-planes", "3", "--workers", "1",
-		"--virtual-ip", virtualIP, "--yes", "--wait", "--timeout", limit.String()}, flags...)
-	out, err := q.TryWithin(limit+time.Minute, q.Slipway(args...)...)
-	t.Logf("slipway cluster create:\n%s", out)
-	if err != nil {
-		t.Fatalf("create the cluster: %v", err)
-	}
+	q.long(t, quorumPatience, append([]string{"cluster", "create", "prod", "--control-planes", "3", "--workers", "1", "--virtual-ip", virtualIP}, flags...)...)
 	q.awaitVoters(t, 3, recoverPatience)
 	q.Kubectl(t, "create", "configmap", "before", "--from-literal=written=first")
 }
@@ -187,13 +191,7 @@ func (q *quorum) machineOf(t *testing.T, hostname string) string {
 func (q *quorum) replace(t *testing.T) {
 	q.Switch(t, "spare", qemu.PowerOn)
 	awaitPhase(t, q.Lab, "spare", "approved", enrolPatience)
-	limit := q.Timeout(joinPatience)
-	out, err := q.TryWithin(limit+time.Minute, q.Slipway("node", "join", q.MachineID(t, "spare"), "--cluster", "prod",
-		"--replace", q.lost, "--yes", "--wait", "--timeout", limit.String())...)
-	t.Logf("slipway node join:\n%s", out)
-	if err != nil {
-		t.Fatalf("join the spare machine: %v", err)
-	}
+	q.long(t, joinPatience, "node", "join", q.MachineID(t, "spare"), "--cluster", "prod", "--replace", q.lost)
 	q.awaitVoters(t, 3, recoverPatience)
 	q.mustHave(t, "before", "first")
 }
@@ -217,13 +215,7 @@ func (q *quorum) restore(t *testing.T) {
 	}
 	q.Switch(t, "other", qemu.PowerOn)
 	awaitPhase(t, q.Lab, "other", "approved", enrolPatience)
-	limit := q.Timeout(joinPatience)
-	out, err := q.TryWithin(limit+time.Minute, q.Slipway("cluster", "restore", "prod", "--snapshot", file, "-f", document,
-		"--yes", "--wait", "--timeout", limit.String())...)
-	t.Logf("slipway cluster restore:\n%s", out)
-	if err != nil {
-		t.Fatalf("restore the cluster: %v", err)
-	}
+	q.long(t, joinPatience, "cluster", "restore", "prod", "--snapshot", file, "-f", document)
 	q.awaitVoters(t, 1, recoverPatience)
 	q.mustHave(t, "before", "first")
 	q.mustHave(t, "after", "second")

@@ -20,34 +20,59 @@ import (
 // in each of three phases, one after the other.
 const rotatePatience = 30 * time.Minute
 
-// TestQuorumTended is the story of what three control planes go through in the hands of an
-// administrator: every secret is replaced while they work, they become five, go back to a
-// snapshot, and are recovered after most are lost.
-func TestQuorumTended(t *testing.T) {
+// TestQuorumRotates: every secret of three control planes and a worker is replaced while they work.
+func TestQuorumRotates(t *testing.T) {
 	needLong(t)
-	machines := []qemu.Machine{vmtest.BIOS("m1"), vmtest.BIOS("m2"), vmtest.BIOS("m3"), vmtest.BIOS("m4"), vmtest.BIOS("fourth"), vmtest.BIOS("fifth")}
+	machines := []qemu.Machine{vmtest.BIOS("m1"), vmtest.BIOS("m2"), vmtest.BIOS("m3"), vmtest.BIOS("m4")}
 	for i := range machines {
 		machines[i].MemoryMiB = 2048
 	}
-	lab := vmtest.New(t, vmtest.Machines(machines...), vmtest.Off())
-	for _, m := range machines[:4] {
-		lab.Switch(t, m.Name, qemu.PowerOn)
-	}
-	q := &quorum{Lab: lab}
-	chapter(t, "three control planes and a worker form", func(t *testing.T) {
-		q.form(t)
-		q.Kubectl(t, "create", "secret", "generic", "kept", "--from-literal=word="+secretWord)
-	})
+	q := &quorum{Lab: vmtest.New(t, vmtest.Machines(machines...))}
+	chapter(t, "three control planes and a worker form", func(t *testing.T) { q.form(t) })
 	chapter(t, "every secret is replaced", q.rotate)
+}
+
+// TestEtcdGrows is the story of an etcd on machines of its own: its three members become five, it
+// goes back to a snapshot on the same machines, and is recovered after most of them are lost.
+func TestEtcdGrows(t *testing.T) {
+	needLong(t)
+	names := []string{"plane", "first", "second", "third", "fourth", "fifth"}
+	var machines []qemu.Machine
+	for _, name := range names {
+		machine := vmtest.BIOS(name)
+		machine.MemoryMiB = 2048
+		machines = append(machines, machine)
+	}
+	q := &quorum{Lab: vmtest.New(t, vmtest.Machines(machines...), vmtest.Off())}
+	chapter(t, "three machines for etcd and a control plane form", func(t *testing.T) { q.formApart(t, names[:4]) })
 	chapter(t, "a fourth and a fifth join", q.grow)
 	chapter(t, "the leader hands over", q.handOver)
 	chapter(t, "all goes back to what it was", q.goBack)
 	chapter(t, "most are lost and the rest is recovered", q.recover)
 }
 
+// formApart makes a control plane of the first machine, and members of etcd of the others.
+func (q *quorum) formApart(t *testing.T, names []string) {
+	document, role := "name: prod\nmachines:\n", "control-plane"
+	for _, name := range names {
+		q.Switch(t, name, qemu.PowerOn)
+		document += fmt.Sprintf("- {id: %s, role: %s}\n", q.MachineID(t, name), role)
+		role = "etcd"
+	}
+	file := filepath.Join(t.TempDir(), "prod.yaml")
+	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	q.long(t, quorumPatience, "cluster", "create", "-f", file)
+	q.awaitVoters(t, 3, recoverPatience)
+	q.Kubectl(t, "create", "configmap", "before", "--from-literal=written=first")
+	q.Kubectl(t, "create", "secret", "generic", "kept", "--from-literal=word="+secretWord)
+}
+
 // rotate replaces all CAs and the encryption key at the same time, the boot service's own CA
 // with them, and writes meanwhile: the API is never gone for longer than if a control plane died.
 func (q *quorum) rotate(t *testing.T) {
+	q.Kubectl(t, "create", "secret", "generic", "kept", "--from-literal=word="+secretWord)
 	old := q.issueKubeconfig(t)
 	q.CLI(t, "cluster", "rotate-ca", "prod", "--ca", "all", "--yes")
 	q.CLI(t, "cluster", "rotate-encryption-key", "prod", "--yes")
@@ -162,16 +187,10 @@ func (q *quorum) rotations() (string, error) {
 
 // grow makes five of three.
 func (q *quorum) grow(t *testing.T) {
-	limit := q.Timeout(joinPatience)
 	for _, name := range []string{"fourth", "fifth"} {
 		q.Switch(t, name, qemu.PowerOn)
 		awaitPhase(t, q.Lab, name, "approved", enrolPatience)
-		out, err := q.TryWithin(limit+time.Minute, q.Slipway("node", "join", q.MachineID(t, name), "--cluster", "prod",
-			"--role", "control-plane", "--yes", "--wait", "--timeout", limit.String())...)
-		t.Logf("slipway node join:\n%s", out)
-		if err != nil {
-			t.Fatalf("join the %s: %v", name, err)
-		}
+		q.long(t, joinPatience, "node", "join", q.MachineID(t, name), "--cluster", "prod", "--role", "etcd")
 	}
 	q.awaitVoters(t, 5, recoverPatience)
 	q.mustHave(t, "before", "first")
@@ -194,13 +213,7 @@ func (q *quorum) goBack(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "etcd.db")
 	t.Logf("slipway cluster snapshot: %s", q.CLI(t, "cluster", "snapshot", "prod", "--file", file))
 	q.Kubectl(t, "create", "configmap", "regretted", "--from-literal=written=later")
-	limit := q.Timeout(joinPatience)
-	out, err := q.TryWithin(limit+time.Minute, q.Slipway("cluster", "restore", "prod", "--snapshot", file,
-		"--yes", "--wait", "--timeout", limit.String())...)
-	t.Logf("slipway cluster restore:\n%s", out)
-	if err != nil {
-		t.Fatalf("restore the cluster: %v", err)
-	}
+	q.long(t, joinPatience, "cluster", "restore", "prod", "--snapshot", file)
 	q.awaitVoters(t, 5, recoverPatience)
 	q.mustHave(t, "before", "first")
 	q.secretIsKept(t)
