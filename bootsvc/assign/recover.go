@@ -108,14 +108,16 @@ func planRecovery(c Cluster, all []heard, now time.Time) (Recovery, error) {
 // that it knows to be committed (etcd, v3rpc/maintenance.go), and that is what
 // it can go on from: etcd drops the others when it makes a new cluster of one.
 // Of two members of a cluster, the one with the higher such index holds all
-// that the other one holds, whatever their terms.
+// that the other one holds, whatever their terms. Of two that hold the same, the
+// one that had a leader last says for less time that writes may be lost.
 func fresher(a, b Survivor) int {
 	return cmp.Or(
 		cmp.Compare(b.rank(), a.rank()),
 		cmp.Compare(b.Status.GetGeneration(), a.Status.GetGeneration()),
 		cmp.Compare(b.Status.GetRaftIndex(), a.Status.GetRaftIndex()),
 		cmp.Compare(b.Status.GetRaftTerm(), a.Status.GetRaftTerm()),
-		cmp.Compare(b.Status.GetRevision(), a.Status.GetRevision()))
+		cmp.Compare(b.Status.GetRevision(), a.Status.GetRevision()),
+		b.Status.GetLastLeader().AsTime().Compare(a.Status.GetLastLeader().AsTime()))
 }
 
 // rank puts those first whose etcd runs, so that what it holds is known, and

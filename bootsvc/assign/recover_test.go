@@ -44,6 +44,7 @@ func TestPlansOfRecovery(t *testing.T) {
 		"the freshest of two of five": {[]*nodev1.EtcdStatusResponse{status(8, nil), nil, status(9, nil), nil, nil}, nil, "3 1", "prod-cp-2, prod-cp-4, prod-cp-5",
 			[]string{"prod-cp-3 goes on at revision 7", "it is not known when"}},
 		"a later term knows less":           {[]*nodev1.EtcdStatusResponse{laterTerm, status(9, nil), nil}, nil, "2 1", "prod-cp-3", nil},
+		"the same, and a leader later":      {[]*nodev1.EtcdStatusResponse{status(9, nil), dated, nil}, nil, "2 1", "prod-cp-3", []string{"1h0m0s ago"}},
 		"an older generation":               {[]*nodev1.EtcdStatusResponse{older, status(9, nil), nil}, nil, "2 1", "prod-cp-3", nil},
 		"a learner goes last":               {[]*nodev1.EtcdStatusResponse{learner, status(9, nil), nil}, nil, "2 1", "prod-cp-3", nil},
 		"only one that does not run":        {[]*nodev1.EtcdStatusResponse{nil, stopped, nil}, nil, "2", "prod-cp-1, prod-cp-3", []string{"nobody knows how fresh"}},
