@@ -132,10 +132,7 @@ type releasedError struct{ order resetOrder }
 func (*releasedError) Error() string { return "the cluster let this machine go" }
 
 // releaseOf reads it from the boot service's answer.
-func releaseOf(answer interface {
-	GetByForce() bool
-	GetWipe() string
-}) error {
+func releaseOf(answer *bootv1.FetchConfigResponse) error {
 	how, err := wipe.Parse(answer.GetWipe())
 	if err != nil {
 		return fmt.Errorf("the boot service lets this machine go: %w", err)

@@ -139,10 +139,6 @@ func readFound(dir string) (*Found, error) {
 func (d *Disk) Wipe(ctx context.Context, found *Found) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	how, err := wipe.Parse(string(found.Reset))
-	if err != nil { // a later Slipway noted it
-		how = wipe.Metadata
-	}
 	list, err := disk.Inventory(os.DirFS("/"))
 	if err != nil {
 		return err
@@ -151,7 +147,21 @@ func (d *Disk) Wipe(ctx context.Context, found *Found) error {
 	if at < 0 {
 		return fmt.Errorf("wipe %s: it is gone", found.State.Path)
 	}
+	how := means(found.Reset, func(how wipe.How) error { return d.tools.CanErase(list[at], how) })
 	return (&Disk{Name: list[at].Name}).wipe(ctx, how)
+}
+
+// means is how a disk is wiped when no person is there who could choose another
+// way: as was said or, where the disk does not know that, by overwriting it all.
+func means(said wipe.How, can func(wipe.How) error) wipe.How {
+	how, err := wipe.Parse(string(said))
+	switch {
+	case err != nil: // a later Slipway noted it
+		return wipe.Metadata
+	case can(how) != nil:
+		return wipe.Zero
+	}
+	return how
 }
 
 // NoteReset has a reset go on after a power cut: from the disk or, when that

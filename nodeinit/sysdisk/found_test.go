@@ -95,3 +95,19 @@ func TestOwn(t *testing.T) {
 		}
 	}
 }
+
+func TestMeans(t *testing.T) {
+	noDiscard := func(how wipe.How) error {
+		if how == wipe.Discard {
+			return disk.ErrNoDiscard
+		}
+		return nil
+	}
+	for said, want := range map[wipe.How]wipe.How{
+		"": wipe.Metadata, wipe.Metadata: wipe.Metadata, wipe.Zero: wipe.Zero, wipe.Discard: wipe.Zero, "of tomorrow": wipe.Metadata,
+	} {
+		if got := means(said, noDiscard); got != want {
+			t.Errorf("said %q, done %q, want %q", said, got, want)
+		}
+	}
+}
