@@ -148,7 +148,7 @@ func (q *quorum) loseLeader(t *testing.T) {
 	q.Switch(t, q.machineOf(t, q.lost), qemu.PowerOff)
 	q.Await(t, "a write is accepted", apiPatience, func() error {
 		_, err := q.TryKubectl("create", "configmap", "after", "--from-literal=written=second", "--request-timeout=5s")
-		if err != nil && strings.Contains(err.Error(), "AlreadyExists") {
+		if err != nil && strings.Contains(err.Error(), "already exists") {
 			return nil // the answer to an earlier try was lost
 		}
 		return err

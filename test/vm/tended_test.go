@@ -138,7 +138,7 @@ func (w *writer) write(t *testing.T) {
 	_, err := w.TryKubectl("create", "configmap", fmt.Sprint("turn-", w.writes), "--request-timeout=5s")
 	silent := time.Since(w.last)
 	switch {
-	case err == nil || strings.Contains(err.Error(), "AlreadyExists"): // the answer to an earlier try was lost
+	case err == nil || strings.Contains(err.Error(), "already exists"): // the answer to an earlier try was lost
 		w.writes, w.longest, w.last = w.writes+1, max(w.longest, silent), time.Now()
 	case silent > w.Timeout(apiPatience):
 		t.Fatalf("no write was accepted for %v: %v", silent.Round(time.Second), err)
