@@ -90,7 +90,7 @@ func (r *nodeReset) run(ctx context.Context) error {
 			return err
 		}
 		others = slices.DeleteFunc(c.GetMachines(), func(m *bootv1.Machine) bool { return m.GetId() == r.machine.GetId() })
-		if err := r.check(ctx); err != nil {
+		if err := r.checkWipe(ctx, r.wipe, r.machine); err != nil {
 			return err
 		}
 		if err := r.takeOut(ctx, c); err != nil {
@@ -101,27 +101,6 @@ func (r *nodeReset) run(ctx context.Context) error {
 	if errors.Is(err, errUnreachable) && steps == 0 {
 		fmt.Fprintf(r.progress, "%v\nOnly the rest of the cluster was told. Should the machine come back, it resets itself.\n", err)
 		return r.bury(ctx, others)
-	}
-	return err
-}
-
-// check asks the node whether it can wipe its disk so, while nothing has begun.
-// One that does not answer, or is too old to know the question, cannot say no.
-func (r *nodeReset) check(ctx context.Context) error {
-	name := r.machine.GetAddress()
-	if name == "" || r.wipe == wipe.Metadata { // which every disk knows
-		return nil
-	}
-	node, err := r.node(ctx, name)
-	if err != nil {
-		return err
-	}
-	_, err = node.CheckReset(ctx, connect.NewRequest(&nodev1.CheckResetRequest{Wipe: string(r.wipe)}))
-	if connect.CodeOf(err) == connect.CodePermissionDenied { // as nodes do to what they do not know
-		return nil
-	}
-	if err = nodeError(name, err); errors.Is(err, errUnreachable) {
-		return nil
 	}
 	return err
 }

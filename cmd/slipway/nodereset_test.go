@@ -32,6 +32,7 @@ type fakeBoot struct {
 	kubeconfig []byte
 	image      *bootv1.GetImageResponse
 	update     *bootv1.UpdateClusterRequest
+	deleted    *bootv1.DeleteClusterRequest
 	refusal    error
 }
 
@@ -70,6 +71,11 @@ func (f *fakeBoot) UpdateCluster(_ context.Context, r *connect.Request[bootv1.Up
 	}
 	f.update = r.Msg
 	return connect.NewResponse(&bootv1.UpdateClusterResponse{Cluster: f.cluster}), nil
+}
+
+func (f *fakeBoot) DeleteCluster(_ context.Context, r *connect.Request[bootv1.DeleteClusterRequest]) (*connect.Response[bootv1.DeleteClusterResponse], error) {
+	f.deleted = r.Msg
+	return connect.NewResponse(&bootv1.DeleteClusterResponse{}), nil
 }
 
 func (f *fakeBoot) Kubeconfig(context.Context, *connect.Request[bootv1.KubeconfigRequest]) (*connect.Response[bootv1.KubeconfigResponse], error) {
@@ -186,7 +192,6 @@ func TestNodeResetWipes(t *testing.T) {
 	if code, out := reset(t, contextFile, "prod-worker-1", "--wipe", "zero"); code != 0 || boot.update.GetWipe() != "zero" || node.asked.GetWipe() != "zero" {
 		t.Errorf("exit code %d, update %v, asked %v:\n%s", code, boot.update, node.asked, out)
 	}
-	boot.update = nil
 	file := filepath.Join(t.TempDir(), "prod.yaml")
 	without, err := without(boot.cluster.Document, "52-54-00-00-00-04")
 	if err == nil {
@@ -195,16 +200,23 @@ func TestNodeResetWipes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	update := func(how string) (int, string) {
-		var out bytes.Buffer
-		code := run(t.Context(), []string{"cluster", "update", "-f", file, "--yes", "--context", contextFile, "--wipe", how}, nil, &out, &out)
-		return code, out.String()
-	}
-	if code, out := update("discard"); code != exitFailed || !strings.Contains(out, "the disk has no discard") || boot.update != nil {
-		t.Errorf("cluster update: exit code %d, update %v:\n%s", code, boot.update, out)
-	}
-	if code, out := update("zero"); code != 0 || boot.update.GetWipe() != "zero" {
-		t.Errorf("cluster update: exit code %d, update %v:\n%s", code, boot.update, out)
+	for _, leaves := range [][]string{
+		{"cluster", "update", "-f", file},
+		{"cluster", "delete", "prod"},
+		{"node", "join", "52-54-00-00-00-05", "--replace", "prod-worker-1"},
+	} {
+		wipes := func(how string) (int, string) {
+			boot.update, boot.deleted = nil, nil
+			var out bytes.Buffer
+			code := run(t.Context(), append(leaves, "--yes", "--context", contextFile, "--wipe", how), nil, &out, &out)
+			return code, out.String()
+		}
+		if code, out := wipes("discard"); code != exitFailed || !strings.Contains(out, "the disk has no discard") || boot.update != nil || boot.deleted != nil {
+			t.Errorf("%q: exit code %d, update %v, deleted %v:\n%s", leaves, code, boot.update, boot.deleted, out)
+		}
+		if code, out := wipes("zero"); code != 0 || boot.update.GetWipe()+boot.deleted.GetWipe() != "zero" {
+			t.Errorf("%q: exit code %d, update %v, deleted %v:\n%s", leaves, code, boot.update, boot.deleted, out)
+		}
 	}
 }
 

@@ -100,7 +100,14 @@ func clusterDeleteCommand(r *remote) *cobra.Command {
 			if err := agree(cmd, yes, question); err != nil {
 				return err
 			}
-			_, err := c.Clusters.DeleteCluster(cmd.Context(), connect.NewRequest(&bootv1.DeleteClusterRequest{Name: args[0], Wipe: wiping.String()}))
+			now, err := getCluster(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			if err := r.checkWipe(cmd.Context(), wiping.how, now.GetMachines()...); err != nil {
+				return err
+			}
+			_, err = c.Clusters.DeleteCluster(cmd.Context(), connect.NewRequest(&bootv1.DeleteClusterRequest{Name: args[0], Wipe: wiping.String()}))
 			return err
 		}),
 	}
@@ -155,29 +162,18 @@ func (f *updateFlags) update(cmd *cobra.Command, r *remote, c *client.Client, do
 		return err
 	}
 	gone, others := leaving(before.GetMachines(), doc)
-	resets, err := f.resets(cmd, r, c, gone)
-	if err != nil {
+	leave := slices.DeleteFunc(before.GetMachines(), func(m *bootv1.Machine) bool { return slices.Contains(others, m) })
+	if err := r.checkWipe(cmd.Context(), f.wiping.how, leave...); err != nil {
 		return err
 	}
 	if _, err = c.Clusters.UpdateCluster(cmd.Context(), connect.NewRequest(&bootv1.UpdateClusterRequest{Cluster: text, Force: f.force, Wipe: f.wiping.String()})); err != nil {
 		return err
 	}
-	for _, reset := range resets {
+	for _, m := range gone {
+		reset := &nodeReset{remote: r, boot: c, machine: m, force: f.force, wipe: f.wiping.how, out: cmd.ErrOrStderr(), progress: cmd.ErrOrStderr()}
 		reset.buryIfDead(cmd.Context(), others)
 	}
 	return nil
-}
-
-// resets are those of the machines that leave; what one of them would refuse ends it.
-func (f *updateFlags) resets(cmd *cobra.Command, r *remote, c *client.Client, gone []*bootv1.Machine) (list []*nodeReset, err error) {
-	for _, m := range gone {
-		reset := &nodeReset{remote: r, boot: c, machine: m, force: f.force, wipe: f.wiping.how, out: cmd.ErrOrStderr(), progress: cmd.ErrOrStderr()}
-		if err := reset.check(cmd.Context()); err != nil {
-			return nil, err
-		}
-		list = append(list, reset)
-	}
-	return list, nil
 }
 
 // leaving are a cluster's machines that ran and that a document names no more,

@@ -45,6 +45,7 @@ func diskStory(t *testing.T, machine qemu.Machine) {
 	if long(t) {
 		tell("reboot", reboots())
 		tell("reboot by kexec", reboots("--kexec"))
+		tell("a full disk", fillsUp)
 	}
 	tell("upgrade", upgrades)
 	tell("a corrupted program", leavesCorruptedSlot)
