@@ -146,18 +146,29 @@ func (q *quorum) loseLeader(t *testing.T) {
 	q.lost = q.leader(t)
 	t.Logf("%s leads", q.lost)
 	q.Switch(t, q.machineOf(t, q.lost), qemu.PowerOff)
-	q.Await(t, "a write is accepted", apiPatience, func() error {
-		_, err := q.TryKubectl("create", "configmap", "after", "--from-literal=written=second", "--request-timeout=5s")
-		if err != nil && strings.Contains(err.Error(), "already exists") {
-			return nil // the answer to an earlier try was lost
-		}
-		return err
-	})
-	for i := range 20 { // and the errors have ended
-		q.Kubectl(t, "create", "configmap", fmt.Sprint("after-", i))
-	}
+	q.errorsEnd(t)
+	q.Kubectl(t, "create", "configmap", "after", "--from-literal=written=second")
 	q.Apply(t, sleeper("late"))
 	awaitPods(t, q.Lab, "default", 2, recoverPatience)
+}
+
+// errorsEnd writes until so many writes in a row are accepted that the errors have ended.
+func (q *quorum) errorsEnd(t *testing.T) {
+	t.Helper()
+	begin, limit := time.Now(), q.Timeout(apiPatience)
+	var last time.Duration
+	for i, accepted := 0, 0; accepted < 20; i++ {
+		_, err := q.TryKubectl("create", "configmap", fmt.Sprint("after-", i), "--request-timeout=5s")
+		if err == nil {
+			accepted++
+			continue
+		}
+		accepted, last = 0, time.Since(begin)
+		if last > limit {
+			t.Fatalf("writes fail %v after the leader was lost: %v", last.Round(time.Second), err)
+		}
+	}
+	t.Logf("20 writes in a row are accepted; the last error was %.1fs after the leader was lost", last.Seconds())
 }
 
 // machineOf is the lab's name of the machine that is a node.
