@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat32"
@@ -19,7 +20,7 @@ import (
 // partition that is mounted, or part of a disk that is held, is refused.
 func (t Tools) MakeExt4(ctx context.Context, p Partition, owner Owner) error {
 	// -F: no question about what is there; that is answered by now.
-	args := []string{"-q", "-F", "-t", "ext4", "-L", p.Label, "-m", "1"}
+	args := []string{"-q", "-F", "-t", "ext4", "-L", p.Label, "-m", sparePercent(p.Size)}
 	if p.Label == disklayout.StateLabel {
 		dir, err := ownerDir(owner)
 		if err != nil {
@@ -39,6 +40,17 @@ func (t Tools) MakeExt4(ctx context.Context, p Partition, owner Owner) error {
 		return fmt.Errorf("make ext4 on %s: %w", p.Path, err)
 	}
 	return nil
+}
+
+// spare is what a file system keeps, in bytes, for those who may go past its limits
+// (CAP_SYS_RESOURCE): the node's own programs, and no container. With a disk that
+// pods have filled, containerd and the kubelet need it to end them, and etcd to go on.
+const spare = 256 * disklayout.MiB
+
+// sparePercent is spare as mke2fs takes it, for a partition of size bytes; at most
+// mke2fs's own default of 5.
+func sparePercent(size int64) string {
+	return strconv.FormatFloat(min(5, 100*float64(spare)/float64(size)), 'f', 4, 64)
 }
 
 // ownerDir is what a new state partition contains.

@@ -73,8 +73,14 @@ func (v volume) do() error {
 	if err := checkVolume(device); err != nil {
 		return err
 	}
-	return unix.Mount(device, v.target, "ext4", v.flags, "")
+	return unix.Mount(device, v.target, "ext4", v.flags, spareOwner)
 }
+
+// spareOwner gives the blocks that a file system keeps (package disk) to a user that
+// nobody is. They are root's by default, which most containers are: so only those
+// have them who may go past a file system's limits, as the node's own programs may
+// (ext4(5), resuid).
+const spareOwner = "resuid=4294967294"
 
 // device asks the kernel, and then the disk itself: the kernel has not been told
 // the labels of partitions that were made in this boot.

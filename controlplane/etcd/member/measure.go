@@ -93,11 +93,12 @@ func timeSign() time.Duration {
 	return took[len(took)/2]
 }
 
-// free is what is left on a folder's filesystem, in bytes, and its size.
+// free is what is left on a folder's filesystem, in bytes, and its size. What it keeps
+// for the node's own programs counts: etcd is one.
 func free(dir string) (left, size uint64) {
 	var fs unix.Statfs_t
 	if unix.Statfs(dir, &fs) != nil {
 		return 0, 0
 	}
-	return fs.Bavail * uint64(fs.Bsize), fs.Blocks * uint64(fs.Bsize)
+	return fs.Bfree * uint64(fs.Bsize), fs.Blocks * uint64(fs.Bsize)
 }
