@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"github.com/klauspost/cpuid/v2"
+
 	"slipway/configs/machine"
 	"slipway/controlplane/renew"
 	"slipway/nodeinit/proc"
@@ -41,8 +43,7 @@ func scheduler(cfg *machine.Config) supervise.Unit {
 // loopbackArgs are the flags of a controller that serves its health and
 // metrics on loopback, and asks the API server who may see them. Of several the
 // elected one acts. A lone one is elected too: when others join, they may begin
-// before its own config says that it is one of several. Twice the usual times
-// keep an election through what a busy machine may do to it.
+// before its own config says that it is one of several.
 func loopbackArgs(name, port string) []string {
 	args := []string{
 		"--kubeconfig=" + Kubeconfig(name),
@@ -53,14 +54,25 @@ func loopbackArgs(name, port string) []string {
 		"--requestheader-client-ca-file=" + frontProxyCAFile,
 		"--bind-address=127.0.0.1",
 		"--secure-port=" + port,
-		"--leader-elect",
-		"--leader-elect-lease-duration=30s",
-		"--leader-elect-renew-deadline=20s",
-		"--leader-elect-retry-period=4s",
 		"--profiling=false",
 		"--tls-min-version=VersionTLS13",
 	}
+	args = append(args, electionArgs(cpuid.CPU.HypervisorVendorID == cpuid.QEMU)...)
 	return append(args, pair("--tls-cert-file", "--tls-private-key-file", pkiDir+"/"+name)...)
+}
+
+// electionArgs are for how long a controller stays elected while the API does not
+// answer: twice the usual times keep an election through what a busy machine may
+// do to it. One that loses it ends, starts anew and reads everything again, which
+// is what a cluster with emulated processors cannot bear while it is busy already:
+// there it is four times.
+func electionArgs(emulated bool) []string {
+	lease, renew, retry := "30s", "20s", "4s"
+	if emulated {
+		lease, renew, retry = "60s", "45s", "5s"
+	}
+	return []string{"--leader-elect", "--leader-elect-lease-duration=" + lease,
+		"--leader-elect-renew-deadline=" + renew, "--leader-elect-retry-period=" + retry}
 }
 
 // controller starts after the API server. Started beside it, the controller
