@@ -54,10 +54,9 @@ func loopbackArgs(name, port string) []string {
 		"--requestheader-client-ca-file=" + frontProxyCAFile,
 		"--bind-address=127.0.0.1",
 		"--secure-port=" + port,
-		"--profiling=false",
-		"--tls-min-version=VersionTLS13",
 	}
 	args = append(args, electionArgs(cpuid.CPU.HypervisorVendorID == cpuid.QEMU)...)
+	args = append(args, "--profiling=false", "--tls-min-version=VersionTLS13")
 	return append(args, pair("--tls-cert-file", "--tls-private-key-file", pkiDir+"/"+name)...)
 }
 
