@@ -67,7 +67,7 @@ func (q *quorum) long(t *testing.T, patience time.Duration, command ...string) {
 func (q *quorum) form(t *testing.T, flags ...string) {
 	q.long(t, quorumPatience, append([]string{"cluster", "create", "prod", "--control-planes", "3", "--workers", "1", "--virtual-ip", virtualIP}, flags...)...)
 	q.awaitVoters(t, 3, recoverPatience)
-	q.Kubectl(t, "create", "configmap", "before", "--from-literal=written=first")
+	q.keep(t, "before", "first")
 }
 
 // worker: it holds no CA key, so that its kubelet gets its certificate by TLS bootstrap, and
@@ -76,7 +76,7 @@ func (q *quorum) worker(t *testing.T) {
 	if out := q.Kubectl(t, "get", "csr", "-o", "jsonpath={.items[*].spec.signerName} {.items[*].status.conditions[*].type}"); out != "kubernetes.io/kube-apiserver-client-kubelet Approved" {
 		t.Errorf("certificate requests: %q; want the worker's, approved", out)
 	}
-	q.Apply(t, sleeper("there"))
+	q.place(t, "there")
 	awaitPods(t, q.Lab, "default", 1, podPatience)
 	if out := q.Kubectl(t, "get", "pod", "there", "-o", "jsonpath={.spec.nodeName}"); !strings.Contains(out, "worker") {
 		t.Errorf("the pod runs on %q; want the worker, since there is one", out)
@@ -147,9 +147,31 @@ func (q *quorum) loseLeader(t *testing.T) {
 	t.Logf("%s leads", q.lost)
 	q.Switch(t, q.machineOf(t, q.lost), qemu.PowerOff)
 	q.errorsEnd(t)
-	q.Kubectl(t, "create", "configmap", "after", "--from-literal=written=second")
-	q.Apply(t, sleeper("late"))
+	q.keep(t, "after", "second")
+	q.place(t, "late")
 	awaitPods(t, q.Lab, "default", 2, recoverPatience)
+}
+
+// keep writes a ConfigMap that mustHave looks for. It is patient: how soon the API takes a write
+// when a machine was lost is what errorsEnd is about.
+func (q *quorum) keep(t *testing.T, name, written string) {
+	t.Helper()
+	q.Await(t, "ConfigMap "+name+" is written", apiPatience, func() error {
+		_, err := q.TryKubectl("create", "configmap", name, "--from-literal=written="+written)
+		if err != nil && strings.Contains(err.Error(), "already exists") {
+			return nil // the answer to an earlier try was lost
+		}
+		return err
+	})
+}
+
+// place gives the cluster a pod to run, as patiently.
+func (q *quorum) place(t *testing.T, name string) {
+	t.Helper()
+	q.Await(t, "pod "+name+" is accepted", apiPatience, func() error {
+		_, err := q.TryKubectlStdin(sleeper(name), "apply", "-f", "-")
+		return err
+	})
 }
 
 // errorsEnd writes until so many writes in a row are accepted that the errors have ended.
