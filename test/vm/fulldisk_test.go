@@ -12,9 +12,8 @@ import (
 //go:embed testdata/greedy.yaml
 var greedy string
 
-// evicted is what the kubelet says of a pod that it ends for want of room on the disk; the group
-// is how much room was left.
-var evicted = regexp.MustCompile(`^Evicted: The node was low on resource: ephemeral-storage\. .* available: (\w+)\.`)
+// evicted is what the kubelet says of a pod that it ends for want of room on the disk.
+var evicted = regexp.MustCompile(`^Evicted: The node was low on resource: ephemeral-storage\. .* available: \w+\.`)
 
 // fillsUp: a pod takes all the room of the data partition, where etcd writes too. The node ends
 // the pod, which frees its room; what had to stop goes on by itself, and nothing is lost.
