@@ -2,6 +2,7 @@ package addons
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -149,6 +151,50 @@ func TestRunTriesAgain(t *testing.T) {
 	}
 	if len(c.requests) != 1 || c.refuse != 0 {
 		t.Errorf("%d applied, %d refusals left", len(c.requests), c.refuse)
+	}
+}
+
+// TestTrouble: what fails now and then goes on; what fails for too long ends it.
+func TestTrouble(t *testing.T) {
+	failed, start := errors.New("refused"), time.Unix(0, 0)
+	tests := map[string]struct {
+		tries []error // a minute apart
+		want  error   // of the last
+	}{
+		"a success":               {[]error{nil}, nil},
+		"a failure":               {[]error{failed}, nil},
+		"for a minute":            {[]error{failed, failed}, nil},
+		"for two minutes":         {[]error{failed, failed, failed}, failed},
+		"with a success between":  {[]error{failed, nil, failed, failed}, nil},
+		"again after the success": {[]error{failed, nil, failed, failed, failed}, failed},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var trouble trouble
+			var got error
+			for i, err := range test.tries {
+				got = trouble.after(start.Add(time.Duration(i)*time.Minute), err)
+			}
+			if got != test.want {
+				t.Errorf("after the last: %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// TestFailedApplyIsTriedAgain: its files count as changed, though they are the same.
+func TestFailedApplyIsTriedAgain(t *testing.T) {
+	c := &cluster{}
+	r := reconciler(t, c, map[string]string{"10.yaml": secretText})
+	if err := r.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.refuse = 1
+	if err := r.Apply(t.Context()); err == nil || !r.changed() {
+		t.Errorf("Apply = %v, changed %v; want an error, and another try", err, r.changed())
+	}
+	if err := r.Apply(t.Context()); err != nil || r.changed() {
+		t.Errorf("Apply = %v, changed %v; want neither", err, r.changed())
 	}
 }
 

@@ -8,16 +8,13 @@ import (
 	"slipway/controlplane/apiclient"
 )
 
-var leavingNodes = "/api/v1/nodes?labelSelector=" + url.QueryEscape(apiclient.Leaving)
+// leavingNodes are as the API server remembers them: an exact answer would cost
+// etcd a question to a quorum, every few seconds.
+var leavingNodes = "/api/v1/nodes?labelSelector=" + url.QueryEscape(apiclient.Leaving) + "&resourceVersion=0"
 
 // deleteLeaving deletes the Nodes that say they have left the cluster: a node
 // may not delete its own. It may be done by several control planes at once.
-func deleteLeaving(ctx context.Context, access apiclient.Access) error {
-	client, err := apiclient.Open(access)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
+func deleteLeaving(ctx context.Context, client *apiclient.Client) error {
 	var nodes struct {
 		Items []struct {
 			Metadata struct{ Name string } `json:"metadata"`

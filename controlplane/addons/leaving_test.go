@@ -23,11 +23,16 @@ func TestDeleteLeaving(t *testing.T) {
 			http.Error(w, `{"message":"nodes \"old-1\" not found"}`, http.StatusNotFound)
 		}
 	}))
-	if err := deleteLeaving(t.Context(), apiclient.Access(access)); err != nil {
+	client, err := apiclient.Open(apiclient.Access(access))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := deleteLeaving(t.Context(), client); err != nil {
 		t.Error(err)
 	}
 	want := []string{
-		"GET /api/v1/nodes?labelSelector=slipway.internal%2Fleaving",
+		"GET /api/v1/nodes?labelSelector=slipway.internal%2Fleaving&resourceVersion=0",
 		"DELETE /api/v1/nodes/old-1", "DELETE /api/v1/nodes/old-2",
 	}
 	if !slices.Equal(got, want) {

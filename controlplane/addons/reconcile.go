@@ -19,7 +19,7 @@ import (
 
 const (
 	retry    = 250 * time.Millisecond // until the first success
-	patience = 2 * time.Minute        // for the first success; then it fails by name
+	patience = 2 * time.Minute        // for a success; then it fails by name
 	again    = 5 * time.Minute        // between two rounds
 	joining  = 2 * time.Second        // between two looks for the Node, until it is there
 	watching = 5 * time.Second        // between two looks at the control planes' Nodes, and at the files
@@ -37,7 +37,7 @@ type Reconciler struct {
 	Address   netip.Addr // the machine's
 	Access    apiclient.Access
 
-	applied []addon      // by the last round that was good
+	applied []addon      // by the last round, if that was good
 	waiting atomic.Value // string: why the last round failed
 }
 
@@ -53,8 +53,9 @@ func (r *Reconciler) WaitingFor() string {
 	return text
 }
 
-// Run applies until ctx ends. The first rounds may fail: a new API server makes
-// its own namespaces a moment after it is ready. A later failure ends it.
+// Run applies until ctx ends. Rounds may fail: a new API server makes its own
+// namespaces a moment after it is ready, and later it may be away or busy. What
+// fails for as long as patience ends it, with the error.
 func (r *Reconciler) Run(ctx context.Context, ready func()) error {
 	first, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -68,8 +69,8 @@ func (r *Reconciler) Run(ctx context.Context, ready func()) error {
 	return r.keep(ctx)
 }
 
-// keep repeats all parts until ctx ends or one fails. That the Nodes could not
-// be looked at is looked over: the API may be away, and the next look is seconds
+// keep repeats all parts until ctx ends or what is applied fails for too long.
+// That the Nodes could not be looked at is looked over: the next look is seconds
 // from now.
 func (r *Reconciler) keep(ctx context.Context) error {
 	apply, mark, watch := time.NewTicker(again), time.NewTicker(joining), time.NewTicker(watching)
@@ -79,32 +80,51 @@ func (r *Reconciler) keep(ctx context.Context) error {
 	endpoints := &dns{access: r.Access, own: r.Address}
 	defer endpoints.hangUp()
 	endpoints.update(ctx)
+	var t trouble
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-apply.C:
-			err = r.Apply(ctx)
-		case <-watch.C:
-			endpoints.update(ctx)
-			_ = deleteLeaving(ctx, r.Access)
-			if r.changed() {
-				err = r.Apply(ctx)
+		case now := <-apply.C:
+			err = t.after(now, r.Apply(ctx))
+		case now := <-watch.C:
+			if endpoints.update(ctx) == nil {
+				_ = deleteLeaving(ctx, endpoints.client)
 			}
-		case <-mark.C:
-			err = r.mark(ctx)
-			if err == nil {
+			if r.changed() {
+				err = t.after(now, r.Apply(ctx))
+			}
+		case now := <-mark.C:
+			marked := r.mark(ctx)
+			if marked == nil {
 				mark.Reset(again)
 			}
-			if errors.Is(err, apiclient.ErrNotFound) {
-				err = nil // it has not joined yet
+			if !errors.Is(marked, apiclient.ErrNotFound) { // it has not joined yet
+				err = t.after(now, marked)
 			}
 		}
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
+}
+
+// trouble is since when all that was tried has failed; zero: it has not.
+type trouble struct{ since time.Time }
+
+// after is the trouble after one more try, begun at now: its error once that
+// has lasted.
+func (t *trouble) after(now time.Time, err error) error {
+	switch {
+	case err == nil:
+		t.since = time.Time{}
+	case t.since.IsZero():
+		t.since = now
+	case now.Sub(t.since) >= patience:
+		return err
+	}
+	return nil
 }
 
 // role is the label by which kubectl and others know a control plane's Node. A
@@ -168,8 +188,10 @@ func (r *Reconciler) changed() bool {
 }
 
 // Apply applies every object once, files in order, and stops at the first
-// that is refused: later ones may rest on it.
+// that is refused: later ones may rest on it. Files of which one was count as
+// changed.
 func (r *Reconciler) Apply(ctx context.Context) error {
+	r.applied = nil
 	files, err := r.read()
 	if err != nil {
 		return err

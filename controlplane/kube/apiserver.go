@@ -130,6 +130,10 @@ func etcdArgs(cfg *machine.Config) []string {
 		"--etcd-servers=" + strings.Join(etcdServers(cfg), ","),
 		"--encryption-provider-config=" + EncryptionFile,
 		"--encryption-provider-config-automatic-reload",
+		// Each reads from a quorum at most once in half that time, and 2 s is
+		// little for members that are busy.
+		"--etcd-healthcheck-timeout=4s",
+		"--etcd-readycheck-timeout=4s",
 	}
 	if cfg.IsMember() { // the socket asks for no certificate
 		return args

@@ -23,7 +23,7 @@ const (
 	takenWithin  = 2 * time.Second
 )
 
-// Prober makes the question to one upstream, which is then asked once a second,
+// Prober makes the question to one upstream, which is then asked again and again,
 // and what ends it.
 type Prober func(addr string) (ask func(context.Context) Result, end func())
 

@@ -13,11 +13,17 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
+
+	"slipway/nodeinit/proc"
 )
 
 const (
 	// interval is between two probes of an upstream and two looks at the File.
 	interval = 2 * time.Second
+	// unused is how many times as long a healthy upstream is left alone that has
+	// no connection of this node. Each node asks each API server, and whether one
+	// is there shows when it is connected to.
+	unused = 5
 	// maxConns is how many connections there may be. A node has some twenty.
 	maxConns = 1024
 )
@@ -154,23 +160,31 @@ func (p *Proxy) probe(ctx context.Context, u *upstream) {
 			return
 		}
 		p.observe(u, result)
-		pause(ctx, p.rest(result, time.Since(began)))
+		pause(ctx, p.rest(u, result, time.Since(began)))
 	}
 }
 
-// rest is how long an upstream is left alone after it was asked. One that takes
-// its time is asked less often: every node asks it, and when it is busy the
-// questions must not be what keeps it so. One that cannot be reached is not
-// disturbed by the next try.
-func (p *Proxy) rest(r Result, took time.Duration) time.Duration {
-	rest := max(p.interval-took, p.interval/10)
+// rest is how long an upstream is left alone after it was asked. One that cannot
+// be reached is not disturbed by the next try, and one that does not answer in
+// time is to be given up some time.
+func (p *Proxy) rest(u *upstream, r Result, took time.Duration) time.Duration {
 	switch r {
 	case OK, NotReady:
-		return max(rest, took)
-	case Slow: // it is to be given up some time
-		return max(rest, took/2)
+		if p.idle(u) {
+			return unused * p.interval
+		}
+		return proc.Rest(p.interval, took)
+	case Slow:
+		return max(p.interval-took, took/2)
 	}
-	return rest
+	return max(p.interval-took, p.interval/10)
+}
+
+// idle says whether an upstream is healthy and of no use to this node at the moment.
+func (p *Proxy) idle(u *upstream) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return u.health.level == Healthy && !u.own && len(u.links) == 0
 }
 
 // observe notes how an upstream is, and cuts the connections that are better

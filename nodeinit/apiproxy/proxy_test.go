@@ -340,3 +340,29 @@ func TestTooManyConnections(t *testing.T) {
 		t.Errorf("after its end: %q", got)
 	}
 }
+
+// TestRest: a healthy upstream that the node does not use is asked less often; its own, one in
+// use and one that is not well are not forgotten.
+func TestRest(t *testing.T) {
+	p := New(slog.New(slog.DiscardHandler), nil, nil, 0)
+	used := map[*link]struct{}{{}: {}}
+	for name, test := range map[string]struct {
+		u    upstream
+		r    Result
+		took time.Duration
+		want time.Duration
+	}{
+		"in use":          {upstream{health: health{level: Healthy}, links: used}, OK, 0, interval},
+		"in use, busy":    {upstream{health: health{level: Healthy}, links: used}, OK, time.Second, 5 * time.Second},
+		"not used":        {upstream{health: health{level: Healthy}}, OK, 0, unused * interval},
+		"its own":         {upstream{health: health{level: Healthy}, own: true}, OK, 0, interval},
+		"gets well":       {upstream{health: health{level: Dead}}, OK, 0, interval},
+		"is not ready":    {upstream{health: health{level: Unready}}, NotReady, 0, interval},
+		"does not answer": {upstream{health: health{level: Healthy}, links: used}, Slow, answerWithin, answerWithin / 2},
+		"is not there":    {upstream{health: health{level: Healthy}}, Silent, 2 * time.Second, interval / 10},
+	} {
+		if got := p.rest(&test.u, test.r, test.took); got != test.want {
+			t.Errorf("%s: rest %s, want %s", name, got, test.want)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 )
 
 // Probe asks a process whether others may rely on it. A nil error is yes.
@@ -19,6 +20,16 @@ type Probe interface {
 	Probe(ctx context.Context) error
 	String() string
 }
+
+// Rest is how long who was asked is left alone before the next question: until the interval
+// is over, and for nine times as long as the last answer took, up to 5 s. One that takes its
+// time is busy, several ask it, and the questions must not be what keeps it so.
+func Rest(interval, took time.Duration) time.Duration {
+	return max(interval-took, min(9*took, maxRest))
+}
+
+// maxRest is how late a change may be seen because of a slow answer before it.
+const maxRest = 5 * time.Second
 
 // repeatedly is a probe that is to be asked many times, and what ends that.
 func repeatedly(p Probe) (probe func(context.Context) error, end func()) {

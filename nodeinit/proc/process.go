@@ -28,7 +28,8 @@ const (
 	// DefaultStopTimeout is how long a process has between the stop signal and SIGKILL.
 	DefaultStopTimeout = 20 * time.Second
 	// DefaultReadyTimeout is how long a process may take until its probe succeeds.
-	DefaultReadyTimeout = 5 * time.Minute
+	// It is for one that hangs: to stop one that is slow makes it begin anew.
+	DefaultReadyTimeout = 10 * time.Minute
 
 	probeInterval = 100 * time.Millisecond
 	probeTimeout  = 5 * time.Second
@@ -212,8 +213,7 @@ func (p *Process) awaitReady(ctx context.Context) error {
 		if ctx.Err() == nil {
 			p.setWaiting(fmt.Sprintf("%s: %v", p.Ready, err))
 		}
-		// Who takes long to answer is busy, and not to be asked the sooner.
-		rest.Reset(max(probeInterval, time.Since(began)))
+		rest.Reset(Rest(probeInterval, time.Since(began)))
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("probe %s: %w", p.Ready, err)

@@ -238,3 +238,20 @@ func (w *writes) await(line string) {
 		w.cond.Wait()
 	}
 }
+
+// TestRest: quick answers come at the interval, slow ones less often, and none is waited for
+// longer than 5 s.
+func TestRest(t *testing.T) {
+	for _, test := range []struct{ interval, took, want time.Duration }{
+		{time.Second, 0, time.Second},
+		{time.Second, 100 * time.Millisecond, 900 * time.Millisecond},
+		{time.Second, 200 * time.Millisecond, 1800 * time.Millisecond},
+		{100 * time.Millisecond, 20 * time.Millisecond, 180 * time.Millisecond},
+		{time.Second, 2 * time.Second, 5 * time.Second},
+		{time.Second, time.Minute, 5 * time.Second},
+	} {
+		if got := Rest(test.interval, test.took); got != test.want {
+			t.Errorf("Rest(%s, %s) = %s, want %s", test.interval, test.took, got, test.want)
+		}
+	}
+}

@@ -16,7 +16,7 @@ const (
 )
 
 // answerWithin is how long an API server may take to answer. One whose etcd is
-// gone finds that out after 2 s.
+// gone finds that out after 4 s (controlplane/kube, etcdArgs).
 const answerWithin = 5 * time.Second
 
 // agreeing is how many looks in a row it takes to become worse: one may be late.

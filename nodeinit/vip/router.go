@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"slipway/nodeinit/netconf"
+	"slipway/nodeinit/proc"
 )
 
 // Router is one of the machines among which the address moves.
@@ -115,9 +116,7 @@ func (r Router) watch(ctx context.Context, events chan<- Event) {
 			return
 		}
 		now = next
-		// A busy server is not asked the sooner for being slow.
-		took := time.Since(began)
-		rest.Reset(max(interval-took, took/2))
+		rest.Reset(proc.Rest(looks, time.Since(began)))
 		select {
 		case <-ctx.Done():
 			return

@@ -32,7 +32,8 @@ const (
 
 	caFile   = "/etc/kubernetes/pki/ca.crt"
 	local    = "127.0.0.1:6443"
-	interval = time.Second // of advertisements, and between looks at the API server
+	interval = time.Second     // of advertisements
+	looks    = 2 * time.Second // between looks at the API server
 )
 
 // File is what it is told.

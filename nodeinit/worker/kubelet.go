@@ -90,15 +90,13 @@ func kubelet(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		args = append(args, "--node-labels="+labels)
 	}
 	return supervise.Unit{Name: kubeletName, After: after, Service: &proc.Process{
-		Name:   kubeletName,
-		Path:   "/usr/bin/kubelet",
-		Args:   args,
-		Reads:  []string{kubeletConfig},
-		Before: credential,
-		Ready:  credential,
-		// It waits for other machines: for an API server, and for one that signs.
-		ReadyTimeout: 10 * time.Minute,
-		OOMScoreAdj:  -999,
+		Name:        kubeletName,
+		Path:        "/usr/bin/kubelet",
+		Args:        args,
+		Reads:       []string{kubeletConfig},
+		Before:      credential,
+		Ready:       credential,
+		OOMScoreAdj: -999,
 	}}
 }
 

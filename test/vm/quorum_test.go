@@ -73,14 +73,11 @@ func (q *quorum) form(t *testing.T, flags ...string) {
 // worker: it holds no CA key, so that its kubelet gets its certificate by TLS bootstrap, and
 // pods come to it.
 func (q *quorum) worker(t *testing.T) {
-	if out := q.Kubectl(t, "get", "csr", "-o", "jsonpath={.items[*].spec.signerName} {.items[*].status.conditions[*].type}"); out != "kubernetes.io/kube-apiserver-client-kubelet Approved" {
-		t.Errorf("certificate requests: %q; want the worker's, approved", out)
-	}
+	q.shows(t, "certificate requests, the worker's approved", "kubernetes.io/kube-apiserver-client-kubelet Approved",
+		"get", "csr", "-o", "jsonpath={.items[*].spec.signerName} {.items[*].status.conditions[*].type}")
 	q.place(t, "there")
 	awaitPods(t, q.Lab, "default", 1, podPatience)
-	if out := q.Kubectl(t, "get", "pod", "there", "-o", "jsonpath={.spec.nodeName}"); !strings.Contains(out, "worker") {
-		t.Errorf("the pod runs on %q; want the worker, since there is one", out)
-	}
+	q.shows(t, "the pod's node, the worker since there is one", "worker", "get", "pod", "there", "-o", "jsonpath={.spec.nodeName}")
 	q.Await(t, "exec reaches the worker's pod", podPatience, func() error {
 		out, err := q.TryKubectl("exec", "there", "--", "busybox", "hostname")
 		if err == nil && strings.TrimSpace(out) != "there" {
@@ -88,6 +85,20 @@ func (q *quorum) worker(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// shows waits until kubectl answers, and then wants the answer to hold a text: four machines
+// that have just formed may be too busy for a handshake, and what is asked for is there.
+func (q *quorum) shows(t *testing.T, what, want string, args ...string) {
+	t.Helper()
+	var out string
+	q.Await(t, what, apiPatience, func() (err error) {
+		out, err = q.TryKubectl(args...)
+		return err
+	})
+	if !strings.Contains(out, want) {
+		t.Errorf("%s: %q, want %q", what, out, want)
+	}
 }
 
 // member is one of etcd's, as `slipway etcd members -o json` prints it.
