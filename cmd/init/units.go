@@ -29,7 +29,10 @@ func (n *node) baseUnits() []supervise.Unit {
 	log := n.log
 	server := &api.Server{
 		Units: n.units, Rings: n.logs, Version: version.Version,
-		Plan:     plan,
+		Plan: func(config *machine.Config, identity machine.Identity) ([]proc.File, []supervise.Unit, error) {
+			identity.Emulated = early.Emulated()
+			return plan(config, identity)
+		},
 		Common:   worker.Common,
 		Runner:   proc.Runner{CgroupRoot: early.UnitCgroup, Log: n.logs.Writer},
 		Shutdown: n.asked,

@@ -167,6 +167,7 @@ type Identity struct {
 	Hostname string
 	Address  netip.Addr // the node's address, IPv4
 	Link     string     // the network interface that holds Address
+	Emulated bool       // the processor is QEMU's software: all takes many times as long
 	// Nameservers are those the network offers; there may be none.
 	Nameservers []netip.Addr
 }

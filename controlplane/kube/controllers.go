@@ -1,8 +1,6 @@
 package kube
 
 import (
-	"github.com/klauspost/cpuid/v2"
-
 	"slipway/configs/machine"
 	"slipway/controlplane/renew"
 	"slipway/nodeinit/proc"
@@ -14,8 +12,8 @@ const (
 	schedulerName         = "kube-scheduler"
 )
 
-func controllerManager(cfg *machine.Config) supervise.Unit {
-	args := append(loopbackArgs(controllerManagerName, "10257"),
+func controllerManager(cfg *machine.Config, id machine.Identity) supervise.Unit {
+	args := append(loopbackArgs(controllerManagerName, "10257", id),
 		"--cluster-name="+cfg.Cluster.Name,
 		"--allocate-node-cidrs",
 		"--cluster-cidr="+cfg.Cluster.PodSubnet.String(),
@@ -36,15 +34,15 @@ func controllerManager(cfg *machine.Config) supervise.Unit {
 	return controller(controllerManagerName, "10257", args, generation(cfg), CAFile, accountKeyFile)
 }
 
-func scheduler(cfg *machine.Config) supervise.Unit {
-	return controller(schedulerName, "10259", loopbackArgs(schedulerName, "10259"), generation(cfg))
+func scheduler(cfg *machine.Config, id machine.Identity) supervise.Unit {
+	return controller(schedulerName, "10259", loopbackArgs(schedulerName, "10259", id), generation(cfg))
 }
 
 // loopbackArgs are the flags of a controller that serves its health and
 // metrics on loopback, and asks the API server who may see them. Of several the
 // elected one acts. A lone one is elected too: when others join, they may begin
 // before its own config says that it is one of several.
-func loopbackArgs(name, port string) []string {
+func loopbackArgs(name, port string, id machine.Identity) []string {
 	args := []string{
 		"--kubeconfig=" + Kubeconfig(name),
 		"--authentication-kubeconfig=" + Kubeconfig(name),
@@ -55,7 +53,7 @@ func loopbackArgs(name, port string) []string {
 		"--bind-address=127.0.0.1",
 		"--secure-port=" + port,
 	}
-	args = append(args, electionArgs(cpuid.CPU.HypervisorVendorID == cpuid.QEMU)...)
+	args = append(args, electionArgs(id.Emulated)...)
 	args = append(args, "--profiling=false", "--tls-min-version=VersionTLS13")
 	return append(args, pair("--tls-cert-file", "--tls-private-key-file", pkiDir+"/"+name)...)
 }

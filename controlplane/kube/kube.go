@@ -93,8 +93,8 @@ var loopback = netip.MustParseAddr("127.0.0.1")
 func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 	return []supervise.Unit{
 		apiServer(cfg, id),
-		controllerManager(cfg),
-		scheduler(cfg),
+		controllerManager(cfg, id),
+		scheduler(cfg, id),
 		coreDNS(),
 	}
 }

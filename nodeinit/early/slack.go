@@ -25,7 +25,7 @@ const maxSlack = 100 * time.Millisecond
 // setSlack sets it of this thread. It passes on to what the thread runs and to
 // whatever that starts.
 func setSlack(cmdline string) error {
-	slack, err := slackOf(cmdline, emulated())
+	slack, err := slackOf(cmdline, Emulated())
 	if err != nil || slack == 0 {
 		return err
 	}
@@ -35,8 +35,8 @@ func setSlack(cmdline string) error {
 	return nil
 }
 
-// emulated says whether this processor is QEMU's software, which then says so.
-func emulated() bool { return cpuid.CPU.HypervisorVendorID == cpuid.QEMU }
+// Emulated says whether this processor is QEMU's software, which says so (CPUID).
+func Emulated() bool { return cpuid.CPU.HypervisorVendorID == cpuid.QEMU }
 
 // slackOf is how late timers may be; 0: as the kernel has them.
 func slackOf(cmdline string, emulated bool) (time.Duration, error) {
