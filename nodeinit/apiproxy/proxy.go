@@ -21,8 +21,8 @@ const (
 	// interval is between two probes of an upstream and two looks at the File.
 	interval = 2 * time.Second
 	// unused is how many times as long a healthy upstream is left alone that has
-	// no connection of this node. Each node asks each API server, and whether one
-	// is there shows when it is connected to.
+	// no connection of this node, until it gets one. Each node asks each API
+	// server, and whether one is there shows when it is connected to.
 	unused = 5
 	// maxConns is how many connections there may be. A node has some twenty.
 	maxConns = 1024
@@ -50,6 +50,7 @@ type upstream struct {
 	addr   string
 	own    bool
 	stop   context.CancelFunc // ends its probes
+	used   chan struct{}      // has a value after its first connection, or first again
 	health health
 	links  map[*link]struct{}
 	gone   bool // no longer in the File
@@ -134,7 +135,7 @@ func (p *Proxy) replace(file File) (added []*upstream) {
 	for _, addr := range file.all() {
 		u := known[addr]
 		if u == nil {
-			u = &upstream{addr: addr, health: newHealth(), links: map[*link]struct{}{}}
+			u = &upstream{addr: addr, used: make(chan struct{}, 1), health: newHealth(), links: map[*link]struct{}{}}
 			added = append(added, u)
 		}
 		delete(known, addr)
@@ -160,7 +161,7 @@ func (p *Proxy) probe(ctx context.Context, u *upstream) {
 			return
 		}
 		p.observe(u, result)
-		pause(ctx, p.rest(u, result, time.Since(began)))
+		pause(ctx, u.used, p.rest(u, result, time.Since(began)))
 	}
 }
 
@@ -230,7 +231,7 @@ func (p *Proxy) accept(ctx context.Context, group *errgroup.Group, listener *net
 			return nil
 		case errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS):
 			p.complain.Do(func() { p.log.Warn("cannot take connections", "err", err) })
-			pause(ctx, p.interval/10)
+			pause(ctx, nil, p.interval/10)
 		case errors.Is(err, syscall.ECONNABORTED):
 		case err != nil:
 			return err
@@ -240,11 +241,13 @@ func (p *Proxy) accept(ctx context.Context, group *errgroup.Group, listener *net
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) {
+// pause ends early when there is something on enough, which may be nil.
+func pause(ctx context.Context, enough <-chan struct{}, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
+	case <-enough:
 	case <-timer.C:
 	}
 }
@@ -322,6 +325,12 @@ func (p *Proxy) attach(u *upstream, client, server *net.TCPConn) *link {
 		return nil
 	}
 	l := &link{client: client, server: server}
+	if len(u.links) == 0 {
+		select {
+		case u.used <- struct{}{}:
+		default: // its prober has not even taken note of the last time
+		}
+	}
 	u.links[l] = struct{}{}
 	return l
 }
