@@ -104,7 +104,7 @@ func (g *guest) launch() error {
 		go g.carry(cable) // ends when the other ends are closed: by QEMU, or below
 	}
 	cmd := exec.Command(g.host.QEMU, g.spec.Command(g.host, g.tap)...)
-	cmd.Env = append(os.Environ(), hugePages)
+	cmd.Env = append([]string{hugePages}, os.Environ()...)
 	cmd.ExtraFiles = inherited // from qmpFD on
 	return g.process.start(cmd, g.spec.logFile())
 }
@@ -220,5 +220,5 @@ func appendTo(path, text string) error {
 
 // hugePages has glibc ask for huge pages for what QEMU allocates, as QEMU itself does for the
 // guest's memory and for translated code (glibc manual: memory allocation tunables). Software
-// emulation looks its code up in tables of tens of megabytes, a million times a second.
+// emulation looks its code up in tables of tens of megabytes. Somebody's own tunables win.
 const hugePages = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"

@@ -77,7 +77,7 @@ func (q *quorum) worker(t *testing.T) {
 		"get", "csr", "-o", "jsonpath={.items[*].spec.signerName} {.items[*].status.conditions[*].type}")
 	q.place(t, "there")
 	awaitPods(t, q.Lab, "default", 1, podPatience)
-	q.shows(t, "the pod's node, the worker since there is one", "worker", "get", "pod", "there", "-o", "jsonpath={.spec.nodeName}")
+	q.shows(t, "the pod's node, the worker since there is one", "prod-worker-1", "get", "pod", "there", "-o", "jsonpath={.spec.nodeName}")
 	q.Await(t, "exec reaches the worker's pod", podPatience, func() error {
 		out, err := q.TryKubectl("exec", "there", "--", "busybox", "hostname")
 		if err == nil && strings.TrimSpace(out) != "there" {
@@ -87,7 +87,7 @@ func (q *quorum) worker(t *testing.T) {
 	})
 }
 
-// shows waits until kubectl answers, and then wants the answer to hold a text: four machines
+// shows waits until kubectl answers, and then wants the answer to be a text: four machines
 // that have just formed may be too busy for a handshake, and what is asked for is there.
 func (q *quorum) shows(t *testing.T, what, want string, args ...string) {
 	t.Helper()
@@ -96,7 +96,7 @@ func (q *quorum) shows(t *testing.T, what, want string, args ...string) {
 		out, err = q.TryKubectl(args...)
 		return err
 	})
-	if !strings.Contains(out, want) {
+	if strings.TrimSpace(out) != want {
 		t.Errorf("%s: %q, want %q", what, out, want)
 	}
 }
