@@ -23,6 +23,7 @@ type dns struct {
 
 	client *apiclient.Client // nil: to be opened with the certificate of the day
 	last   []byte            // what was applied last
+	first  bool              // it is the first of those that are ready
 }
 
 const (
@@ -49,7 +50,9 @@ func (d *dns) try(ctx context.Context) (err error) {
 	if err := d.client.Get(ctx, controlPlaneNodes, &nodes); err != nil {
 		return err
 	}
-	slice, err := json.Marshal(endpointSlice(nodes.endpoints(d.own)))
+	endpoints := nodes.endpoints(d.own)
+	d.first = firstReady(endpoints) == d.own.String()
+	slice, err := json.Marshal(endpointSlice(endpoints))
 	if err != nil {
 		return fmt.Errorf("encode DNS endpoints: %w", err)
 	}
@@ -74,7 +77,8 @@ func (d *dns) hangUp() {
 // nodeList is what is read of a list of Nodes.
 type nodeList struct {
 	Items []struct {
-		Status struct {
+		Metadata struct{ Labels map[string]string } `json:"metadata"`
+		Status   struct {
 			Addresses  []struct{ Type, Address string }
 			Conditions []struct{ Type, Status string }
 		} `json:"status"`
@@ -91,8 +95,8 @@ type conditions struct {
 	Ready bool `json:"ready"`
 }
 
-// endpoints are the Nodes' addresses, in order. Where no Node is yet, it is
-// own. Where none is ready, all count as ready: one that may answer is better
+// endpoints are the Nodes' addresses, in order. One that leaves the cluster is
+// not ready, whatever it says. Where no Node is yet, it is own. Where none is ready, all count as ready: one that may answer is better
 // than none.
 func (l nodeList) endpoints(own netip.Addr) []endpoint {
 	var list []endpoint
@@ -104,8 +108,9 @@ func (l nodeList) endpoints(own netip.Addr) []endpoint {
 				e.Addresses = []string{a.Address}
 			}
 		}
+		_, leaving := node.Metadata.Labels[apiclient.Leaving]
 		for _, c := range node.Status.Conditions {
-			e.Conditions.Ready = e.Conditions.Ready || c.Type == "Ready" && c.Status == "True"
+			e.Conditions.Ready = e.Conditions.Ready || c.Type == "Ready" && c.Status == "True" && !leaving
 		}
 		if e.Addresses != nil {
 			list = append(list, e)
@@ -120,6 +125,12 @@ func (l nodeList) endpoints(own netip.Addr) []endpoint {
 	}
 	slices.SortFunc(list, func(a, b endpoint) int { return strings.Compare(a.Addresses[0], b.Addresses[0]) })
 	return list
+}
+
+// firstReady is the address of the first that is ready; at least one is.
+func firstReady(list []endpoint) string {
+	i := slices.IndexFunc(list, func(e endpoint) bool { return e.Conditions.Ready })
+	return list[i].Addresses[0]
 }
 
 // endpointSlice is the object (discovery.k8s.io/v1).

@@ -39,6 +39,7 @@ func TestEndpoints(t *testing.T) {
 		{"in the order of addresses", nodesOf("192.0.2.3", "192.0.2.1", "192.0.2.2"), "192.0.2.1 192.0.2.2 192.0.2.3"},
 		{"one died", nodesOf("192.0.2.1", "192.0.2.2!", "192.0.2.3"), "192.0.2.1 192.0.2.2! 192.0.2.3"},
 		{"even this one", nodesOf("192.0.2.1!", "192.0.2.2"), "192.0.2.1! 192.0.2.2"},
+		{"this one leaves", strings.Replace(nodesOf("192.0.2.1", "192.0.2.2"), `"name":"x"`, `"labels":{"slipway.internal/leaving":""}`, 1), "192.0.2.1! 192.0.2.2"},
 		{"none is ready", nodesOf("192.0.2.1!", "192.0.2.2!"), "192.0.2.1 192.0.2.2"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -55,6 +56,19 @@ func TestEndpoints(t *testing.T) {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
 		})
+	}
+}
+
+// TestFirst: of those that are ready one is the first, and each comes to the same one.
+func TestFirst(t *testing.T) {
+	server := &api{nodes: nodesOf("192.0.2.2!", "192.0.2.1!", "192.0.2.3", "192.0.2.4")}
+	access := apiclient.Access(apitest.Serve(t, server))
+	for i := byte(1); i <= 4; i++ {
+		d := dns{access: access, own: netip.AddrFrom4([4]byte{192, 0, 2, i})}
+		defer d.hangUp()
+		if err := d.update(t.Context()); err != nil || d.first != (i == 3) {
+			t.Errorf("%s: first %t, %v", d.own, d.first, err)
+		}
 	}
 }
 

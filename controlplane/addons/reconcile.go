@@ -89,7 +89,7 @@ func (r *Reconciler) keep(ctx context.Context) error {
 		case now := <-apply.C:
 			err = t.after(now, r.Apply(ctx))
 		case now := <-watch.C:
-			if endpoints.update(ctx) == nil {
+			if endpoints.update(ctx) == nil && endpoints.first {
 				_ = deleteLeaving(ctx, endpoints.client)
 			}
 			if r.changed() {

@@ -62,11 +62,11 @@ func loopbackArgs(name, port string, id machine.Identity) []string {
 // answer: twice the usual times keep an election through what a busy machine may
 // do to it. One that loses it ends, starts anew and reads everything again, which
 // is what a cluster with emulated processors cannot bear while it is busy already:
-// there it is four times.
+// there it is six times.
 func electionArgs(emulated bool) []string {
 	lease, renew, retry := "30s", "20s", "4s"
 	if emulated {
-		lease, renew, retry = "60s", "45s", "5s"
+		lease, renew, retry = "90s", "75s", "10s"
 	}
 	return []string{"--leader-elect", "--leader-elect-lease-duration=" + lease,
 		"--leader-elect-renew-deadline=" + renew, "--leader-elect-retry-period=" + retry}

@@ -85,5 +85,5 @@ func Main(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	read := func() ([]byte, error) { return os.ReadFile(Path) }
-	return New(log, read, NewProber(caFile, "/readyz", answerWithin), rand.Uint64()).Run(ctx, listener.(*net.TCPListener))
+	return New(log, read, NewProber(caFile, ReadyPath, answerWithin), rand.Uint64()).Run(ctx, listener.(*net.TCPListener))
 }

@@ -23,6 +23,10 @@ const (
 	takenWithin  = 2 * time.Second
 )
 
+// ReadyPath is where an API server says whether it is ready. Without exclude it asks
+// etcd twice, for its health and for its readiness, which differ in their patience.
+const ReadyPath = "/readyz?exclude=etcd"
+
 // Prober makes the question to one upstream, which is then asked again and again,
 // and what ends it.
 type Prober func(addr string) (ask func(context.Context) Result, end func())

@@ -22,10 +22,11 @@ type Probe interface {
 }
 
 // Rest is how long who was asked is left alone before the next question: until the interval
-// is over, and for nine times as long as the last answer took, up to 5 s. One that takes its
-// time is busy, several ask it, and the questions must not be what keeps it so.
+// is over, and for nineteen times as long as the last answer took, up to 5 s: it spends a twentieth
+// of its time on the answers. One that takes its time is busy, several ask it, and the questions
+// must not be what keeps it so.
 func Rest(interval, took time.Duration) time.Duration {
-	return max(interval-took, min(9*took, maxRest))
+	return max(interval-took, min(19*took, maxRest))
 }
 
 // maxRest is how late a change may be seen because of a slow answer before it.

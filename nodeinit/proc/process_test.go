@@ -244,9 +244,9 @@ func (w *writes) await(line string) {
 func TestRest(t *testing.T) {
 	for _, test := range []struct{ interval, took, want time.Duration }{
 		{time.Second, 0, time.Second},
-		{time.Second, 100 * time.Millisecond, 900 * time.Millisecond},
-		{time.Second, 200 * time.Millisecond, 1800 * time.Millisecond},
-		{100 * time.Millisecond, 20 * time.Millisecond, 180 * time.Millisecond},
+		{time.Second, 50 * time.Millisecond, 950 * time.Millisecond},
+		{time.Second, 200 * time.Millisecond, 3800 * time.Millisecond},
+		{100 * time.Millisecond, 20 * time.Millisecond, 380 * time.Millisecond},
 		{time.Second, 2 * time.Second, 5 * time.Second},
 		{time.Second, time.Minute, 5 * time.Second},
 	} {

@@ -16,7 +16,7 @@ const (
 )
 
 // answerWithin is how long an API server may take to answer. One whose etcd is
-// gone finds that out after 4 s (controlplane/kube, etcdArgs).
+// gone finds that out after 4 s, or 10 s (controlplane/kube, costArgs).
 const answerWithin = 5 * time.Second
 
 // agreeing is how many looks in a row it takes to become worse: one may be late.
@@ -29,7 +29,7 @@ func NewLook() func(context.Context) uint8 { return newLook(local, caFile) }
 // was ready is only asked whether it still is. Once it is not, the next look
 // finds out what it can still do; it takes that one to agree anyway.
 func newLook(addr, caFile string) func(context.Context) uint8 {
-	isReady, _ := apiproxy.NewProber(caFile, "/readyz", answerWithin)(addr)
+	isReady, _ := apiproxy.NewProber(caFile, apiproxy.ReadyPath, answerWithin)(addr)
 	isServing, _ := apiproxy.NewProber(caFile, "/livez?exclude=etcd", answerWithin)(addr)
 	return looker(isReady, isServing)
 }
