@@ -41,6 +41,7 @@ type Lab struct {
 	up     *exec.Cmd     // slipway lab up --foreground
 	said   *bytes.Buffer // by it; complete when ended is closed
 	ended  chan struct{}
+	vain   string // what was waited for in vain
 }
 
 // Option changes the lab that New makes.
@@ -247,6 +248,9 @@ func (l *Lab) finish(t *testing.T) {
 	if t.Failed() {
 		t.Logf("slipway lab up said:\n%s", l.said)
 	}
+	if l.vain != "" { // once more: where only the end of a log is kept, this is what has to be in it
+		t.Log(l.vain)
+	}
 }
 
 // Timeout scales a duration of the reference computer to this one.
@@ -273,9 +277,11 @@ func (l *Lab) Await(t *testing.T, what string, within time.Duration, check func(
 		select {
 		case <-time.After(between):
 		case <-l.ended:
-			t.Fatalf("waiting for: %s: the lab has ended; it said:\n%s", what, l.said)
+			l.vain = fmt.Sprintf("waiting for: %s: the lab has ended; it said:\n%s", what, l.said)
+			t.Fatal(l.vain)
 		case <-deadline:
-			t.Fatalf("waiting for: %s: not within %v (%v, scaled by %.2f): %v", what, limit.Round(time.Second), within, l.factor, err)
+			l.vain = fmt.Sprintf("waiting for: %s: not within %v (%v, scaled by %.2f): %v", what, limit.Round(time.Second), within, l.factor, err)
+			t.Fatal(l.vain)
 		}
 	}
 }
