@@ -96,8 +96,8 @@ type conditions struct {
 }
 
 // endpoints are the Nodes' addresses, in order. One that leaves the cluster is
-// not ready, whatever it says. Where no Node is yet, it is own. Where none is ready, all count as ready: one that may answer is better
-// than none.
+// not ready, whatever it says. Where no Node is yet, it is own. Where none is
+// ready, all count as ready: one that may answer is better than none.
 func (l nodeList) endpoints(own netip.Addr) []endpoint {
 	var list []endpoint
 	anyReady := false
