@@ -75,7 +75,12 @@ func (q *quorum) reset(t *testing.T, hostname, wipe string) {
 	}
 	awaitFree(t, q.Lab, id, disk)
 	isWiped(t, disk, disklayout.Slot(ran.Booted))
-	if nodes := q.Kubectl(t, "get", "nodes", "-o", "name"); strings.Contains(nodes, hostname) {
+	var nodes string
+	q.Await(t, "the Nodes are listed", apiPatience, func() (err error) { // the machine's start keeps a core busy
+		nodes, err = q.TryKubectl("get", "nodes", "-o", "name")
+		return err
+	})
+	if strings.Contains(nodes, hostname) {
 		t.Errorf("its Node is still there: %s", nodes)
 	}
 }
