@@ -13,8 +13,8 @@ import (
 var leavingNodes = "/api/v1/nodes?labelSelector=" + url.QueryEscape(apiclient.Leaving) + "&resourceVersion=0"
 
 // deleteLeaving deletes the Nodes that say they have left the cluster: a node
-// may not delete its own. It may be done by several control planes at once, and
-// is enough if one does it.
+// may not delete its own. One control plane is enough for it, and several
+// at once do no harm.
 func deleteLeaving(ctx context.Context, client *apiclient.Client) error {
 	var nodes struct {
 		Items []struct {

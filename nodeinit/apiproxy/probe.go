@@ -23,8 +23,8 @@ const (
 	takenWithin  = 2 * time.Second
 )
 
-// ReadyPath is where an API server says whether it is ready. Without exclude it asks
-// etcd twice, for its health and for its readiness, which differ in their patience.
+// ReadyPath is where an API server says whether it is ready. Without exclude it puts
+// the same question to etcd twice, once for its health and once for its readiness.
 const ReadyPath = "/readyz?exclude=etcd"
 
 // Prober makes the question to one upstream, which is then asked again and again,

@@ -16,7 +16,8 @@ const (
 )
 
 // answerWithin is how long an API server may take to answer. One whose etcd is
-// gone finds that out after 4 s, or 10 s (controlplane/kube, costArgs).
+// gone finds that out after 4 s, and where the processor is emulated after 10 s, until
+// when it counts as slow (controlplane/kube, costArgs).
 const answerWithin = 5 * time.Second
 
 // agreeing is how many looks in a row it takes to become worse: one may be late.
