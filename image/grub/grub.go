@@ -45,7 +45,7 @@ const (
 // disk and cd are what GRUB needs to know before it can read its configuration.
 var (
 	common = []string{"normal", "configfile", "test", "echo", "linux", "serial", "terminal", "sleep", "reboot", "halt",
-		"search", "search_label", "biosdisk", "fat", "part_gpt", "loadenv"}
+		"search", "search_label", "probe", "biosdisk", "fat", "part_gpt", "loadenv"}
 	onCD      = []string{"iso9660", "part_msdos", "loopback"}
 	onNetwork = []string{"minicmd", "boot", "chain", "search_label", "fat", "part_gpt"}
 )

@@ -78,7 +78,10 @@ func (t *table) completed(d Disk, dataBytes int64) (next *table, missing []strin
 	if err != nil {
 		return nil, nil, err
 	}
-	next.GUID = newGUID() // the image's is that of every machine
+	next.GUID = newGUID() // the image's are those of every machine
+	for _, p := range next.Partitions[:len(plan)] {
+		p.GUID = newGUID()
+	}
 	return next, missing, nil
 }
 

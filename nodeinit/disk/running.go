@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/diskfs/go-diskfs/partition/gpt"
 
@@ -64,6 +65,26 @@ func Listed(d Disk) ([]Partition, error) {
 		return nil, fmt.Errorf("read the partitions of %s: %w", d.Path, err)
 	}
 	return (&Held{disk: d}).named(t), nil
+}
+
+// BootGUID is the GUID, in lower case, of a disk's boot partition: by it a loader
+// says which disk it came from. Without such a partition it is an error.
+func BootGUID(d Disk) (string, error) {
+	f, err := os.Open(d.Path)
+	if err != nil {
+		return "", fmt.Errorf("read the boot partition's GUID: %w", err)
+	}
+	defer f.Close()
+	t, err := readTable(f, d)
+	if err != nil {
+		return "", fmt.Errorf("read the boot partition's GUID of %s: %w", d.Path, err)
+	}
+	if t != nil {
+		if p, ok := t.find(disklayout.BootLabel); ok {
+			return strings.ToLower(p.GUID), nil
+		}
+	}
+	return "", fmt.Errorf("%s has no boot partition", d.Path)
 }
 
 // wiped are the partitions that Slipway makes, in the order in which a reset

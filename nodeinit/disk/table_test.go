@@ -88,6 +88,11 @@ func TestTable(t *testing.T) {
 func TestCompleted(t *testing.T) {
 	d, _ := blank(t, disklayout.SmallestDisk, 512)
 	raw := newTable(Owner{}, d, disklayout.System()[:4])
+	var guids []string
+	for _, p := range raw.Partitions {
+		p.GUID = newGUID()
+		guids = append(guids, p.GUID)
+	}
 	for data, want := range map[int64]int64{0: d.Size - 1603*disklayout.MiB, disklayout.SmallestData: disklayout.SmallestData, d.Size: -1} {
 		next, missing, err := raw.completed(d, data)
 		if want < 0 {
@@ -102,9 +107,29 @@ func TestCompleted(t *testing.T) {
 		if p, _ := next.find(disklayout.DataLabel); int64(p.Size) != want {
 			t.Errorf("data has %d bytes, want %d", p.Size, want)
 		}
+		for i, p := range next.Partitions[:4] {
+			if p.GUID == guids[i] {
+				t.Errorf("%s is still called %s, as on every machine with this image", p.Name, p.GUID)
+			}
+		}
 		if _, missing, err := next.completed(d, d.Size); err != nil || missing != nil {
 			t.Errorf("again, with another size: %v, makes %v", err, missing)
 		}
+	}
+}
+
+// TestBootGUID: what a loader says of the disk that it came from is what its table says.
+func TestBootGUID(t *testing.T) {
+	d, f := blank(t, disklayout.SmallestDisk, 512)
+	if guid, err := BootGUID(d); err == nil {
+		t.Errorf("a blank disk has a boot partition %q", guid)
+	}
+	made := newTable(us, d, planOf(t, d, 0))
+	boot, _ := made.find(disklayout.BootLabel)
+	boot.GUID = "0A9B5C1E-8D0F-4C53-9D2B-3C0E8B1A7F10"
+	mustWrite(t, made, f, d)
+	if guid, err := BootGUID(d); err != nil || guid != "0a9b5c1e-8d0f-4c53-9d2b-3c0e8b1a7f10" {
+		t.Errorf("the boot partition is %q, %v", guid, err)
 	}
 }
 

@@ -49,10 +49,20 @@ func readEvent(path string) map[string]string {
 	return values
 }
 
+// onDisk are the partitions of one disk.
+func onDisk(list []partition, disk string) (left []partition) {
+	for _, p := range list {
+		if p.disk == disk {
+			left = append(left, p)
+		}
+	}
+	return left
+}
+
 // labelled is the partition of a disk with a label.
 func labelled(list []partition, disk, label string) (partition, bool) {
-	for _, p := range list {
-		if p.disk == disk && p.label == label {
+	for _, p := range onDisk(list, disk) {
+		if p.label == label {
 			return p, true
 		}
 	}

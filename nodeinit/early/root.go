@@ -70,7 +70,7 @@ func mountRoot(log *slog.Logger) error {
 		return mountImage(rootImage, newRoot)
 	}
 	if want.slot == "" {
-		want.slot = loaderSlot()
+		want.slot, want.boot = loaderSays()
 	}
 	return mountSlot(log, want)
 }
@@ -94,17 +94,19 @@ func mountSlot(log *slog.Logger, want *rootWanted) error {
 	return nil
 }
 
-// loaderSlot is what a UEFI loader says that it started. Without an answer it
-// does not matter: both slots hold the image then, or one.
-func loaderSlot() disklayout.Slot {
+// loaderSays is which slot a UEFI loader says that it started, and the GUID of the
+// partition that it came from. Without an answer the slot that holds the image is
+// found all the same, as long as one disk has it.
+func loaderSays() (slot disklayout.Slot, boot string) {
 	const dir = "/run/efivars"
 	variables := mount{"efivarfs", dir, hardened | unix.MS_NOEXEC | unix.MS_RDONLY, ""}
 	if variables.do() != nil {
-		return ""
+		return "", ""
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
-	text, _ := os.ReadFile(filepath.Join(dir, loaderEntry))
-	return entrySlot(text)
+	entry, _ := os.ReadFile(filepath.Join(dir, loaderEntry))
+	from, _ := os.ReadFile(filepath.Join(dir, loaderPartition))
+	return entrySlot(loaderText(entry)), loaderText(from)
 }
 
 // Console mounts what the kernel offers and makes /dev/console the standard

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"slipway/configs/disklayout"
+	"slipway/nodeinit/disk"
 )
 
 // rootWanted is the root image that the kernel's command line names.
@@ -25,6 +26,7 @@ type rootWanted struct {
 	hash []byte          // root hash of its dm-verity tree
 	size int64           // bytes of data, and where the hash area begins
 	slot disklayout.Slot // if the loader said which; of two that hold the image, that one
+	boot string          // GUID, in lower case, of the partition that the loader came from; empty: it did not say
 }
 
 // The kernel arguments of a boot from a slot.
@@ -32,6 +34,7 @@ const (
 	rootArgument = "slipway.root"
 	sizeArgument = "slipway.root-size"
 	slotArgument = "slipway.slot"
+	bootArgument = "slipway.boot"
 )
 
 // wantedRoot reads the kernel's command line. nil: the root image is in the
@@ -54,7 +57,7 @@ func wantedRoot(cmdline string) (*rootWanted, error) {
 	if err != nil || size <= 0 || size%verityBlock != 0 {
 		return nil, fmt.Errorf("kernel argument %s=%q is not a number of bytes, a multiple of %d", sizeArgument, values[sizeArgument], verityBlock)
 	}
-	return &rootWanted{hash, size, disklayout.Slot(values[slotArgument])}, nil
+	return &rootWanted{hash, size, disklayout.Slot(values[slotArgument]), strings.ToLower(values[bootArgument])}, nil
 }
 
 // RootHash is the root hash, in hex, that a kernel command line names; empty if
@@ -90,7 +93,12 @@ const (
 func awaitSlot(log *slog.Logger, sys string, want *rootWanted) (partition, []byte, error) {
 	began := time.Now()
 	for told := began; ; time.Sleep(slotLook) {
-		p, salt, why := findSlot(partitions(sys), want)
+		list, why := fromDisk(partitions(sys), want.boot, bootGUID)
+		var p partition
+		var salt []byte
+		if why == nil {
+			p, salt, why = findSlot(list, want)
+		}
 		if p.name != "" {
 			return p, salt, nil
 		}
@@ -110,20 +118,59 @@ func awaitSlot(log *slog.Logger, sys string, want *rootWanted) (partition, []byt
 // errNoSlot says that no partition has the label of a slot.
 var errNoSlot = errors.New("there is no such partition")
 
-// findSlot looks at all slots once. Of several that hold the image it takes the
-// one that the loader named, else the first; the name is empty if none does.
+// fromDisk leaves of the partitions those of the disk that the loader came from, by
+// the GUID of its partition: a machine may have another machine's disk in it, with
+// the same image. Of a loader that did not say, all are left.
+func fromDisk(list []partition, guid string, bootGUID func(disk string) (string, error)) ([]partition, error) {
+	if guid == "" {
+		return list, nil
+	}
+	var left []partition
+	errs := []error{fmt.Errorf("the disk that the loader came from is not there: none has the boot partition %s", guid)}
+	for _, p := range list {
+		if p.label != disklayout.BootLabel {
+			continue
+		}
+		switch have, err := bootGUID(p.disk); {
+		case err != nil:
+			errs = append(errs, err)
+		case have == guid:
+			left = append(left, onDisk(list, p.disk)...)
+		}
+	}
+	if len(left) == 0 {
+		return nil, errors.Join(errs...)
+	}
+	return left, nil
+}
+
+// bootGUID reads it from a disk's table: sysfs does not tell it.
+func bootGUID(name string) (string, error) {
+	d, err := diskNamed(name)
+	if err != nil {
+		return "", err
+	}
+	return disk.BootGUID(d)
+}
+
+// findSlot looks at all slots once. Of two of a disk that hold the image it takes
+// the one that the loader named, else the first. The name is empty if none does,
+// and if it is on two disks: which of them was booted is not known then.
 func findSlot(list []partition, want *rootWanted) (found partition, salt []byte, why error) {
 	why = errNoSlot
 	var errs []error
 	for _, p := range list {
 		name := slotOf(p.label)
-		if name == "" || found.name != "" && name != want.slot {
+		if name == "" || found.disk == p.disk && name != want.slot {
 			continue
 		}
 		s, err := inspect(p.device, want)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s on %s: %w", p.label, p.name, err))
 			continue
+		}
+		if found.name != "" && found.disk != p.disk {
+			return partition{}, nil, fmt.Errorf("%s and %s both hold it, and the loader does not say which disk it came from: take one of %s and %s out", found.name, p.name, found.disk, p.disk)
 		}
 		found, salt = p, s
 	}
@@ -189,12 +236,16 @@ func holds(slot io.ReaderAt, want *rootWanted) ([]byte, error) {
 	return salt, nil
 }
 
-// loaderEntry is where systemd-boot says which file it started
-// (systemd.io/BOOT_LOADER_INTERFACE): four bytes of attributes, then UTF-16.
-const loaderEntry = "LoaderEntrySelected-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+// Where systemd-boot says which file it started, and the GUID of the partition that
+// it came from itself (systemd.io/BOOT_LOADER_INTERFACE).
+const (
+	loaderEntry     = "LoaderEntrySelected-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+	loaderPartition = "LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+)
 
-// entrySlot is the slot of a loader's entry: slipway-b+0-1.efi is of b.
-func entrySlot(variable []byte) disklayout.Slot {
+// loaderText is a variable of a loader's, in lower case: four bytes of
+// attributes, then UTF-16. A variable that is not there is empty.
+func loaderText(variable []byte) string {
 	if len(variable) < 4 {
 		return ""
 	}
@@ -202,8 +253,12 @@ func entrySlot(variable []byte) disklayout.Slot {
 	for text := variable[4:]; len(text) >= 2; text = text[2:] {
 		units = append(units, binary.LittleEndian.Uint16(text))
 	}
-	name := strings.ToLower(string(utf16.Decode(units)))
-	label, _, _ := strings.Cut(strings.TrimSuffix(name, "\x00"), ".")
+	return strings.ToLower(strings.TrimSuffix(string(utf16.Decode(units)), "\x00"))
+}
+
+// entrySlot is the slot of a loader's entry: slipway-b+0-1.efi is of b.
+func entrySlot(entry string) disklayout.Slot {
+	label, _, _ := strings.Cut(entry, ".")
 	label, _, _ = strings.Cut(label, "+") // the tries that are left
 	return slotOf(label)
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,8 +27,10 @@ func TestWantedRoot(t *testing.T) {
 		err     string
 	}{
 		{"console=ttyS0 slipway.server=https://10.0.0.1:8443", nil, ""},
-		{"slipway.root=" + rootHash + " slipway.root-size=8192", &rootWanted{hash, 8192, ""}, ""},
-		{"slipway.root=" + rootHash + " slipway.root-size=8192 slipway.slot=b\n", &rootWanted{hash, 8192, "b"}, ""},
+		{"slipway.root=" + rootHash + " slipway.root-size=8192", &rootWanted{hash, 8192, "", ""}, ""},
+		{"slipway.root=" + rootHash + " slipway.root-size=8192 slipway.slot=b\n", &rootWanted{hash, 8192, "b", ""}, ""},
+		{"slipway.root=" + rootHash + " slipway.root-size=8192 slipway.slot=a slipway.boot=0A1B", &rootWanted{hash, 8192, "a", "0a1b"}, ""},
+		{"slipway.root=" + rootHash + " slipway.root-size=8192 slipway.slot=a slipway.boot=", &rootWanted{hash, 8192, "a", ""}, ""}, // GRUB could not tell
 		{"slipway.root=" + rootHash[:62] + " slipway.root-size=8192", nil, "is not a SHA-256"},
 		{"slipway.root=" + rootHash, nil, `slipway.root-size=""`},
 		{"slipway.root=" + rootHash + " slipway.root-size=8193", nil, "a multiple of 4096"},
@@ -78,6 +81,9 @@ func TestFindSlot(t *testing.T) {
 	b := func(file string) partition {
 		return partition{"vda4", filepath.Join(dir, filepath.Base(file)), "slipway-b", "vda"}
 	}
+	other := func(file string) partition {
+		return partition{"vdb3", filepath.Join(dir, filepath.Base(file)), "slipway-a", "vdb"}
+	}
 	for _, tt := range []struct {
 		name  string
 		slots []partition
@@ -95,7 +101,9 @@ func TestFindSlot(t *testing.T) {
 		{"in both, the loader says b", []partition{a("first"), b("first")}, *first, "b", "vda4", ""},
 		{"damaged", []partition{a("damaged"), b("second")}, *first, "", "", "another image, or damage"},
 		{"empty", []partition{a("empty")}, *first, "", "", "another image, or none"},
-		{"too short", []partition{a("first")}, rootWanted{first.hash, 1 << 30, ""}, "", "", "read the hash area"},
+		{"too short", []partition{a("first")}, rootWanted{hash: first.hash, size: 1 << 30}, "", "", "read the hash area"},
+		{"on two disks", []partition{a("first"), other("first")}, *first, "a", "", "take one of vda and vdb out"},
+		{"on two disks, of which one is damaged", []partition{other("damaged"), a("first")}, *first, "a", "vda3", ""},
 		{"the disk is gone", []partition{a("nowhere")}, *first, "", "", "slipway-a on vda3: open "},
 	} {
 		want := tt.want
@@ -110,6 +118,30 @@ func TestFindSlot(t *testing.T) {
 	}
 }
 
+// TestFromDisk: of two disks with an installation the one is left that the loader came from.
+func TestFromDisk(t *testing.T) {
+	list := []partition{
+		{"sda2", "/dev/sda2", "slipway-boot", "sda"}, {"sda3", "/dev/sda3", "slipway-a", "sda"},
+		{"sdb2", "/dev/sdb2", "slipway-boot", "sdb"}, {"sdb3", "/dev/sdb3", "slipway-a", "sdb"},
+		{"sdc2", "/dev/sdc2", "slipway-boot", "sdc"},
+	}
+	guids := func(disk string) (string, error) {
+		if disk == "sdc" {
+			return "", errors.New("sdc does not answer")
+		}
+		return map[string]string{"sda": "01", "sdb": "02"}[disk], nil
+	}
+	for guid, want := range map[string][]partition{"": list, "01": list[:2], "02": list[2:4], "03": nil} {
+		got, err := fromDisk(list, guid, guids)
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(partition{})); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", guid, diff)
+		}
+		if gone := err != nil && strings.Contains(err.Error(), "none has the boot partition 03") && strings.Contains(err.Error(), "sdc does not answer"); gone != (guid == "03") {
+			t.Errorf("%q: error %v", guid, err)
+		}
+	}
+}
+
 func TestEntrySlot(t *testing.T) {
 	for name, want := range map[string]disklayout.Slot{
 		"slipway-a.efi\x00": "a", "slipway-b+0-1.efi\x00": "b", "slipway-b+3.efi": "b", "Slipway-A.efi": "a",
@@ -119,11 +151,11 @@ func TestEntrySlot(t *testing.T) {
 		for _, unit := range utf16.Encode([]rune(name)) {
 			variable = binary.LittleEndian.AppendUint16(variable, unit)
 		}
-		if got := entrySlot(variable); got != want {
+		if got := entrySlot(loaderText(variable)); got != want {
 			t.Errorf("%q: slot %q, want %q", name, got, want)
 		}
 	}
-	if entrySlot(nil) != "" {
+	if loaderText(nil) != "" || entrySlot("") != "" {
 		t.Error("a variable that is not there names a slot")
 	}
 }

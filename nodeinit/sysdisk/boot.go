@@ -99,8 +99,8 @@ func readSlots(name string) (slot.Slots, error) {
 	return boot.loader().Read()
 }
 
-// Kernel is what the loader starts for a slot. A slot's name is added to its
-// arguments, as GRUB does it.
+// Kernel is what the loader starts for a slot. Added to its arguments are the slot's
+// name and the GUID of the boot partition, as GRUB does it.
 func (d *Disk) Kernel(n disklayout.Slot) (lifecycle.Kernel, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -108,7 +108,15 @@ func (d *Disk) Kernel(n disklayout.Slot) (lifecycle.Kernel, error) {
 	if err != nil {
 		return kernel, fmt.Errorf("read the kernel of slot %s: %w", n, err)
 	}
-	kernel.Arguments += " slipway.slot=" + string(n)
+	dev, err := d.find()
+	if err != nil {
+		return kernel, err
+	}
+	boot, err := disk.BootGUID(dev)
+	if err != nil {
+		return kernel, err
+	}
+	kernel.Arguments += fmt.Sprintf(" slipway.slot=%s slipway.boot=%s", n, boot)
 	return kernel, nil
 }
 

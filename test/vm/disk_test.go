@@ -35,7 +35,7 @@ func diskStory(t *testing.T, machine qemu.Machine) {
 	if testing.Short() {
 		t.Skip("boots a machine")
 	}
-	machine.DisksGiB, machine.MemoryMiB = []int{8, 9}, 2048
+	machine.DisksGiB, machine.MemoryMiB = []int{8, 9, 9}, 2048
 	d := &diskLab{Lab: vmtest.New(t, vmtest.Machines(machine), vmtest.Off(), vmtest.Beside()), machine: machine.Name}
 	tell := func(name string, story func(*testing.T, *diskLab)) {
 		chapter(t, name, func(t *testing.T) { story(t, d) })
@@ -46,6 +46,7 @@ func diskStory(t *testing.T, machine qemu.Machine) {
 		tell("reboot", reboots())
 		tell("reboot by kexec", reboots("--kexec"))
 		tell("a full disk", fillsUp)
+		tell("a disk of another machine", keepsToItsDisk)
 	}
 	tell("upgrade", upgrades)
 	tell("a corrupted program", leavesCorruptedSlot)
@@ -176,6 +177,7 @@ func (d *diskLab) checkRoom(t *testing.T) {
 
 // slots is a machine's disk as `slipway node status -o json` prints it.
 type slots struct {
+	Path    string `json:"path"`
 	Booted  string `json:"booted"`
 	Good    string `json:"good"`
 	Trying  string `json:"trying"`
@@ -243,6 +245,40 @@ func reboots(flags ...string) func(*testing.T, *diskLab) {
 		d.awaitRestart(t, before)
 		d.Kubectl(t, "get", "configmap", "kept")
 		d.awaitSlot(t, "a", "")
+	}
+}
+
+// keepsToItsDisk: with another machine's disk in it, of the same image, a machine runs from the one
+// that its loader came from, and does not write to the other.
+func keepsToItsDisk(t *testing.T, d *diskLab) {
+	before := d.bootID(t)
+	own, err := slotsOf(d.Lab, d.id(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Switch(t, d.machine, qemu.PowerOff)
+	foreign := filepath.Join(d.Dir(), d.machine+".disk2")
+	script := `cp --sparse=always "$1" "$2" && for n in 1 2 3 4 5 6; do sfdisk --quiet --part-uuid "$2" $n "$(cat /proc/sys/kernel/random/uuid)" || exit; done`
+	if out, err := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", d.disk(), foreign).CombinedOutput(); err != nil {
+		t.Fatalf("make another machine's disk: %v\n%s", err, out)
+	}
+	defer func() { // the chapters to come know of no such disk
+		if err := errors.Join(os.Truncate(foreign, 0), os.Truncate(foreign, 9<<30)); err != nil {
+			t.Error(err)
+		}
+	}()
+	made, err := os.Stat(foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Switch(t, d.machine, qemu.PowerOn)
+	d.awaitRestart(t, before)
+	d.awaitSlot(t, "a", "")
+	if now, err := slotsOf(d.Lab, d.id(t)); err != nil || now.Path != own.Path {
+		t.Errorf("it runs from %s, %v; want %s", now.Path, err, own.Path)
+	}
+	if after, err := os.Stat(foreign); err != nil || !after.ModTime().Equal(made.ModTime()) {
+		t.Errorf("the other machine's disk was written to at %v, %v", after.ModTime(), err)
 	}
 }
 
