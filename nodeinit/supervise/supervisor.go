@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -20,7 +21,7 @@ import (
 //
 // and from anywhere, when told to: stopping ──► stopped. A unit whose
 // dependency ends is left alone: programs know how to wait for each other once
-// they have started.
+// they have started. Only a RestartError restarts another: stopping ──► backoff.
 const (
 	firstDelay = 250 * time.Millisecond // before the first restart; doubled for each next
 	lastDelay  = 30 * time.Second
@@ -44,9 +45,10 @@ type runner struct {
 	unit   Unit
 	status Status
 	cancel context.CancelFunc
-	ended  chan struct{} // closed when the unit is Stopped or Done
-	told   bool          // to stop
-	logged bool          // its first state
+	again  context.CancelCauseFunc // ends this run only; nil: none is on
+	ended  chan struct{}           // closed when the unit is Stopped or Done
+	told   bool                    // to stop
+	logged bool                    // its first state
 }
 
 // New makes a supervisor without units. It logs each change of state.
@@ -128,7 +130,7 @@ func (s *Supervisor) run(ctx context.Context, r *runner) {
 			return
 		}
 		began := time.Now()
-		err := call(ctx, r.unit.Service, func() { s.ready(r) })
+		err := s.once(ctx, r)
 		switch {
 		case ctx.Err() != nil:
 			s.set(r, Stopped, err)
@@ -142,8 +144,42 @@ func (s *Supervisor) run(ctx context.Context, r *runner) {
 		if time.Since(began) >= stableRun {
 			delay = firstDelay
 		}
+		var other *RestartError
+		if errors.As(err, &other) {
+			s.restart(other.Unit, other)
+		}
 		s.backoff(ctx, r, delay, err)
 		delay = min(2*delay, lastDelay)
+	}
+}
+
+// once runs the unit's service until it returns. If it was restarted, its error
+// is why.
+func (s *Supervisor) once(ctx context.Context, r *runner) error {
+	run, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	s.mu.Lock()
+	r.again = end
+	s.mu.Unlock()
+	err := call(run, r.unit.Service, func() { s.ready(r) })
+	s.mu.Lock()
+	r.again = nil
+	s.mu.Unlock()
+	if why := context.Cause(run); why != nil && ctx.Err() == nil {
+		return errors.Join(why, err)
+	}
+	return err
+}
+
+// restart has a unit begin anew if it runs. It does not wait.
+func (s *Supervisor) restart(name string, why *RestartError) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.runners {
+		if r.unit.Name == name && r.again != nil && !r.told {
+			s.transition(r, Stopping, "", nil)
+			r.again(why.Err)
+		}
 	}
 }
 

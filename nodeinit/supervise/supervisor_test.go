@@ -119,6 +119,65 @@ func TestRestartWaitsForItsDependencies(t *testing.T) {
 	})
 }
 
+// TestRestartOfAnother: the unit that a service names starts anew, once, with the
+// service's error; the service comes back after it, and others are left alone.
+func TestRestartOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		node := story.unit("node", fake{}, "kubelet")
+		node.Service = &oneEnd{fake: node.Service.(*fake), end: &RestartError{"kubelet", errors.New("its Node is gone")}}
+		apply(t, s, story.unit("kubelet", fake{ReadyIn: time.Second, StopIn: 2 * time.Second}), node, story.unit("proxy", fake{}, "kubelet"))
+		time.Sleep(90 * time.Second)
+		synctest.Wait()
+		got := s.Status()[0]
+		if got.State != Stopping {
+			t.Errorf("while it stops: %+v", got)
+		}
+		time.Sleep(time.Minute)
+		story.want(t, "0 kubelet starts", "1 kubelet ready", "1 node starts", "1 node ready", "1 proxy starts", "1 proxy ready",
+			"89 node stopped", "91 kubelet stopped", "91.25 kubelet starts", "92.25 kubelet ready", "92.25 node starts", "92.25 node ready")
+		for _, got := range s.Status()[:2] {
+			if got.State != Ready || got.Restarts != 1 || got.LastError != "its Node is gone" {
+				t.Errorf("%+v", got)
+			}
+		}
+		stop(t, s)
+	})
+}
+
+// oneEnd is a fake whose first run ends after 88 s.
+type oneEnd struct {
+	*fake
+	end error
+}
+
+func (o *oneEnd) Run(ctx context.Context, ready func()) error {
+	end := o.end
+	if o.end = nil; end == nil {
+		return o.fake.Run(ctx, ready)
+	}
+	short, cancel := context.WithTimeout(ctx, 88*time.Second)
+	defer cancel()
+	return errors.Join(o.fake.Run(short, ready), end)
+}
+
+// TestRestartOfOneThatDoesNotRun: there is nothing to be done.
+func TestRestartOfOneThatDoesNotRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		node := story.unit("node", fake{EndIn: 2 * time.Second, End: &RestartError{"kubelet", errors.New("its Node is gone")}})
+		kubelet := story.unit("kubelet", fake{EndIn: time.Second})
+		kubelet.Restart = OnFailure
+		apply(t, s, kubelet, node)
+		time.Sleep(2100 * time.Millisecond)
+		story.want(t, "0 kubelet starts", "0 kubelet ready", "0 node starts", "0 node ready", "1 kubelet ends", "2 node ends")
+		if got := s.Status()[0]; got.State != Done {
+			t.Errorf("%+v", got)
+		}
+		stop(t, s)
+	})
+}
+
 func TestOneShot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		story, s := newStory(), New(quiet())

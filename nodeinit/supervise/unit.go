@@ -15,6 +15,16 @@ type Service interface {
 	Run(ctx context.Context, ready func()) error
 }
 
+// RestartError is how a service ends because another unit is to start anew. That
+// one is stopped and started again too, if it runs; Err is then its error as well.
+type RestartError struct {
+	Unit string
+	Err  error
+}
+
+func (e *RestartError) Error() string { return e.Err.Error() }
+func (e *RestartError) Unwrap() error { return e.Err }
+
 // Func is a Service made of a function.
 type Func func(ctx context.Context, ready func()) error
 
