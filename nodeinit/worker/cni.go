@@ -25,7 +25,7 @@ func cniFile(dir string, subnet netip.Prefix) (proc.File, error) {
 		"plugins": []any{
 			map[string]any{
 				"type":        "bridge",
-				"bridge":      "cni0",
+				"bridge":      bridgeOf(subnet),
 				"isGateway":   true,
 				"hairpinMode": true,
 				"ipam": map[string]any{
@@ -46,4 +46,11 @@ func cniFile(dir string, subnet netip.Prefix) (proc.File, error) {
 		return proc.File{}, fmt.Errorf("encode pod network: %w", err)
 	}
 	return proc.File{Path: filepath.Join(dir, "10-slipway.conflist"), Mode: 0o644, Data: append(text, '\n')}, nil
+}
+
+// bridgeOf names a bridge by its subnet (IPv4): a Node that is registered anew
+// gets another one, and the plugin does not give a bridge that has an address a
+// second. The pods of before stay on their bridge, with their gateway.
+func bridgeOf(subnet netip.Prefix) string {
+	return fmt.Sprintf("cni%x", subnet.Masked().Addr().AsSlice())
 }

@@ -33,6 +33,7 @@ func nodeObject(cfg *machine.Config, id machine.Identity) supervise.Unit {
 		Hostname:   id.Hostname,
 		Access:     NodeAccess(cfg),
 		Registered: Registered,
+		Leaving:    Leaving,
 		CNIDir:     cniDir,
 		BootFile:   "/proc/sys/kernel/random/boot_id",
 	}}
@@ -46,13 +47,15 @@ func NodeAccess(cfg *machine.Config) apiclient.Access {
 }
 
 // follower looks at the Node and does what each look calls for: it marks the
-// node as registered, and configures the pod network for the pod subnet that
-// the controller manager gave the node. It is level-triggered: each look
-// stands for itself. Errors are looked over until the next; the API may be away.
+// node as registered, configures the pod network for the pod subnet that the
+// controller manager gave the node, and has the kubelet start anew when a Node
+// that was registered is gone. It is level-triggered: each look stands for
+// itself. Errors are looked over until the next; the API may be away.
 type follower struct {
 	Hostname   string
 	Access     apiclient.Access
-	Registered string // file to write
+	Registered string // file to write, with the Node's UID
+	Leaving    string // file; while it is there, the Node is left to go
 	CNIDir     string
 	BootFile   string // with the ID of this boot (random(4)); no such file: any boot's kubelet will do
 
@@ -63,7 +66,7 @@ type follower struct {
 // Equal reports whether other does the same.
 func (f *follower) Equal(other supervise.Service) bool {
 	o, ok := other.(*follower)
-	return ok && f.Hostname == o.Hostname && f.Access == o.Access && f.Registered == o.Registered && f.CNIDir == o.CNIDir && f.BootFile == o.BootFile
+	return ok && f.Hostname == o.Hostname && f.Access == o.Access && f.Registered == o.Registered && f.Leaving == o.Leaving && f.CNIDir == o.CNIDir && f.BootFile == o.BootFile
 }
 
 // WaitingFor is what keeps the Node from being Ready.
@@ -72,7 +75,8 @@ func (f *follower) WaitingFor() string {
 	return text
 }
 
-// Run follows until ctx ends.
+// Run follows until ctx ends, the machine cannot be what the Node wants, or the
+// Node is gone.
 func (f *follower) Run(ctx context.Context, ready func()) error {
 	defer f.hangUp()
 	isReady := false
@@ -85,10 +89,10 @@ func (f *follower) Run(ctx context.Context, ready func()) error {
 		case <-timer.C:
 		}
 		missing, err := f.look(ctx)
-		if errors.Is(err, errHost) {
+		f.waiting.Store(missing)
+		if errors.Is(err, errHost) || errors.Is(err, errGone) {
 			return err
 		}
-		f.waiting.Store(missing)
 		if missing == "" && !isReady {
 			isReady = true
 			ready()
@@ -104,19 +108,45 @@ func (f *follower) Run(ctx context.Context, ready func()) error {
 // errHost is within errors of this machine, which no waiting cures.
 var errHost = errors.New("set up the pod network")
 
+// errGone is the end of a Node that was there: a snapshot was restored that does
+// not know it, or somebody deleted it. The kubelet goes on without, for good: it
+// registers once, when it starts (kubernetes, pkg/kubelet/kubelet_node_status.go,
+// registrationCompleted).
+var errGone = errors.New("its Node is gone; the kubelet registers it anew")
+
 // look does one round and says what keeps the Node from being Ready; nothing
 // once it is.
 func (f *follower) look(ctx context.Context) (missing string, err error) {
 	n, err := f.get(ctx)
 	if err != nil {
 		f.hangUp()
-		return err.Error(), err
+		return f.without(err)
 	}
 	if err := f.configure(n); err != nil {
-		return "", fmt.Errorf("%w: %w", errHost, err)
+		err = fmt.Errorf("%w: %w", errHost, err)
+		return err.Error(), err
 	}
 	boot, _ := os.ReadFile(f.BootFile)
 	return n.missing(strings.TrimSpace(string(boot))), nil
+}
+
+// without says what is missing when a look showed no Node. That the API says so
+// of one that was registered has the kubelet start anew, once: the mark is
+// removed, and comes back with the Node. If the registration fails, the kubelet
+// repeats it itself. The Node of a machine that leaves the cluster stays deleted.
+func (f *follower) without(err error) (string, error) {
+	if !errors.Is(err, apiclient.ErrNotFound) || isThere(f.Leaving) || !isThere(f.Registered) {
+		return err.Error(), err
+	}
+	if err := os.Remove(f.Registered); err != nil {
+		return err.Error(), err
+	}
+	return errGone.Error(), &supervise.RestartError{Unit: kubeletName, Err: errGone}
+}
+
+func isThere(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func (f *follower) get(ctx context.Context) (n node, err error) {
@@ -136,7 +166,12 @@ func (f *follower) hangUp() {
 	}
 }
 
+// configure does nothing on a machine that leaves: what the mark says of its
+// Node stays, should another machine register one of the same name.
 func (f *follower) configure(n node) error {
+	if isThere(f.Leaving) {
+		return nil
+	}
 	files := []proc.File{{Path: f.Registered, Mode: 0o644, Data: []byte(n.Metadata.UID + "\n")}}
 	if n.Spec.PodCIDR.IsValid() {
 		conf, err := cniFile(f.CNIDir, n.Spec.PodCIDR)

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"slipway/controlplane/apiclient"
 	"slipway/controlplane/apiclient/apitest"
+	"slipway/nodeinit/supervise"
 )
 
 // registry is an API server whose answers about the Node follow a script: one
@@ -35,11 +37,17 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if len(r.script) > 1 {
 		r.script = r.script[1:]
 	}
-	if text == "" {
+	switch text {
+	case "":
 		w.WriteHeader(http.StatusNotFound)
+	case away:
+		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	w.Write([]byte(text))
 }
+
+// away is the answer of an API server without its etcd.
+const away = `{"message":"etcd does not answer"}`
 
 func list(dir string) (names []string) {
 	paths, _ := filepath.Glob(filepath.Join(dir, "*"))
@@ -84,7 +92,8 @@ func checkNetwork(t *testing.T, path string) {
 	}
 	var conf struct {
 		Plugins []struct {
-			IPAM struct{ Ranges [][]struct{ Subnet string } }
+			Bridge string
+			IPAM   struct{ Ranges [][]struct{ Subnet string } }
 		}
 	}
 	if err := json.Unmarshal(text, &conf); err != nil {
@@ -92,6 +101,76 @@ func checkNetwork(t *testing.T, path string) {
 	}
 	if got := conf.Plugins[0].IPAM.Ranges[0][0].Subnet; got != "10.244.0.0/24" {
 		t.Errorf("pod addresses come from %s", got)
+	}
+	if got := conf.Plugins[0].Bridge; got != "cni0af40000" { // a network card's name has 15 bytes at most
+		t.Errorf("the bridge is %s", got)
+	}
+}
+
+// TestGone: only the API's word that there is no Node, of one that was there and
+// is to stay, has the kubelet start anew.
+func TestGone(t *testing.T) {
+	for name, test := range map[string]struct {
+		marks  string
+		answer string
+		gone   bool
+		left   string // of the marks
+	}{
+		"it was registered":     {marks: "registered", gone: true},
+		"it never was":          {},
+		"the API is away":       {marks: "registered", answer: away, left: "registered"},
+		"the machine leaves":    {marks: "leaving registered", left: "leaving registered"},
+		"another took its name": {marks: "leaving registered", answer: `{"metadata":{"uid":"u2"},"spec":{"podCIDR":"10.244.9.0/24"}}`, left: "leaving registered"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			f := &follower{
+				Hostname: "prod-1", Access: apiclient.Access(apitest.Serve(t, &registry{dir: dir, script: []string{test.answer}})),
+				Registered: filepath.Join(dir, "registered"), Leaving: filepath.Join(dir, "leaving"), CNIDir: dir,
+			}
+			defer f.hangUp()
+			for _, mark := range strings.Fields(test.marks) {
+				if err := os.WriteFile(filepath.Join(dir, mark), []byte("u1\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			missing, err := f.look(t.Context())
+			var restart *supervise.RestartError
+			if errors.As(err, &restart) != test.gone || test.gone && (restart.Unit != "kubelet" || missing != "its Node is gone; the kubelet registers it anew") {
+				t.Errorf("look = %q, %v", missing, err)
+			}
+			if left := strings.Join(list(dir), " "); left != test.left {
+				t.Errorf("marks %q, want %q", left, test.left)
+			}
+			if uid, err := os.ReadFile(f.Registered); err == nil && string(uid) != "u1\n" {
+				t.Errorf("it takes %s for its Node", uid)
+			}
+		})
+	}
+}
+
+// TestGoneOnce: a kubelet that does not get its Node registered is not started
+// anew again and again, and the unit is ready with the new Node.
+func TestGoneOnce(t *testing.T) {
+	dir := t.TempDir()
+	server := &registry{dir: dir, script: []string{"", "", away, "",
+		`{"metadata":{"uid":"u2"},"spec":{"podCIDR":"10.244.9.0/24"},"status":{"conditions":[{"type":"Ready","status":"True"}]}}`}}
+	f := &follower{
+		Hostname: "prod-1", Access: apiclient.Access(apitest.Serve(t, server)),
+		Registered: filepath.Join(dir, "registered"), CNIDir: dir,
+	}
+	if err := os.WriteFile(f.Registered, []byte("u1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Run(t.Context(), func() { t.Error("ready") }); !errors.Is(err, errGone) || f.WaitingFor() != errGone.Error() {
+		t.Errorf("Run = %v, waiting for %q", err, f.WaitingFor())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := f.Run(ctx, cancel); err != nil {
+		t.Errorf("Run again = %v", err)
+	}
+	if uid, err := os.ReadFile(f.Registered); err != nil || string(uid) != "u2\n" {
+		t.Errorf("registered: %q, %v", uid, err)
 	}
 }
 

@@ -20,8 +20,12 @@ const (
 	// in memory or on its disk. PID 1 makes the link (package early).
 	stateDir = "/run/slipway/machine"
 
-	// Registered is a file that exists once the node's Node object does.
+	// Registered is a file that exists once the node's Node object does, with its UID.
 	Registered = "/run/slipway/node-registered"
+
+	// Leaving is a file that exists once the node leaves its cluster: the agent
+	// makes it before it has the Node deleted, which is not to come back.
+	Leaving = "/run/slipway/leaving"
 )
 
 // Units returns the node's units.
