@@ -14,11 +14,12 @@ var leavingNodes = "/api/v1/nodes?labelSelector=" + url.QueryEscape(apiclient.Le
 
 // deleteLeaving deletes the Nodes that say they have left the cluster: a node
 // may not delete its own. One control plane is enough for it, and several
-// at once do no harm.
+// at once do no harm. What is remembered may be old: a machine may have taken
+// the name since, and its Node stays.
 func deleteLeaving(ctx context.Context, client *apiclient.Client) error {
 	var nodes struct {
 		Items []struct {
-			Metadata struct{ Name string } `json:"metadata"`
+			Metadata struct{ Name, UID string } `json:"metadata"`
 		} `json:"items"`
 	}
 	if err := client.Get(ctx, leavingNodes, &nodes); err != nil {
@@ -26,8 +27,8 @@ func deleteLeaving(ctx context.Context, client *apiclient.Client) error {
 	}
 	var errs []error
 	for _, n := range nodes.Items {
-		err := client.Delete(ctx, "/api/v1/nodes/"+url.PathEscape(n.Metadata.Name))
-		if !errors.Is(err, apiclient.ErrNotFound) {
+		err := client.Delete(ctx, "/api/v1/nodes/"+url.PathEscape(n.Metadata.Name), n.Metadata.UID)
+		if !errors.Is(err, apiclient.ErrNotFound) && !errors.Is(err, apiclient.ErrConflict) {
 			errs = append(errs, err)
 		}
 	}

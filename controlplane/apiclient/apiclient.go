@@ -142,9 +142,11 @@ type request struct {
 	body                []byte
 }
 
-// Delete deletes what is at path.
-func (c *Client) Delete(ctx context.Context, path string) error {
-	return c.do(ctx, http.MethodDelete, path, "", nil, nil)
+// Delete deletes what is at path if it has that UID. ErrConflict is within the
+// error if it is another object by now.
+func (c *Client) Delete(ctx context.Context, path, uid string) error {
+	options := fmt.Sprintf(`{"kind":"DeleteOptions","apiVersion":"v1","preconditions":{"uid":%q}}`, uid)
+	return c.do(ctx, http.MethodDelete, path, asJSON, []byte(options), nil)
 }
 
 func (c *Client) do(ctx context.Context, method, path, contentType string, body []byte, value any) error {

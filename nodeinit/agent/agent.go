@@ -35,6 +35,7 @@ import (
 	"slipway/nodeinit/netconf"
 	"slipway/nodeinit/supervise"
 	"slipway/nodeinit/sysdisk"
+	"slipway/nodeinit/worker"
 )
 
 // InitStarted is the environment variable by which PID 1 tells the agent when
@@ -142,7 +143,9 @@ func system(args Args, booted disklayout.Slot, s store, c *console, clock clock)
 		setHostname: func(hostname string, addr netip.Addr) error {
 			return netconf.SetHostname("/", hostname, addr)
 		},
-		retire: retireNode,
+		retire: func(ctx context.Context, config *machine.Config) error {
+			return retireNode(ctx, config, worker.NodeAccess(config), runtimeDir)
+		},
 	}
 }
 

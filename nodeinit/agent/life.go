@@ -258,8 +258,12 @@ func (n nodeLife) watch(ctx context.Context, config *machine.Config) error {
 	})
 }
 
-// registeredMark is the file that the unit "node" leaves once the Node object exists.
-const registeredMark = "node-registered"
+// Marks that the agent and the unit "node" leave each other: the Node exists,
+// with its UID; the node leaves its cluster, and the Node is to go.
+const (
+	registeredMark = "node-registered"
+	leavingMark    = "leaving"
+)
 
 // awaitRegistered reports when the Node was registered. It looks rather than
 // watches: four looks a second at a file in memory cost nothing.

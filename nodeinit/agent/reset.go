@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -15,7 +18,7 @@ import (
 	"slipway/controlplane/apiclient"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
-	"slipway/nodeinit/worker"
+	"slipway/nodeinit/proc"
 )
 
 // step is a part of a reset. Each may be done twice.
@@ -206,24 +209,25 @@ const lookAtNode = 500 * time.Millisecond
 // retireNode has the machine's Node deleted. A node may not do that itself
 // (kubernetes.io/docs/reference/access-authn-authz/admission-controllers,
 // NodeRestriction), but it may label its own object: the control planes delete
-// Nodes that are labelled so. It returns when the Node is gone.
-func retireNode(ctx context.Context, config *machine.Config) error {
-	client, err := apiclient.Open(worker.NodeAccess(config))
+// Nodes that are labelled so. It returns when the Node is gone. From then on
+// until the machine restarts, a mark among those in runtime has PID 1 leave it so.
+func retireNode(ctx context.Context, config *machine.Config, access apiclient.Access, runtime string) error {
+	if err := proc.WriteFiles([]proc.File{{Path: filepath.Join(runtime, leavingMark), Mode: 0o644}}); err != nil {
+		return err
+	}
+	client, err := apiclient.Open(access)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	path := "/api/v1/nodes/" + url.PathEscape(config.Hostname)
-	label := fmt.Sprintf(`{"metadata":{"labels":{%q:"true"}}}`, apiclient.Leaving)
+	uid, _ := os.ReadFile(filepath.Join(runtime, registeredMark)) // without it, the one that is there first counts
+	own := &ownNode{api: client, path: "/api/v1/nodes/" + url.PathEscape(config.Hostname), uid: strings.TrimSpace(string(uid))}
 	tick := time.NewTicker(lookAtNode)
 	defer tick.Stop()
 	for {
-		err := client.Patch(ctx, path, apiclient.Merge, []byte(label))
-		switch {
-		case errors.Is(err, apiclient.ErrNotFound):
+		gone, err := own.leave(ctx)
+		if gone {
 			return nil
-		case err == nil:
-			err = errors.New("it is marked, and no control plane has deleted it")
 		}
 		select {
 		case <-ctx.Done():
@@ -231,4 +235,30 @@ func retireNode(ctx context.Context, config *machine.Config) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// ownNode is the Node of a machine that leaves.
+type ownNode struct {
+	api  *apiclient.Client
+	path string
+	uid  string // empty: not known yet
+}
+
+// leave labels the Node and says whether it is gone, and otherwise why not. One
+// with another UID is of the machine that took the name: it is left alone, also
+// if it comes between the look and the label, for a UID cannot be changed.
+func (n *ownNode) leave(ctx context.Context) (gone bool, err error) {
+	var is struct{ Metadata struct{ UID string } }
+	if err := n.api.Get(ctx, n.path, &is); err != nil {
+		return errors.Is(err, apiclient.ErrNotFound), err
+	}
+	n.uid = cmp.Or(n.uid, is.Metadata.UID)
+	if is.Metadata.UID != n.uid {
+		return true, nil
+	}
+	label := fmt.Sprintf(`{"metadata":{"uid":%q,"labels":{%q:"true"}}}`, n.uid, apiclient.Leaving)
+	if err := n.api.Patch(ctx, n.path, apiclient.Merge, []byte(label)); err != nil {
+		return errors.Is(err, apiclient.ErrNotFound), err
+	}
+	return false, errors.New("it is marked, and no control plane has deleted it")
 }

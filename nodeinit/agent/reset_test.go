@@ -3,10 +3,16 @@ package agent
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,8 +21,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"slipway/configs/machine"
+	"slipway/controlplane/apiclient"
+	"slipway/controlplane/apiclient/apitest"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
+	"slipway/nodeinit/worker"
 )
 
 // TestResetSteps: what a reset comes to, by what the machine is.
@@ -185,5 +194,77 @@ func TestGivenUp(t *testing.T) {
 	<-n.pid1.reboots
 	if force := <-member.left; !force {
 		t.Error("it did not leave by force")
+	}
+}
+
+// nodeObject is an API server with one Node, which control planes delete once it
+// is labelled. Another machine registers at once, as if it had waited for that.
+type nodeObject struct {
+	mu     sync.Mutex
+	uid    string // empty: there is none
+	next   string // the UID of the Node that comes when this one is deleted
+	labels []string
+	marked bool // there was the mark of a machine that leaves at each question
+	mark   string
+}
+
+func (o *nodeObject) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, err := os.Stat(o.mark); err != nil {
+		o.marked = false
+	}
+	var patch struct{ Metadata struct{ UID string } }
+	switch {
+	case r.URL.Path != "/api/v1/nodes/prod-1" || o.uid == "":
+		w.WriteHeader(http.StatusNotFound)
+	case r.Method == http.MethodGet:
+		fmt.Fprintf(w, `{"metadata":{"uid":%q}}`, o.uid)
+	case json.NewDecoder(r.Body).Decode(&patch) != nil || patch.Metadata.UID != o.uid:
+		w.WriteHeader(http.StatusUnprocessableEntity)
+	default:
+		o.labels = append(o.labels, o.uid)
+		o.uid = o.next
+	}
+}
+
+// TestRetireNode: a machine that leaves has its own Node deleted, and not that of
+// the machine which took its name. Before it begins, PID 1 knows of it.
+func TestRetireNode(t *testing.T) {
+	for name, test := range map[string]struct {
+		known, there, next string
+		labelled           []string
+	}{
+		"its own":                          {known: "u1", there: "u1", labelled: []string{"u1"}},
+		"it is gone":                       {known: "u1"},
+		"it never saw it":                  {there: "u1", next: "u2", labelled: []string{"u1"}},
+		"another has its name":             {known: "u1", there: "u2"},
+		"another takes its name meanwhile": {known: "u1", there: "u1", next: "u2", labelled: []string{"u1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if test.known != "" {
+				if err := os.WriteFile(filepath.Join(dir, registeredMark), []byte(test.known+"\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			api := &nodeObject{uid: test.there, next: test.next, marked: true, mark: filepath.Join(dir, leavingMark)}
+			access := apiclient.Access(apitest.Serve(t, api))
+			if err := retireNode(t.Context(), &machine.Config{Hostname: "prod-1"}, access, dir); err != nil {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(test.labelled, api.labels); diff != "" || !api.marked {
+				t.Errorf("the mark was there: %t; labelled (-want +got):\n%s", api.marked, diff)
+			}
+		})
+	}
+}
+
+// TestMarks: what the agent and the unit "node" tell each other has one name.
+func TestMarks(t *testing.T) {
+	for mark, theirs := range map[string]string{registeredMark: worker.Registered, leavingMark: worker.Leaving} {
+		if filepath.Join(runtimeDir, mark) != theirs {
+			t.Errorf("the agent has %s in %s, the unit %s", mark, runtimeDir, theirs)
+		}
 	}
 }
