@@ -78,11 +78,12 @@ func (p *progress) update(u *nodev1.Unit) (made []event) {
 }
 
 // phase returns the machine's phase and what it waits for. A machine that was
-// ready stays so while a unit of it comes back: its Node tells the cluster.
+// ready stays so while a unit of it comes back: its Node tells the cluster. If
+// it has that.
 func (p *progress) phase() (enroll.Phase, string) {
 	unit, why := p.holdup()
 	switch {
-	case p.ready:
+	case p.ready && !p.withoutNode():
 		return enroll.Ready, why
 	case unit != nil && unit.Restarts >= tooOften:
 		return enroll.Failed, why
@@ -92,10 +93,20 @@ func (p *progress) phase() (enroll.Phase, string) {
 	return enroll.Joining, why
 }
 
+// withoutNode says that the machine's Node is gone and not Ready again yet, or that
+// the machine cannot be what it wants: by nothing else does its unit end.
+func (p *progress) withoutNode() bool {
+	u := p.units[nodeUnit]
+	return u != nil && u.Restarts > 0 && slices.Contains(comingUp, supervise.State(u.State))
+}
+
+// comingUp are the states on the way to being ready, what tells most of a trouble first.
+var comingUp = []supervise.State{supervise.Backoff, supervise.Starting, supervise.Waiting}
+
 // holdup is the unit that the others wait for: one that fails, else one that
 // starts, else one that waits for something that is no unit; by name among equals.
 func (p *progress) holdup() (*nodev1.Unit, string) {
-	for _, state := range []supervise.State{supervise.Backoff, supervise.Starting, supervise.Waiting} {
+	for _, state := range comingUp {
 		for _, name := range slices.Sorted(maps.Keys(p.units)) {
 			if u := p.units[name]; u.State == string(state) {
 				return u, describe(u)

@@ -44,6 +44,15 @@ func TestProgress(t *testing.T) {
 			waiting: "unit etcd: restart in 2s, ended 9 times, last: exit status 1"},
 		{name: "it was ready before the agent started", wasReady: true, units: []*nodev1.Unit{unit("node", "starting")},
 			phase: enroll.Ready, waiting: "unit node to be ready"},
+		{name: "its Node is gone, and the kubelet stops", wasReady: true, units: []*nodev1.Unit{
+			unit("kubelet", "stopping"), {Name: "node", State: "backoff", Restarts: 1, WaitingFor: "restart in 250ms", LastError: "its Node is gone"},
+		}, phase: enroll.Joining, waiting: "unit node: restart in 250ms, ended 1 times, last: its Node is gone"},
+		{name: "the kubelet comes back without a Node", wasReady: true, units: []*nodev1.Unit{
+			{Name: "node", State: "starting", Restarts: 1, WaitingFor: "its Node is gone"}, unit("kubelet", "ready"),
+		}, phase: enroll.Joining, waiting: "unit node: its Node is gone"},
+		{name: "it has a Node again", wasReady: true, units: []*nodev1.Unit{
+			{Name: "node", State: "starting", Restarts: 1}, {Name: "node", State: "ready", Restarts: 1, SinceBootMs: 7000},
+		}, phase: enroll.Ready, event: "ready"},
 		{name: "a machine of etcd alone", role: machine.EtcdOnly, units: []*nodev1.Unit{unit("etcd", "ready")}, phase: enroll.Ready, event: "ready"},
 		{name: "a unit that is gone holds nobody up", wasReady: true, units: []*nodev1.Unit{failing(9), unit("etcd", "stopped")}, phase: enroll.Ready},
 		{name: "one-shot units end", units: []*nodev1.Unit{unit("images", "done")}, phase: enroll.Joining, waiting: "the node's units"},
