@@ -157,21 +157,43 @@ func (f *renewFlags) follow(cmd *cobra.Command, c *client.Client, began *bootv1.
 	})
 }
 
+// renewalSettles is for how long all must be well. A node looks at its Node ten
+// seconds after the last look ended, which took fifteen at most while the API was
+// away: only then it says whether the etcd of now knows that Node.
+const renewalSettles = 30 * time.Second
+
+// steady is since when all is well; zero: it is not.
+type steady struct{ since time.Time }
+
+// after says whether all has been well for long enough at now, when it is well or not.
+func (s *steady) after(now time.Time, well bool) bool {
+	switch {
+	case !well:
+		s.since = time.Time{}
+	case s.since.IsZero():
+		s.since = now
+	}
+	return well && now.Sub(s.since) >= renewalSettles
+}
+
 // forRenewal waits until all that is not given up runs with a later generation
-// of etcd than when it began.
+// of etcd than when it began, and has for a while.
 func (w *waiting) forRenewal(ctx context.Context, began *bootv1.Cluster, givenUp []string) error {
 	name, before := began.GetName(), generation(began)
 	var missing []string
+	var well steady
 	err := w.until(ctx, func() (bool, error) {
 		latest, err := getCluster(ctx, w.Client, name)
 		if err != nil {
-			return false, err
+			return well.after(time.Now(), false), err
 		}
 		w.show(latest.GetMachines())
 		missing, err = notRenewed(latest, before, givenUp)
-		return len(missing) == 0, err
+		return well.after(time.Now(), err == nil && len(missing) == 0), err
 	})
 	switch {
+	case errors.Is(err, errDeadline) && !well.since.IsZero():
+		return fmt.Errorf("%w: all is well, and was not yet for %s", err, renewalSettles)
 	case errors.Is(err, errDeadline):
 		return fmt.Errorf("%w: %s; see slipway machines timeline MACHINE", err, strings.Join(missing, "; "))
 	case err != nil:

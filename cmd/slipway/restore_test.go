@@ -201,6 +201,24 @@ func TestWhoIsNotRenewedYet(t *testing.T) {
 	}
 }
 
+// TestARenewalSettles: a node that is Ready may find only now that its Node is gone.
+func TestARenewalSettles(t *testing.T) {
+	var s steady
+	start := time.Now()
+	for _, look := range []struct {
+		at         time.Duration
+		well, want bool
+	}{
+		{0, true, false}, {25 * time.Second, true, false},
+		{26 * time.Second, false, false}, {40 * time.Second, true, false}, {69 * time.Second, true, false},
+		{70 * time.Second, true, true},
+	} {
+		if got := s.after(start.Add(look.at), look.well); got != look.want {
+			t.Errorf("at %s: %t", look.at, got)
+		}
+	}
+}
+
 func TestLateSnapshotsAreShown(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	at := func(hours int) []*bootv1.Snapshot {
