@@ -55,6 +55,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("the DNS service answers", testDNS)
 	t.Run("what is deleted comes back", func(t *testing.T) { testReturn(t, cfg) })
 	t.Run("a drained node's pods go as their budget lets them", func(t *testing.T) { testDrain(t, cfg) })
+	t.Run("a Node that leaves is deleted, and none of its name", func(t *testing.T) { testLeaving(t, cfg) })
 	t.Run("metrics are for those with a certificate", testMetrics)
 	t.Run("certificates are renewed while all runs", func(t *testing.T) { testRenewal(t, node, cfg) })
 	t.Run("the encryption key is replaced", func(t *testing.T) { testNewKey(t, node, cfg) })

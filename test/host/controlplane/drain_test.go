@@ -3,6 +3,8 @@ package controlplane
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +74,26 @@ func testDrain(t *testing.T, cfg *machine.Config) {
 		t.Errorf("given back, it is\n%s", node)
 	}
 	kubectl(t, "", "delete", "replicaset/web", "pdb/web", "node/drained")
+}
+
+// testLeaving: a Node whose machine says that it leaves is deleted. With the UID of
+// another one, of a machine that had the name before, neither is done.
+func testLeaving(t *testing.T, cfg *machine.Config) {
+	kubectl(t, `{"apiVersion":"v1","kind":"Node","metadata":{"name":"left"}}`, "create", "-f", "-")
+	api, path := adminOf(t, cfg), "/api/v1/nodes/left"
+	label := func(uid string) error {
+		return api.Patch(t.Context(), path, apiclient.Merge, fmt.Appendf(nil, `{"metadata":{"uid":%q,"labels":{%q:"true"}}}`, uid, apiclient.Leaving))
+	}
+	if err := label("another"); err == nil {
+		t.Error("it was labelled by the UID of another")
+	}
+	if err := api.Delete(t.Context(), path, "another"); !errors.Is(err, apiclient.ErrConflict) {
+		t.Errorf("deleted by the UID of another: %v", err)
+	}
+	must(t, label(kubectl(t, "", "get", "node", "left", "-o", "jsonpath={.metadata.uid}")))
+	eventually(t, "the Node to be deleted", func() bool {
+		return errors.Is(api.Get(t.Context(), path, &struct{}{}), apiclient.ErrNotFound)
+	})
 }
 
 // adminOf is the API as slipway cluster upgrade uses it.
