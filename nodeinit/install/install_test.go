@@ -164,6 +164,26 @@ func TestPreparedUpgrade(t *testing.T) {
 	}
 }
 
+// TestArmedAgain: the try of a slot may be used up though the machine did not
+// restart. The same upgrade gives it another, and the image has not failed.
+func TestArmedAgain(t *testing.T) {
+	x, bu := installed(t), newBuild(t, "v1.1.0")
+	if err := x.upgrade(t, bu).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	x.loader.slots, _ = x.loader.slots.Booted() // as before a restart by kexec
+	x.said = nil
+	if err := x.upgrade(t, bu).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{armStep}, x.said); diff != "" {
+		t.Error(diff)
+	}
+	if got := (slot.Slots{A: slot.Good, B: slot.Trying, Next: b}); x.loader.slots != got || Assess(x.journal.rec, a, got) != Waiting {
+		t.Errorf("slots are %+v, the upgrade is %s", x.loader.slots, Assess(x.journal.rec, a, x.loader.slots))
+	}
+}
+
 // TestPreparedInVain: what was tried, and what was not the last thing that was
 // done, is written anew.
 func TestPreparedInVain(t *testing.T) {

@@ -93,14 +93,15 @@ const (
 )
 
 // resume takes over what an older record has done, if it is of the same
-// operation and not at its end.
+// operation and not at its end. To arm is not among it: the try may be used up by
+// now, without a boot that says so.
 func (r *Record) resume(old Record) {
 	if old.Operation != r.Operation || old.Key != r.Key || old.Slot != r.Slot || old.Outcome != "" {
 		return
 	}
 	r.Started = old.Started
 	for _, step := range old.Done {
-		if !slices.Contains(r.Done, step) {
+		if step != armStep && !slices.Contains(r.Done, step) {
 			r.Done = append(r.Done, step)
 		}
 	}
