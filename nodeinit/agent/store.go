@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 
 	"slipway/nodeinit/netconf"
+	"slipway/nodeinit/sysdisk"
 )
 
 // store is what the agent remembers across its restarts: a directory of files,
@@ -52,26 +53,10 @@ func (s store) load(name string) ([]byte, error) {
 
 // save replaces a file; it is on its storage when save returns.
 func (s store) save(name string, data []byte) error {
-	if err := s.write(name, data); err != nil {
+	if err := sysdisk.WriteFile(s.dir, name, data); err != nil {
 		return fmt.Errorf("save state %s: %w", name, err)
 	}
 	return nil
-}
-
-func (s store) write(name string, data []byte) error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return err
-	}
-	temp, err := os.CreateTemp(s.dir, "."+name)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	_, err = temp.Write(data)
-	if err := errors.Join(err, temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), filepath.Join(s.dir, name))
 }
 
 // forget drops all that belongs to the machine's key. Which CAs it trusts has

@@ -33,7 +33,7 @@ func TestReadFound(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		for _, file := range c.files {
-			if err := writeFile(filepath.Join(dir, MachineDir), file, []byte(file)); err != nil {
+			if err := WriteFile(filepath.Join(dir, MachineDir), file, []byte(file)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -157,7 +157,7 @@ func digest(files map[string][]byte) string {
 // it does not boot from here before that.
 func (t *target) keep(files map[string][]byte, image Image) error {
 	for name, data := range files {
-		if err := writeFile(filepath.Join(t.dir, MachineDir), name, data); err != nil {
+		if err := WriteFile(filepath.Join(t.dir, MachineDir), name, data); err != nil {
 			return err
 		}
 	}

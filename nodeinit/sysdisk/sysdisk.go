@@ -204,7 +204,7 @@ func keepImages(dir string, images ...Image) error {
 	}
 	data, err := json.Marshal(list)
 	if err == nil {
-		err = writeFile(dir, slotsFile, data)
+		err = WriteFile(dir, slotsFile, data)
 	}
 	if err != nil {
 		return fmt.Errorf("keep what is in the slots: %w", err)
@@ -226,8 +226,9 @@ func withImage(list []Image, image Image) []Image {
 	return next
 }
 
-// writeFile replaces a file wholly; it is on its storage afterwards.
-func writeFile(dir, name string, data []byte) error {
+// WriteFile replaces a file wholly, for its owner alone; it is on its storage
+// afterwards. The folder is made if need be.
+func WriteFile(dir, name string, data []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
