@@ -66,20 +66,20 @@ func (n Node) Shutdown(how End) { n.shutdown(how, n.steps(how), end) }
 
 func (n Node) shutdown(how End, steps []Step, end func(End)) {
 	time.AfterFunc(how.deadline(), func() {
-		n.say(slog.LevelWarn, "the shutdown is past its deadline")
+		say(n.Log, slog.LevelWarn, "the shutdown is past its deadline")
 		end(how)
 	})
-	n.say(slog.LevelInfo, "shutting down", "powerOff", how.PowerOff, "kexec", how.Kexec, "deadline", how.deadline())
+	say(n.Log, slog.LevelInfo, "shutting down", "powerOff", how.PowerOff, "kexec", how.Kexec, "deadline", how.deadline())
 	run(n.Log, steps)
-	n.say(slog.LevelInfo, "the end", "powerOff", how.PowerOff, "kexec", how.Kexec)
+	say(n.Log, slog.LevelInfo, "the end", "powerOff", how.PowerOff, "kexec", how.Kexec)
 	end(how)
 }
 
 // say logs, and goes on when that takes too long: a serial line that is not read
 // must not be what keeps a machine from ending.
-func (n Node) say(level slog.Level, text string, args ...any) {
+func say(log *slog.Logger, level slog.Level, text string, args ...any) {
 	said := make(chan struct{})
-	go func() { n.Log.Log(context.Background(), level, text, args...); close(said) }()
+	go func() { log.Log(context.Background(), level, text, args...); close(said) }()
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	select {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +20,9 @@ import (
 // fine. Once armed it stays so: what ends then is the machine.
 type Watchdog struct {
 	Open func() (WatchdogDevice, error) // of this machine: OpenWatchdog
+	Log  *slog.Logger
+
+	starved atomic.Bool
 
 	mu     sync.Mutex
 	device WatchdogDevice
@@ -26,7 +31,9 @@ type Watchdog struct {
 // WatchdogDevice is the hardware.
 type WatchdogDevice interface {
 	SetTimeout(seconds int) error
+	Timeout() (time.Duration, error) // an error: it does not say
 	KeepAlive() error
+	Bit() (bool, error) // the machine's latest restart was its doing
 }
 
 // biteAfter is how long the machine may hang; feedEvery allows for a busy one.
@@ -42,9 +49,12 @@ func (w *Watchdog) Run(ctx context.Context, ready func()) error {
 	ready()
 	tick := time.NewTicker(lookForEach)
 	defer tick.Stop()
-	for !w.armed() {
+	for {
 		if err := w.arm(); err != nil {
 			return err
+		}
+		if w.armed() {
+			return w.feed(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -52,7 +62,6 @@ func (w *Watchdog) Run(ctx context.Context, ready func()) error {
 		case <-tick.C:
 		}
 	}
-	return w.feed(ctx)
 }
 
 func (w *Watchdog) armed() bool {
@@ -78,14 +87,32 @@ func (w *Watchdog) arm() error {
 	w.device = device
 	// Some hardware knows one time only, and says so; it is armed all the same.
 	if err := device.SetTimeout(int(biteAfter.Seconds())); err != nil {
-		return fmt.Errorf("set the watchdog's time: %w", err)
+		w.Log.Warn("the watchdog keeps its own time", "err", err)
 	}
 	return nil
 }
 
+// Bit arms the watchdog, and reports whether it says that the machine's latest
+// restart was its doing: what ran before hung. Much hardware never says it.
+func (w *Watchdog) Bit() (bool, error) {
+	if err := w.arm(); err != nil {
+		return false, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.device == nil {
+		return false, nil
+	}
+	return w.device.Bit()
+}
+
+// Starve has nobody feed the watchdog any more: it restarts the machine should
+// whatever else is to do that hang. It returns at once.
+func (w *Watchdog) Starve() { w.starved.Store(true) }
+
 // feed feeds an armed watchdog until ctx ends.
 func (w *Watchdog) feed(ctx context.Context) error {
-	tick := time.NewTicker(feedEvery)
+	tick := time.NewTicker(w.interval())
 	defer tick.Stop()
 	for {
 		if err := w.feedOnce(); err != nil {
@@ -99,10 +126,24 @@ func (w *Watchdog) feed(ctx context.Context) error {
 	}
 }
 
-func (w *Watchdog) feedOnce() error {
+// interval is how often it is fed: as often as a busy machine can be late for,
+// by the time that the hardware keeps.
+func (w *Watchdog) interval() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.device == nil {
+		return feedEvery
+	}
+	if bite, err := w.device.Timeout(); err == nil && bite > 0 {
+		return min(feedEvery, bite/3)
+	}
+	return feedEvery
+}
+
+func (w *Watchdog) feedOnce() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.device == nil || w.starved.Load() {
 		return nil
 	}
 	return w.device.KeepAlive()
@@ -159,6 +200,16 @@ type hardware int
 
 func (h hardware) SetTimeout(seconds int) error {
 	return unix.IoctlSetPointerInt(int(h), unix.WDIOC_SETTIMEOUT, seconds)
+}
+
+func (h hardware) Timeout() (time.Duration, error) {
+	seconds, err := unix.IoctlGetInt(int(h), unix.WDIOC_GETTIMEOUT)
+	return time.Duration(seconds) * time.Second, err
+}
+
+func (h hardware) Bit() (bool, error) {
+	status, err := unix.IoctlGetInt(int(h), unix.WDIOC_GETBOOTSTATUS)
+	return status&unix.WDIOF_CARDRESET != 0, err
 }
 
 func (h hardware) KeepAlive() error { return unix.IoctlWatchdogKeepalive(int(h)) }

@@ -1,8 +1,11 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"io/fs"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,21 +17,34 @@ import (
 type fakeWatchdog struct {
 	bite    *time.Timer
 	timeout time.Duration
+	own     time.Duration // the only time that it knows; 0: it knows any
 	bitten  chan bool
 }
 
 func (f *fakeWatchdog) SetTimeout(seconds int) error {
-	f.timeout = time.Duration(seconds) * time.Second
+	f.timeout = cmp.Or(f.own, time.Duration(seconds)*time.Second)
 	f.bite = time.AfterFunc(f.timeout, func() { close(f.bitten) })
+	if f.own != 0 {
+		return unix.EOPNOTSUPP
+	}
 	return nil
 }
 
+func (f *fakeWatchdog) Timeout() (time.Duration, error) { return f.timeout, nil }
+
 func (f *fakeWatchdog) KeepAlive() error { f.bite.Reset(f.timeout); return nil }
+
+func (f *fakeWatchdog) Bit() (bool, error) { return true, nil }
+
+// watchdogOf is a watchdog that is there.
+func watchdogOf(device WatchdogDevice) *Watchdog {
+	return &Watchdog{Open: func() (WatchdogDevice, error) { return device, nil }, Log: slog.New(slog.DiscardHandler)}
+}
 
 func TestWatchdog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := &fakeWatchdog{bitten: make(chan bool)}
-		w := &Watchdog{Open: func() (WatchdogDevice, error) { return fake, nil }}
+		w := watchdogOf(fake)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		if err := w.Run(ctx, func() {}); err != nil {
@@ -62,6 +78,39 @@ func TestWatchdogThatComesLate(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-fake.bitten // it was armed, and nobody feeds it any more
+	})
+}
+
+// TestWatchdogWithItsOwnTime: it is armed by then, and must be fed in its time.
+func TestWatchdogWithItsOwnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &fakeWatchdog{own: 6 * time.Second, bitten: make(chan bool)}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := watchdogOf(fake).Run(ctx, func() {}); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-fake.bitten:
+			t.Error("it was not fed in time")
+		default:
+		}
+		<-fake.bitten // once nobody feeds it
+	})
+}
+
+// TestBit: what the hardware says of the latest restart, if it is there.
+func TestBit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		if bit, err := watchdogOf(&fakeWatchdog{bitten: make(chan bool)}).Bit(); !bit || err != nil {
+			t.Errorf("%t, %v", bit, err)
+		}
+		for open, want := range map[error]error{fs.ErrNotExist: nil, unix.EBUSY: unix.EBUSY} {
+			w := &Watchdog{Open: func() (WatchdogDevice, error) { return nil, open }}
+			if bit, err := w.Bit(); bit || !errors.Is(err, want) {
+				t.Errorf("%v: %t, %v", open, bit, err)
+			}
+		}
 	})
 }
 

@@ -20,7 +20,7 @@ func main() {
 		panic(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	watchdog := &lifecycle.Watchdog{Open: lifecycle.OpenWatchdogToPass}
+	watchdog := &lifecycle.Watchdog{Open: lifecycle.OpenWatchdogToPass, Log: log}
 	fed := make(chan error, 1)
 	go func() { fed <- watchdog.Run(ctx, func() {}) }()
 	panic(early.EnterRoot(log, func() {
