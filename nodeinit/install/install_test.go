@@ -123,7 +123,7 @@ func TestUpgradeAndBack(t *testing.T) {
 	if n := restart(); n != b || Assess(x.journal.rec, n, x.loader.slots) != CameBack {
 		t.Errorf("after giving up slot %s boots", n)
 	}
-	if err := Fallen(&x.journal, "", noon); err != nil || x.journal.rec.Outcome != FellBack || !strings.Contains(x.journal.rec.Reason, "kubelet") {
+	if err := Fallen(&x.journal, false, noon); err != nil || x.journal.rec.Outcome != FellBack || !strings.Contains(x.journal.rec.Reason, "kubelet") {
 		t.Errorf("the journal says %+v, %v", x.journal.rec, err)
 	}
 }
@@ -188,7 +188,7 @@ func TestArmedAgain(t *testing.T) {
 // done, is written anew.
 func TestPreparedInVain(t *testing.T) {
 	for name, between := range map[string]func(*box) error{
-		"it was tried": func(x *box) error { return Fallen(&x.journal, "no kubelet", noon) },
+		"it was tried": func(x *box) error { return Fallen(&x.journal, false, noon) },
 		"a rollback, refused": func(x *box) error {
 			back := Rollback{Running: a, Loader: func() (slot.Loader, error) { return &x.loader, nil }, Journal: &x.journal, Now: now}
 			if err := back.Operation().Run(t.Context()); err == nil {
@@ -267,9 +267,54 @@ func TestVerdicts(t *testing.T) {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 		}
 	}
-	k := kept{place: true, rec: upgrade(armStep)}
-	if err := Fallen(&k, "", noon); err != nil || k.rec.Reason != noReason {
-		t.Errorf("without a reason: %+v, %v", k.rec, err)
+}
+
+// TestWhyItFell: what the new system said counts most if it knew that it failed,
+// least if it was still waiting; what the watchdog says comes between.
+func TestWhyItFell(t *testing.T) {
+	const notReady, gaveUp = Unwell + "last seen waiting for unit etcd", "it was not healthy 10m0s after its start: unit etcd"
+	for _, tt := range []struct {
+		said string
+		bit  bool
+		want string
+	}{
+		{"", false, noReason},
+		{"", true, "the hardware watchdog restarted the machine: the new system hung before it wrote anything to its state partition"},
+		{notReady, false, notReady},
+		{notReady, true, "the hardware watchdog restarted the machine: the new system hung; last seen waiting for unit etcd"},
+		{gaveUp, false, gaveUp},
+		{gaveUp, true, gaveUp},
+	} {
+		k := kept{place: true, rec: Record{Operation: upgradeName, Slot: b, Done: []string{armStep}, Reason: tt.said}}
+		if err := Fallen(&k, tt.bit, noon); err != nil || k.rec.Outcome != FellBack || k.rec.Reason != tt.want {
+			t.Errorf("it said %q, bit %t: %+v, %v; want %q", tt.said, tt.bit, k.rec, err, tt.want)
+		}
+	}
+}
+
+// TestStarted: a system on trial that has its state partition says so, unless it
+// has said more; no other writes.
+func TestStarted(t *testing.T) {
+	trial := Record{Operation: upgradeName, Slot: b, Done: []string{armStep}}
+	more, over := trial, trial
+	more.Reason, over.Outcome = Unwell+"last seen waiting for unit etcd", Succeeded
+	for name, tt := range map[string]struct {
+		rec     Record
+		running disklayout.Slot
+		want    string
+	}{
+		"on trial":              {trial, b, "it had mounted its state partition"},
+		"its agent said more":   {more, b, "last seen waiting for unit etcd"},
+		"back on the other":     {trial, a, ""},
+		"over":                  {over, b, ""},
+		"an installation":       {Record{Operation: installName, Slot: b}, b, ""},
+		"no operation whatever": {Record{}, b, ""},
+	} {
+		k := kept{place: true, rec: tt.rec}
+		got, err := Started(&k, tt.running, noon)
+		if err != nil || !strings.Contains(k.rec.Reason, tt.want) || tt.want == "" && k.rec.Reason != "" || got.Reason != k.rec.Reason {
+			t.Errorf("%s: %+v, %v", name, k.rec, err)
+		}
 	}
 }
 

@@ -48,6 +48,11 @@ func (r Record) Installed() bool {
 	return true
 }
 
+// Tries reports whether the slot that runs is the one on trial.
+func (r Record) Tries(running disklayout.Slot) bool {
+	return (r.Operation == upgradeName || r.Operation == rollbackName) && r.Outcome == "" && r.Slot == running
+}
+
 // ResetName is the operation of a Record whose machine has left its cluster and
 // is about to be wiped; Key says how. It is not resumed: it is done again.
 const ResetName = "reset"

@@ -78,11 +78,13 @@ type Rollback struct {
 	Now     func() time.Time
 }
 
+const rollbackName = "rollback"
+
 // Operation returns the steps. It has no key: what it goes back to is what is
 // there. A second rollback is another one, also when the first was never judged.
 func (r Rollback) Operation() Operation {
 	return Operation{
-		Name: "rollback", Now: r.Now, Journal: r.Journal,
+		Name: rollbackName, Now: r.Now, Journal: r.Journal,
 		About: Record{Key: r.Now().UTC().Format(time.RFC3339Nano), Slot: r.Running.Other(), Within: r.Within},
 		Steps: []Step{{armStep, func(context.Context) error {
 			return arm(r.Loader, func(s slot.Slots) (slot.Slots, error) { return s.RolledBack(r.Running) })

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"slipway/configs/disklayout"
@@ -27,7 +28,7 @@ const (
 // Assess judges, at the beginning of a boot, what the journal has as the
 // latest operation. It is pure.
 func Assess(rec Record, running disklayout.Slot, s slot.Slots) Verdict {
-	trial := rec.Operation == upgradeName || rec.Operation == "rollback"
+	trial := rec.Operation == upgradeName || rec.Operation == rollbackName
 	armed := slices.Contains(rec.Done, armStep)
 	lost := s.State(running) == slot.Good && s.State(running.Other()) == slot.Failed
 	switch {
@@ -43,17 +44,33 @@ func Assess(rec Record, running disklayout.Slot, s slot.Slots) Verdict {
 		return OnTrial
 	case s.State(rec.Slot) == slot.Trying && s.Next == rec.Slot:
 		return Waiting
-	case armed, rec.Operation == "rollback" && s.State(rec.Slot) == slot.Failed: // it was good before
+	case armed, rec.Operation == rollbackName && s.State(rec.Slot) == slot.Failed: // it was good before
 		return CameBack
 	}
 	return Interrupted
 }
 
-// noReason is why a trial failed whose system could not say it.
-const noReason = "the new system ended, or was ended, before it could say why: a panic, a hang, a power cut, damage to its slot, or a state partition that it could not mount"
+// Why a trial failed whose system did not know it.
+const (
+	// noReason: it has not even been Started.
+	noReason = "the new system wrote nothing to its state partition before it ended: a panic, a power cut, damage to its slot, a state partition that it could not mount, or a hang of which its hardware tells nothing"
+	hung     = "the hardware watchdog restarted the machine: the new system hung"
+)
 
 // Unwell begins the reason of a trial that may end before there is a better one.
 const Unwell = "it was not healthy; "
+
+// Started notes that the running system, if it is on trial, has its state
+// partition: should it end before it says more, this is known of it. It returns
+// what the journal has.
+func Started(j Journal, running disklayout.Slot, now time.Time) (Record, error) {
+	rec, err := j.Load()
+	if err != nil || !rec.Tries(running) || rec.Reason != "" {
+		return rec, err
+	}
+	rec.Reason, rec.Updated = Unwell+"it had mounted its state partition, and its agent had not said yet what it waited for", now
+	return rec, j.Save(rec)
+}
 
 // Keep marks the running slot good, and after an upgrade puts its loader in the
 // place of the old one. The mark comes first: without the note the next boot
@@ -73,8 +90,8 @@ func Keep(j Journal, l slot.Loader, running disklayout.Slot, now time.Time) erro
 			rec.Error = err.Error()
 		}
 	}
-	rec.Step = ""
-	rec.settle(Succeeded, "", now)
+	rec.Step, rec.Reason = "", ""
+	rec.Outcome, rec.Updated = Succeeded, now
 	return errors.Join(err, j.Save(rec))
 }
 
@@ -89,16 +106,30 @@ func GiveUp(j Journal, reason string, now time.Time) error {
 	return j.Save(rec)
 }
 
-// Fallen notes that the machine came back from a trial: with the reason that
-// the new system gave, or the one that the caller knows, such as what the
-// kernel kept of a panic.
-func Fallen(j Journal, reason string, now time.Time) error {
+// Fallen notes that the machine came back from a trial, and why. bit: its hardware
+// watchdog says that it ended what ran before.
+func Fallen(j Journal, bit bool, now time.Time) error {
 	rec, err := j.Load()
 	if err != nil {
 		return err
 	}
-	rec.settle(FellBack, reason, now)
+	rec.Outcome, rec.Reason, rec.Updated = FellBack, fallen(rec.Reason, bit), now
 	return j.Save(rec)
+}
+
+// fallen is why a trial failed, from what its system said last and what the
+// watchdog says. A system that was given up has said it all.
+func fallen(said string, bit bool) string {
+	last, unwell := strings.CutPrefix(said, Unwell)
+	switch {
+	case said == "" && bit:
+		return hung + " before it wrote anything to its state partition"
+	case said == "":
+		return noReason
+	case unwell && bit:
+		return hung + "; " + last
+	}
+	return said
 }
 
 // Lost notes that a slot was given up of which the journal has nothing: it was
@@ -107,18 +138,6 @@ func Lost(j Journal, n disklayout.Slot, version, reason string, now time.Time) e
 	return j.Save(Record{
 		Operation: upgradeName, Version: version, Slot: n, Started: now, Updated: now, Outcome: FellBack, Reason: reason,
 	})
-}
-
-func (r *Record) settle(outcome Outcome, reason string, now time.Time) {
-	r.Outcome, r.Updated = outcome, now
-	switch {
-	case outcome == Succeeded:
-		r.Reason = ""
-	case r.Reason == "" && reason == "":
-		r.Reason = noReason
-	case r.Reason == "":
-		r.Reason = reason
-	}
 }
 
 // Ran notes of an installation that it came to its end: the system runs from

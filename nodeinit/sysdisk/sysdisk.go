@@ -40,6 +40,7 @@ type Disk struct {
 	Kubernetes string          // that the running system has, v1.37.1
 	RootHash   string          // of the running system's root image, in hex; empty from RAM
 	Source     install.Source  // of images
+	Hung       bool            // the hardware watchdog says that what ran before hung
 	// Anew: a person had the machine install itself anew, whatever it was before.
 	Anew bool
 

@@ -154,7 +154,7 @@ func (d *Disk) Recall() (onTrial bool, failure string, err error) {
 	case install.Interrupted:
 		err = install.Ran(d.journal(), record, time.Now())
 	case install.CameBack:
-		err = install.Fallen(d.journal(), "", time.Now())
+		err = install.Fallen(d.journal(), d.Hung, time.Now())
 	case install.TookOver:
 		other := d.Booted.Other()
 		err = install.Lost(d.journal(), other, state.Image(other).Version, fmt.Sprintf("it worked, and now started %d times in a row without coming up", slot.Starts), time.Now())

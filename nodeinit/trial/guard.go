@@ -34,34 +34,40 @@ type Guard struct {
 	Booted    disklayout.Slot
 	Version   string // of the running system
 	SinceBoot func() time.Duration
-	Restart   func() // begins a shutdown
+	Restart   func() // begins a shutdown; may be called again
 	Log       *slog.Logger
 }
 
-// lookEvery is how often the journal is looked at.
-const lookEvery = time.Second
+const (
+	lookEvery = time.Second      // at the journal
+	noting    = 10 * time.Second // how long it may take to keep the reason
+)
 
 // Run ends when there is no trial, or no more, or at its deadline. That neither
 // journal nor loader can be read is an error: to restart a machine on a guess
 // could be to restart it for ever.
 func (g *Guard) Run(ctx context.Context, ready func()) error {
 	ready()
+	found, err := g.look()
+	if err != nil || !found.tries {
+		return err
+	}
+	// A disk that does not answer keeps it from looking, and from noting why.
+	late := time.AfterFunc(Within(found.record)+noting-g.SinceBoot(), g.Restart)
+	defer late.Stop()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for {
-		found, err := g.look()
-		if err != nil || !found.tries {
-			return err
-		}
-		if g.SinceBoot() >= deadline(found.record) {
-			return g.giveUp(found)
-		}
+	for g.SinceBoot() < Within(found.record) {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+		if found, err = g.look(); err != nil || !found.tries {
+			return err
+		}
 	}
+	return g.giveUp(found)
 }
 
 // found is what is known of the running slot.
@@ -78,7 +84,7 @@ var errNoJournal = errors.New("it has no journal")
 func (g *Guard) look() (found, error) {
 	record, err := g.Journal.Load()
 	if err == nil && record.Operation != "" {
-		return found{tries: tries(record, g.Booted), record: record}, nil
+		return found{tries: record.Tries(g.Booted), record: record}, nil
 	}
 	if err == nil {
 		err = errNoJournal
@@ -90,12 +96,8 @@ func (g *Guard) look() (found, error) {
 	return found{tries: slots.OnTrial(g.Booted), silent: err}, nil
 }
 
-// tries reports whether the slot that runs is the one on trial.
-func tries(record install.Record, booted disklayout.Slot) bool {
-	return (record.Operation == "upgrade" || record.Operation == "rollback") && record.Outcome == "" && record.Slot == booted
-}
-
-func deadline(record install.Record) time.Duration {
+// Within is how long after its kernel's start a system on trial must be healthy.
+func Within(record install.Record) time.Duration {
 	if record.Within > 0 {
 		return record.Within
 	}
@@ -105,7 +107,7 @@ func deadline(record install.Record) time.Duration {
 // giveUp restarts, with the reason in the journal. One that was damaged or lost
 // is begun anew for it; without its partition the reason is on the console only.
 func (g *Guard) giveUp(f found) error {
-	why := fmt.Sprintf("it was not healthy %s after its start", deadline(f.record))
+	why := fmt.Sprintf("it was not healthy %s after its start", Within(f.record))
 	switch {
 	case f.silent != nil:
 		why += ": " + strings.ReplaceAll(errors.Join(f.silent, g.Broken).Error(), "\n", "; ")

@@ -126,3 +126,42 @@ func TestGuardWithoutState(t *testing.T) {
 		t.Errorf("restarted %t, %v, said %s", restarted, err, said.String())
 	}
 }
+
+// deaf is the journal of a disk that answers no more, from its second look on.
+type deaf struct {
+	install.Journal
+	looks   *int
+	release chan struct{}
+}
+
+func (d deaf) Load() (install.Record, error) {
+	if *d.looks++; *d.looks > 1 {
+		<-d.release
+	}
+	return d.Journal.Load()
+}
+
+// TestGuardOfADeafDisk: a journal that cannot be asked is not what keeps the
+// machine on a slot that is no good.
+func TestGuardOfADeafDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		journal := install.File(filepath.Join(t.TempDir(), install.JournalName))
+		if err := journal.Save(install.Record{Operation: "upgrade", Slot: "b"}); err != nil {
+			t.Fatal(err)
+		}
+		disk := deaf{journal, new(int), make(chan struct{})}
+		began, restarted, ended := time.Now(), make(chan time.Duration, 2), make(chan error, 1)
+		g := &Guard{
+			Journal: disk, Booted: "b", Log: slog.New(slog.DiscardHandler),
+			SinceBoot: func() time.Duration { return time.Since(began) }, Restart: func() { restarted <- time.Since(began) },
+		}
+		go func() { ended <- g.Run(t.Context(), func() {}) }()
+		if after := <-restarted; after != Deadline+noting {
+			t.Errorf("it restarted after %s", after)
+		}
+		close(disk.release)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}

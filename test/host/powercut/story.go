@@ -200,7 +200,7 @@ func (m *machine) judge(v install.Verdict, n disklayout.Slot) error {
 	case v == install.OnTrial, v == install.Works:
 		return install.Keep(journal{m}, l, n, now())
 	case v == install.CameBack:
-		return install.Fallen(journal{m}, "", now())
+		return install.Fallen(journal{m}, false, now())
 	case v == install.TookOver: // cut three times before the agent ran, the good slot counts as lost
 		return install.Lost(journal{m}, n.Other(), "", cutOff, now())
 	}
