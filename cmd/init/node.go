@@ -36,7 +36,8 @@ func enterRoot() {
 		panic(err)
 	}
 	// Its driver comes with those of the disks, if the machine boots from one.
-	watchdog := &lifecycle.Watchdog{Open: lifecycle.OpenWatchdogToPass}
+	watchdog := &lifecycle.Watchdog{Open: lifecycle.OpenWatchdogToPass, Log: log}
+	entering := lifecycle.Limit{Log: log, Watchdog: watchdog, Restart: lifecycle.Restart}.Begin("the way to the root image", partLimit)
 	ctx, cancel := context.WithCancel(context.Background())
 	fed := make(chan error, 1)
 	go func() { fed <- watchdog.Run(ctx, func() {}) }()
@@ -45,6 +46,7 @@ func enterRoot() {
 		if err := <-fed; err != nil {
 			log.Warn("no watchdog guards this start", "err", err)
 		}
+		entering.Stop()
 	}
 	panic(early.EnterRoot(log, leave))
 }
@@ -71,14 +73,14 @@ func startAndEnd() {
 	log := slog.New(logring.NewConsole(screen, logs, sinceBoot))
 	log.Info("Slipway "+version.Version, "kernel", kernelRelease())
 	units := supervise.New(log)
-	watchdog := &lifecycle.Watchdog{Open: lifecycle.OpenWatchdog}
+	watchdog := &lifecycle.Watchdog{Open: lifecycle.OpenWatchdog, Log: log.With("unit", "watchdog")}
 	feed := supervise.Unit{Name: "watchdog", Service: once(watchdog.Run)}
 	if lifecycle.WatchdogPassed() { // to check a file system may take long
 		if err := units.Apply(context.Background(), []supervise.Unit{feed}); err != nil {
 			panic(err)
 		}
 	}
-	booted, err := early.Prepare(log, sysdisk.Complete)
+	booted, err := (&start{log: log, watchdog: watchdog}).prepare()
 	if err != nil {
 		log.Error("the machine is not as it should be", "err", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"slipway/configs/machine"
@@ -13,7 +12,6 @@ import (
 	"slipway/nodeinit/agent"
 	"slipway/nodeinit/api"
 	"slipway/nodeinit/early"
-	"slipway/nodeinit/install"
 	"slipway/nodeinit/lifecycle"
 	"slipway/nodeinit/module"
 	"slipway/nodeinit/proc"
@@ -60,7 +58,7 @@ func (n *node) baseUnits() []supervise.Unit {
 // to it that it does, whatever hangs.
 func (n *node) diskUnits() []supervise.Unit {
 	guard := &trial.Guard{
-		Journal: install.File(filepath.Join(sysdisk.StateDir, install.JournalName)),
+		Journal: stateJournal,
 		Loader:  func() (slot.Slots, error) { return sysdisk.Slots(n.booted.Disk) },
 		Broken:  n.broken, Booted: n.booted.Slot, Version: version.Version,
 		SinceBoot: sinceBoot, Restart: func() { n.shutdown(lifecycle.End{}) }, Log: n.log.With("unit", "trial"),

@@ -51,8 +51,9 @@ const stall = 30 * time.Second
 // the boot service.
 func bootedDisk(booted disklayout.Slot, cmdline string) *sysdisk.Disk {
 	name, _ := os.ReadFile(early.DiskFile)
+	_, err := os.Stat(early.HungFile)
 	return &sysdisk.Disk{
-		Booted: booted, Name: strings.TrimSpace(string(name)),
+		Booted: booted, Hung: err == nil, Name: strings.TrimSpace(string(name)),
 		Version: version.Version, Kubernetes: version.Kubernetes, RootHash: early.RootHash(cmdline),
 	}
 }

@@ -121,8 +121,25 @@ func TestLoadOrdered(t *testing.T) {
 // TestTables keeps the order that mounts need: nothing is made in a folder
 // before the file system that will be there.
 func TestTables(t *testing.T) {
-	for name, booted := range map[string]Booted{"from RAM": {}, "from a slot": {"a", "vda"}} {
-		t.Run(name, func(t *testing.T) { checkOrder(t, slices.Concat(kernelMounts, nodeMounts, varMounts(booted))) })
+	t.Run("from RAM", func(t *testing.T) { checkOrder(t, slices.Concat(kernelMounts, nodeMounts, varMounts(Booted{}))) })
+	t.Run("from a slot", func(t *testing.T) {
+		checkOrder(t, slices.Concat(kernelMounts, nodeMounts, stateMount("vda"), varMounts(Booted{"a", "vda"})))
+	})
+}
+
+// TestOnDisk: a state partition that is not there is not said to be mounted.
+func TestOnDisk(t *testing.T) {
+	var did []string
+	steps := DiskSteps{
+		Complete: func(b Booted) error { did = append(did, "complete "+b.Disk); return nil },
+		Mounted:  func(Booted) { did = append(did, "mounted") },
+	}
+	log := slog.New(slog.DiscardHandler)
+	if err := (Booted{}).onDisk(log, steps); err != nil || did != nil {
+		t.Errorf("from RAM: %v, %q", err, did)
+	}
+	if err := (Booted{"a", "no-such-disk"}).onDisk(log, steps); err == nil || !slices.Equal(did, []string{"complete no-such-disk"}) {
+		t.Errorf("without its disk: %v, %q", err, did)
 	}
 }
 

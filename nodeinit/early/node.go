@@ -18,16 +18,14 @@ import (
 // Prepare makes the root ready for units: mounts, /etc, settings, limits,
 // control groups, the machine's identity. It tries all and joins the errors;
 // none of them must keep PID 1 from going on. It says what the machine booted from.
-// The disk is completed, if it booted from one, before its file systems are
-// mounted: one that was written from an image has none yet.
-func Prepare(log *slog.Logger, complete func(disk string) error) (Booted, error) {
+func Prepare(log *slog.Logger, disk DiskSteps) (Booted, error) {
 	unix.Umask(0o022)
 	root, err := rootNumber()
 	booted := bootedFrom("/sys", root)
 	return booted, errors.Join(
 		err,
 		apply(log, nodeMounts),
-		booted.completed(complete),
+		booted.onDisk(log, disk),
 		apply(log, varMounts(booted)),
 		booted.tell(),
 		apply(log, settings),
@@ -36,6 +34,16 @@ func Prepare(log *slog.Logger, complete func(disk string) error) (Booted, error)
 		writeMachineID("/sys/class/dmi/id/product_uuid", "/etc/machine-id"),
 		SetHostname("slipway"),
 	)
+}
+
+// DiskSteps are the caller's part in what is done to the disk that a machine
+// booted from. None is called where it runs from RAM.
+type DiskSteps struct {
+	// Complete is called before a file system is mounted: a disk that was written
+	// from an image has none yet.
+	Complete func(Booted) error
+	// Mounted is called once the state partition is mounted, before the data partition is.
+	Mounted func(Booted)
 }
 
 // varMounts are what the node writes to: memory, or its disk.

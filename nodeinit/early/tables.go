@@ -71,11 +71,15 @@ var memoryVar = []action{
 	mount{"ramfs", "/var/lib/etcd", hardened | unix.MS_NOEXEC, "mode=0700"},
 }
 
-// diskVar is what an installed machine keeps, on the disk that it booted from:
-// who it is at /state, and /var.
+// stateMount is where an installed machine keeps who it is, on the disk that it
+// booted from.
+func stateMount(disk string) []action {
+	return []action{volume{disk, disklayout.StateLabel, "/state", hardened | unix.MS_NOEXEC}}
+}
+
+// diskVar is what it keeps besides.
 func diskVar(disk string) []action {
 	return []action{
-		volume{disk, disklayout.StateLabel, "/state", hardened | unix.MS_NOEXEC},
 		volume{disk, disklayout.DataLabel, "/var", unix.MS_NOSUID},
 		dir{"/var/lib/etcd", 0o700},
 	}

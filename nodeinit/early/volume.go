@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,11 +23,12 @@ type Booted struct {
 	Disk string // the kernel's name of the disk: vda
 }
 
-// Where units find what the machine booted from. Neither file is there when it
-// runs from RAM.
+// Where units find what the machine booted from. None of the files is there when
+// it runs from RAM.
 const (
 	SlotFile = "/run/slipway/slot" // a or b
 	DiskFile = "/run/slipway/disk" // the kernel's name of the disk
+	HungFile = "/run/slipway/hung" // empty; only there if the hardware watchdog says that this start is its doing
 )
 
 // machineLink leads to the folder that the node agent keeps, with the machine's
@@ -136,13 +138,21 @@ func checkVolume(device string) error {
 	return nil
 }
 
-// completed completes the disk that the machine booted from.
-func (b Booted) completed(complete func(disk string) error) error {
+// onDisk completes the disk that the machine booted from, and mounts its state.
+func (b Booted) onDisk(log *slog.Logger, steps DiskSteps) error {
 	if b.Slot == "" {
 		return nil
 	}
-	return complete(b.Disk)
+	incomplete := steps.Complete(b)
+	err := apply(log, stateMount(b.Disk))
+	if err == nil {
+		steps.Mounted(b)
+	}
+	return errors.Join(incomplete, err)
 }
+
+// TellHung leaves for others that the hardware watchdog restarted the machine.
+func TellHung() error { return os.WriteFile(HungFile, nil, 0o444) }
 
 // tell leaves for others what the machine booted from, and where it keeps what
 // it is.

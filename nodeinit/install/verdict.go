@@ -53,7 +53,7 @@ func Assess(rec Record, running disklayout.Slot, s slot.Slots) Verdict {
 // Why a trial failed whose system did not know it.
 const (
 	// noReason: it has not even been Started.
-	noReason = "the new system wrote nothing to its state partition before it ended: a panic, a power cut, damage to its slot, a state partition that it could not mount, or a hang of which its hardware tells nothing"
+	noReason = "the new system wrote nothing to its state partition before it ended: a panic, a power cut, damage to its slot or that partition, or a hang that no hardware tells of"
 	hung     = "the hardware watchdog restarted the machine: the new system hung"
 )
 

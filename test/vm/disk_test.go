@@ -55,10 +55,10 @@ func diskStory(t *testing.T, machine qemu.Machine) {
 		t.Run("reboots, bad images, rollback, reset", needLong)
 		return
 	}
-	tell("an image whose init exits", badImage(badInit("exits"), "before it could say why"))
-	tell("an image whose kernel panics", badImage(arguments("rdinit=/missing"), "before it could say why"))
+	tell("an image whose init exits", badImage(badInit("exits"), "wrote nothing to its state partition before it ended: a panic"))
+	tell("an image whose kernel panics", badImage(arguments("rdinit=/missing"), "wrote nothing to its state partition before it ended: a panic"))
 	tell("an image whose kubelet is never Ready", badImage(noPasswords, "it was not healthy 4m0s after its start: last seen waiting for unit kubelet"))
-	tell("an image that hangs", badImage(badInit("hangs"), "before it could say why"))
+	tell("an image that hangs", badImage(badInit("hangs"), "the hardware watchdog restarted the machine: the new system hung"))
 	tell("rollback", rollsBack)
 	tell("a slot that does not come up any more", leavesDeadSlot)
 	tell("upgrade by kexec", upgradesBy("slipway.lab=3", "a", "--kexec"))
