@@ -246,6 +246,20 @@ func TestUnwell(t *testing.T) {
 	}
 }
 
+// TestUnwellByItsOwnWord: a machine whose Node is Ready may lack a unit that the
+// others rely on; it says so itself.
+func TestUnwellByItsOwnWord(t *testing.T) {
+	without := slots("a", "a", "", "")
+	without.WaitingFor = "unit kube-scheduler to be ready"
+	u, m, _ := upgradeOf(t, &upgradable{states: []*nodev1.SystemDisk{without, slots("a", "a", "", "")}})
+	m.Role, m.Phase = "control-plane", "ready"
+	for _, want := range []string{"prod-worker-1 to be well: it waits for unit kube-scheduler to be ready", ""} {
+		if got := u.unwell(t.Context(), []*bootv1.Machine{m}, nil); got != want {
+			t.Errorf("waits for %q, want %q", got, want)
+		}
+	}
+}
+
 func TestInTurn(t *testing.T) {
 	leader := &bootv1.Machine{Id: "1", Role: "control-plane", Etcd: &bootv1.EtcdState{Leader: true}}
 	planes, workers := inTurn([]*bootv1.Machine{leader, {Id: "2", Role: "worker"}, {Id: "3", Role: "control-plane"}, {Id: "4", Role: "etcd"}})

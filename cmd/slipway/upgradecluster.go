@@ -190,8 +190,12 @@ func (u *upgrade) unwell(ctx context.Context, machines []*bootv1.Machine, but *b
 		if m.GetId() == but.GetId() || m.GetRole() == string(machine.Worker) {
 			continue
 		}
-		if _, err := nodeStatus(ctx, u.remote, m.GetAddress()); err != nil {
+		status, err := nodeStatus(ctx, u.remote, m.GetAddress())
+		if err != nil {
 			return name(m) + " to answer: " + explain(err)
+		}
+		if ill := status.GetSystemDisk().GetWaitingFor(); ill != "" { // its scheduler may be the last one
+			return name(m) + " to be well: it waits for " + ill
 		}
 	}
 	return u.ailing(ctx, machines, but)

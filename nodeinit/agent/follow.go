@@ -222,16 +222,10 @@ func (f *follower) applied(ctx context.Context, w wanted, first bool) (wanted, e
 // ill, and the other machines' configs may be what heals it.
 const returning = 3 * time.Minute
 
-// back waits until the units are ready that a cluster needs several of, so that
-// they restart on one machine after the other.
+// back waits until a machine's shared units are ready, so that they restart on one
+// machine after the other.
 func (f *follower) back(ctx context.Context, config *machine.Config) {
-	var names []string
-	if config.IsMember() {
-		names = append(names, etcdUnit)
-	}
-	if config.Role == machine.ControlPlane {
-		names = append(names, "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-	}
+	names := sharedUnits(config)
 	ctx, cancel := context.WithTimeout(ctx, returning)
 	defer cancel()
 	what := strings.Join(names, ", ") + " after a changed config"

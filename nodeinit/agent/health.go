@@ -148,12 +148,10 @@ func (h *health) status() *nodev1.SystemDisk {
 }
 
 // unhealthy says what keeps a machine's units from being what it is for; empty
-// if nothing does: the Node is Ready, and the member of etcd a voter.
+// if nothing does: the Node is Ready, the member of etcd a voter, and the control
+// plane whole, or the last of its schedulers could go with the next machine.
 func (p *progress) unhealthy(config *machine.Config) string {
-	needed := []string{lastUnit(config.Role)}
-	if config.IsMember() && needed[0] != etcdUnit {
-		needed = append(needed, etcdUnit)
-	}
+	needed := append([]string{lastUnit(config.Role)}, sharedUnits(config)...)
 	for _, name := range needed {
 		u := p.units[name]
 		if u == nil {

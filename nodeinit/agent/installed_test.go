@@ -101,11 +101,12 @@ func TestFromDisk(t *testing.T) {
 	if !eventually(func() bool { return disk.lastNote() != "" }) {
 		t.Error("nobody keeps what the slot waits for")
 	}
-	n.pid1.units <- &nodev1.Unit{Name: "node", State: "ready"}
-	if len(disk.kept) != 0 {
-		t.Error("the slot is good without etcd")
+	for _, unit := range []string{"node", "kube-apiserver", "kube-scheduler", "kube-controller-manager", "etcd"} {
+		if len(disk.kept) != 0 {
+			t.Errorf("the slot is good without %s", unit)
+		}
+		n.pid1.units <- &nodev1.Unit{Name: unit, State: "ready"}
 	}
-	n.pid1.units <- &nodev1.Unit{Name: "etcd", State: "ready"}
 	if onTrial := <-disk.kept; !onTrial {
 		t.Error("the trial goes on")
 	}

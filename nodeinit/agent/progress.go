@@ -45,6 +45,18 @@ func lastUnit(role machine.Role) string {
 	return nodeUnit
 }
 
+// sharedUnits are what a cluster has on several machines and needs of most, or of
+// one at least: they are to be ready here before another machine may lose its own.
+func sharedUnits(config *machine.Config) (names []string) {
+	if config.IsMember() {
+		names = append(names, etcdUnit)
+	}
+	if config.Role == machine.ControlPlane {
+		names = append(names, "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+	}
+	return names
+}
+
 // tooOften is how many restarts of a unit make a machine that joins a failed
 // one. It still tries, and is ready if that helps.
 const tooOften = 5

@@ -78,3 +78,36 @@ func TestProgress(t *testing.T) {
 		})
 	}
 }
+
+// TestUnhealthy: a slot is good once all is ready that others rely on.
+func TestUnhealthy(t *testing.T) {
+	control := []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+	etcd := &machine.Etcd{Members: []machine.EtcdMember{{Name: "one"}}}
+	for name, tt := range map[string]struct {
+		config machine.Config
+		needs  []string
+	}{
+		"a control plane":             {machine.Config{Hostname: "one", Role: machine.ControlPlane, Etcd: etcd}, append([]string{"node", "etcd"}, control...)},
+		"a control plane beside etcd": {machine.Config{Hostname: "two", Role: machine.ControlPlane, Etcd: etcd}, append([]string{"node"}, control...)},
+		"a machine of etcd":           {machine.Config{Hostname: "one", Role: machine.EtcdOnly, Etcd: etcd}, []string{"etcd"}},
+		"a worker":                    {machine.Config{Hostname: "six", Role: machine.Worker}, []string{"node"}},
+	} {
+		for _, missing := range append(tt.needs, "") {
+			p := newProgress(tt.config.Role, false)
+			for _, unit := range tt.needs {
+				state := "ready"
+				if unit == missing {
+					state = "starting"
+				}
+				p.update(&nodev1.Unit{Name: unit, State: state})
+			}
+			want := ""
+			if missing != "" {
+				want = "unit " + missing + " to be ready"
+			}
+			if got := p.unhealthy(&tt.config); got != want {
+				t.Errorf("%s: waits for %q, want %q", name, got, want)
+			}
+		}
+	}
+}
