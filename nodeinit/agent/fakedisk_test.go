@@ -28,6 +28,7 @@ type fakeDisk struct {
 
 	mu      sync.Mutex
 	state   sysdisk.State
+	gone    error // why it cannot be looked at
 	noted   string
 	usedTry bool
 }
@@ -73,7 +74,13 @@ func (d *fakeDisk) Resetting() (wipe.How, error) {
 func (d *fakeDisk) State() (sysdisk.State, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.state, nil
+	return d.state, d.gone
+}
+
+func (d *fakeDisk) goes(why error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.gone = why
 }
 
 func (d *fakeDisk) Upgrade(_ context.Context, order sysdisk.Order, tell sysdisk.Tell) (sysdisk.Image, error) {

@@ -21,13 +21,18 @@ type health struct {
 	reports *reporter
 	console *console
 
+	unread error  // why the disk could not be looked at last
+	told   string // of its trouble, last
+
 	mu      sync.Mutex
 	missing string // what keeps the slot from being good; empty: nothing
 	failure string // why a slot was given up, or should be
 }
 
-// lookAtHealth is how often the machine's health is looked at.
-const lookAtHealth = time.Second
+const (
+	lookAtHealth = time.Second      // how often the machine's health is looked at
+	lookAtDisk   = 30 * time.Second // and its disk, once the slot is good
+)
 
 // says takes what keeps the machine from being healthy.
 func (h *health) says(missing string) {
@@ -48,18 +53,21 @@ func (h *health) now() (missing, failure string) {
 	return h.missing, h.failure
 }
 
-// run returns when ctx ends. A disk that cannot be read is looked at again: the
-// node works without knowing of its slots.
+// run returns when ctx ends. A disk that cannot be read is told, and looked at
+// again: the node works without knowing of its slots.
 func (h *health) run(ctx context.Context) error {
 	tick := time.NewTicker(lookAtHealth)
 	defer tick.Stop()
+	disk := time.NewTicker(lookAtDisk)
+	defer disk.Stop()
 	judge := &judge{health: h}
-	warned, told := "", ""
+	told := ""
 	for {
-		if err := judge.look(); err != nil && err.Error() != warned {
-			warned = err.Error()
-			h.console.log.Warn("look at the slot that runs", "error", err)
+		err := judge.look()
+		if err == nil {
+			err = h.unread
 		}
+		h.troubled(err)
 		if why := h.root.problem(); why != told {
 			told = why
 			h.fails(why)
@@ -68,9 +76,27 @@ func (h *health) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-disk.C:
+			h.report()
 		case <-tick.C:
 		}
 	}
+}
+
+// troubled tells people what is wrong with the disk, once; nil: nothing is.
+func (h *health) troubled(err error) {
+	text := ""
+	if err != nil {
+		text = "its system disk: " + err.Error()
+	}
+	if text == h.told {
+		return
+	}
+	h.told = text
+	if err != nil {
+		h.console.log.Warn("look at the system disk", "error", err)
+	}
+	h.reports.diskProblem(text)
 }
 
 // judge looks at a machine's health until its slot is good.
@@ -128,8 +154,7 @@ func (j *judge) look() error {
 // report tells the boot service how the disk is.
 func (h *health) report() {
 	state, err := h.disk.State()
-	if err != nil {
-		h.console.log.Warn("look at the system disk", "error", err)
+	if h.unread = err; err != nil {
 		return
 	}
 	_, failure := h.now()

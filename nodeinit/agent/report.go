@@ -31,6 +31,7 @@ type reporter struct {
 	phase    enroll.Phase
 	waiting  string
 	trouble  string             // with the config; told instead of waiting
+	ill      string             // what is wrong with the system disk; told where there is no trouble
 	config   []byte             // SHA-256 of the config that PID 1 runs
 	etcd     *bootv1.EtcdState  // nil: no member here
 	disk     *bootv1.SystemDisk // nil: it runs from RAM, for good
@@ -88,6 +89,17 @@ func (r *reporter) problem(text string) {
 	}
 }
 
+// diskProblem says what is wrong with the machine's disk, or, empty, that nothing
+// is. A machine that does not know its slots works on.
+func (r *reporter) diskProblem(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ill != text {
+		r.ill = text
+		r.poke()
+	}
+}
+
 // applied says which config PID 1 runs, by its SHA-256.
 func (r *reporter) applied(digest []byte) {
 	r.mu.Lock()
@@ -108,11 +120,11 @@ func (r *reporter) etcdState(state *bootv1.EtcdState) {
 	r.etcd = state
 }
 
-// systemDisk says where the machine lives.
+// systemDisk says where the machine lives, unless it said that it wipes that disk.
 func (r *reporter) systemDisk(disk *bootv1.SystemDisk) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !proto.Equal(r.disk, disk) {
+	if !r.wiped && !proto.Equal(r.disk, disk) {
 		r.disk = disk
 		r.poke()
 	}
@@ -199,6 +211,9 @@ func (r *reporter) request() *bootv1.ReportRequest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	request := &bootv1.ReportRequest{Phase: string(r.phase), WaitingFor: r.waiting, Applied: r.config, Etcd: r.etcd, SystemDisk: r.disk, Wiped: r.wiped}
+	if r.ill != "" {
+		request.WaitingFor = r.ill
+	}
 	if r.trouble != "" {
 		request.WaitingFor = r.trouble
 		if r.phase != enroll.Ready {

@@ -100,3 +100,17 @@ func TestReporterRemembers(t *testing.T) {
 		}
 	})
 }
+
+// TestWipedStays: a disk that is about to be wiped is not told as the machine's
+// again by whoever looks at it meanwhile.
+func TestWipedStays(t *testing.T) {
+	server := &reports{}
+	r := newReporter(server, store{dir: t.TempDir()}, quiet(&screen{}), clock{sinceBoot: sinceBoot})
+	disk := &bootv1.SystemDisk{Path: "/dev/vda"}
+	r.systemDisk(disk)
+	r.wipe()
+	r.systemDisk(disk)
+	if err := r.send(t.Context()); err != nil || server.got[0].SystemDisk != nil || !server.got[0].Wiped {
+		t.Errorf("%v, it told %v", err, server.got)
+	}
+}
