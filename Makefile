@@ -17,7 +17,8 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X slipway/configs/version.Version=$(VERSION)
+COMMITTED := $(shell git log -1 --format=%ct 2>/dev/null)
+LDFLAGS := -s -w -X slipway/configs/version.Version=$(VERSION) -X slipway/configs/version.Committed=$(COMMITTED)
 
 .DEFAULT_GOAL := help
 

@@ -39,7 +39,7 @@ const (
 // write puts the artifacts into the output directory.
 func (b *Builder) write(ctx context.Context, r *recipe.Recipe, lock debian.Lock, programs programs, root *rootImage) (*Manifest, error) {
 	b.Log.Info("writing artifacts", "phase", "artifacts", "dir", b.Out)
-	m := &Manifest{Version: b.Version, Architecture: r.Debian.Architecture, Kernel: r.Kernel.Release(), Kubernetes: kubernetesVersion(r), Arguments: r.Kernel.Arguments,
+	m := &Manifest{Version: b.Version, Committed: b.Committed.UTC(), Architecture: r.Debian.Architecture, Kernel: r.Kernel.Release(), Kubernetes: kubernetesVersion(r), Arguments: r.Kernel.Arguments,
 		Profile: b.Profile, Packages: packageList(r, lock)}
 	out := artifacts{dir: b.Out}
 	out.copy(Kernel, root.path("kernel"), 0o644)

@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 
 func (r buildRequest) builder() *Builder {
 	return &Builder{Source: r.Source, Recipe: r.Recipe, Out: r.Out, Cache: r.Cache, AptDir: "/etc/apt", Keyring: debian.DefaultKeyring,
-		Profile: Dev, Version: "dev", Client: http.DefaultClient, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+		Profile: Dev, Version: "dev", Committed: time.Unix(1_790_000_000, 0), Client: http.DefaultClient, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 }
 
 // sourceTree returns the root of this source tree and its cache directory.

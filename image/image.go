@@ -31,10 +31,11 @@ type Builder struct {
 	AptDir    string   // /etc/apt
 	Keyring   string   // OpenPGP keys of the archive
 	Profile   Profile
-	Formats   []Format // beside PXE
-	Arguments []string // of the kernel, for the other formats: where the boot service is
-	Sign      Signer   // of what UEFI firmware starts
-	Version   string   // written into init and the manifest; the root image is the same for all
+	Formats   []Format  // beside PXE
+	Arguments []string  // of the kernel, for the other formats: where the boot service is
+	Sign      Signer    // of what UEFI firmware starts
+	Version   string    // written into init and the manifest; the root image is the same for all
+	Committed time.Time // when the source tree's commit was made; written like Version, zero: nobody said
 	Client    *http.Client
 	Log       *slog.Logger
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"slipway/image/debian"
 	"slipway/image/recipe"
@@ -25,6 +26,9 @@ const ManifestName = "manifest.json"
 // Manifest says what an output directory holds and what it was made of.
 type Manifest struct {
 	Version string `json:"version"`
+	// Committed is when the commit was made that the image was built from: it
+	// tells which of two images is older whose versions do not.
+	Committed time.Time `json:"committed,omitzero"`
 	// Architecture is what the image runs on, as Go and Debian name it: amd64.
 	Architecture string `json:"architecture"`
 	Kernel       string `json:"kernelRelease"`

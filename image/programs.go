@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"slipway/image/gobuild"
@@ -13,6 +14,7 @@ import (
 // What our own programs know of the image that they are part of.
 const (
 	versionVariable    = "slipway/configs/version.Version"
+	committedVariable  = "slipway/configs/version.Committed"
 	kubernetesVariable = "slipway/configs/version.Kubernetes"
 )
 
@@ -36,7 +38,7 @@ func (b *Builder) compile(ctx context.Context, r *recipe.Recipe, dir string) (pr
 		built[p.Import] = path
 		b.Log.Info("program ready", "phase", "programs", "program", p.Import, "took", time.Since(start).Round(time.Millisecond))
 	}
-	known := map[string]string{versionVariable: b.Version, kubernetesVariable: kubernetesVersion(r)}
+	known := map[string]string{versionVariable: b.Version, committedVariable: seconds(b.Committed), kubernetesVariable: kubernetesVersion(r)}
 	for _, p := range ownPrograms(r) {
 		start := time.Now()
 		path := filepath.Join(dir, filepath.FromSlash(p.Import))
@@ -47,6 +49,14 @@ func (b *Builder) compile(ctx context.Context, r *recipe.Recipe, dir string) (pr
 		b.Log.Info("program ready", "phase", "programs", "program", p.Import, "took", time.Since(start).Round(time.Millisecond))
 	}
 	return built, nil
+}
+
+// seconds is a time as package version has it.
+func seconds(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return strconv.FormatInt(t.Unix(), 10)
 }
 
 // kubernetesVersion is what the recipe has the payload's programs call

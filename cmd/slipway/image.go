@@ -168,7 +168,7 @@ func (f *imageFlags) builder(log io.Writer) (*image.Builder, error) {
 	}
 	return &image.Builder{
 		Source: source, Recipe: or(f.recipe, "configs/examples/image.yaml"), Out: or(f.out, ".build/image"), Cache: cache,
-		Mirrors: f.mirrors, AptDir: f.aptDir, Keyring: f.keyring, Profile: profile, Version: version.Version,
+		Mirrors: f.mirrors, AptDir: f.aptDir, Keyring: f.keyring, Profile: profile, Version: version.Version, Committed: version.CommitTime(),
 		Client: &http.Client{Timeout: 10 * time.Minute}, Log: slog.New(slog.NewTextHandler(log, nil)),
 	}, nil
 }

@@ -54,7 +54,7 @@ func bootedDisk(booted disklayout.Slot, cmdline string) *sysdisk.Disk {
 	_, err := os.Stat(early.HungFile)
 	return &sysdisk.Disk{
 		Booted: booted, Hung: err == nil, Name: strings.TrimSpace(string(name)),
-		Version: version.Version, Kubernetes: version.Kubernetes, RootHash: early.RootHash(cmdline),
+		Version: version.Version, Committed: version.CommitTime(), Kubernetes: version.Kubernetes, RootHash: early.RootHash(cmdline),
 	}
 }
 

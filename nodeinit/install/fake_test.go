@@ -67,7 +67,7 @@ func newBuild(t *testing.T, version string) *build {
 	}
 	bu.files["uki.efi"] = pe(0x8664, "kernel and initramfs "+version)
 	bu.files[sdboot] = pe(0x8664, "systemd-boot of "+version)
-	bu.image = Image{Version: version, Architecture: "amd64", Kubernetes: "v1.37.1"}
+	bu.image = Image{Version: version, Committed: noon, Architecture: "amd64", Kubernetes: "v1.37.1"}
 	bu.image.Root.Hash, bu.image.Root.DataSize = root.Hash, root.DataSize
 	bu.seal(t)
 	return bu

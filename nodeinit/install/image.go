@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"slipway/configs/disklayout"
 )
@@ -27,8 +29,9 @@ var (
 // Image is what an image's manifest.json says that an installation needs.
 type Image struct {
 	Version      string     `json:"version"`
-	Architecture string     `json:"architecture"`      // as Go names it
-	Kubernetes   string     `json:"kubernetesVersion"` // v1.37.1
+	Committed    time.Time  `json:"committed,omitzero"` // see Build
+	Architecture string     `json:"architecture"`       // as Go names it
+	Kubernetes   string     `json:"kubernetesVersion"`  // v1.37.1
 	Artifacts    []Artifact `json:"artifacts"`
 	Root         struct {
 		Hash     string `json:"hash"`     // root hash of the dm-verity tree, in hex
@@ -37,6 +40,12 @@ type Image struct {
 
 	// SHA256 is the manifest's own, in hex: the name of the image.
 	SHA256 string `json:"-"`
+}
+
+// Build says how old a system is.
+type Build struct {
+	Version   string
+	Committed time.Time // when the commit was made that it was built from; zero: not known
 }
 
 // Artifact is one file of an image.
@@ -87,14 +96,14 @@ func (im *Image) Find(name string) (Artifact, error) {
 
 // Check refuses, before anything is written, an image that this machine could
 // not run or should not: one of another architecture, without a part that it
-// needs, larger than a slot, or older than the running version. With force the
-// age does not matter. needs are the boot files.
-func (im *Image) Check(architecture, running string, force bool, needs []string) error {
+// needs, larger than a slot, or older than what runs. With force the age does not
+// matter. needs are the boot files.
+func (im *Image) Check(architecture string, running Build, force bool, needs []string) error {
 	if im.Architecture != architecture {
 		return fmt.Errorf("%w: it is for %q, this is %s", ErrArchitecture, im.Architecture, architecture)
 	}
-	if !force && older(im.Version, running) {
-		return fmt.Errorf("%w: %s, and %s runs; if you mean it, slipway node upgrade --older", ErrOlder, im.Version, running)
+	if build := (Build{im.Version, im.Committed}); !force && build.olderThan(running) {
+		return fmt.Errorf("%w: %s, and %s runs; if you mean it, slipway node upgrade --older", ErrOlder, build, running)
 	}
 	for _, name := range append([]string{rootArtifact}, needs...) {
 		if _, err := im.Find(name); err != nil {
@@ -115,20 +124,25 @@ func fits(a Artifact, room int64) error {
 	return nil
 }
 
-// older compares v1.2.3 with another. What follows, as in v1.2.3-14-gabcdef, does
-// not count, and neither does a version of another form: it has no age.
-func older(version, than string) bool {
-	a, okA := numbers(version)
-	b, okB := numbers(than)
-	if !okA || !okB {
-		return false
+// olderThan compares the versions v1.2.3 of two builds. What follows there, as in
+// v1.2.3-14-gabcdef, does not count, and a version of another form, such as a bare
+// commit, has no order. Where versions do not tell, the times of the commits do,
+// if both are known; two builds of one commit are as old as each other.
+func (b Build) olderThan(o Build) bool {
+	mine, ok := numbers(b.Version)
+	other, okOther := numbers(o.Version)
+	if ok && okOther && mine != other {
+		return slices.Compare(mine[:], other[:]) < 0
 	}
-	for i := range a {
-		if a[i] != b[i] {
-			return a[i] < b[i]
-		}
+	return !b.Committed.IsZero() && b.Committed.Before(o.Committed)
+}
+
+// String is the build for people.
+func (b Build) String() string {
+	if b.Committed.IsZero() {
+		return b.Version
 	}
-	return false
+	return b.Version + " of " + b.Committed.UTC().Format("2006-01-02 15:04 MST")
 }
 
 func numbers(version string) (n [3]int, ok bool) {

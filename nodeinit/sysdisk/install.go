@@ -56,7 +56,7 @@ func (d *Disk) Install(ctx context.Context, config *machine.Config, files map[st
 	if err != nil {
 		return State{}, err
 	}
-	if err := image.Check(runtime.GOARCH, d.Version, true, artifacts()); err != nil {
+	if err := image.Check(runtime.GOARCH, d.build(), true, artifacts()); err != nil {
 		return State{}, err
 	}
 	defer t.leave()

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"slipway/configs/disklayout"
 	"slipway/nodeinit/disk"
@@ -37,6 +38,7 @@ type Disk struct {
 	Booted     disklayout.Slot // empty: the machine runs from RAM, and has no disk yet
 	Name       string          // the kernel's name of the disk that it booted from
 	Version    string          // of the running system
+	Committed  time.Time       // when the commit was made that it was built from; zero: not known
 	Kubernetes string          // that the running system has, v1.37.1
 	RootHash   string          // of the running system's root image, in hex; empty from RAM
 	Source     install.Source  // of images
@@ -69,6 +71,11 @@ func imageIn(n disklayout.Slot, im *install.Image) Image {
 // running is the image that the machine runs, which knows itself.
 func (d *Disk) running() Image {
 	return Image{Slot: d.Booted, Version: d.Version, RootHash: d.RootHash, Kubernetes: d.Kubernetes}
+}
+
+// build says how old the running system is.
+func (d *Disk) build() install.Build {
+	return install.Build{Version: d.Version, Committed: d.Committed}
 }
 
 // State is what is known of the disk.

@@ -45,7 +45,7 @@ func (d *Disk) Upgrade(ctx context.Context, order Order, tell Tell) (Image, erro
 	if err != nil {
 		return target, err
 	}
-	if err := image.Check(runtime.GOARCH, d.Version, order.Older, loader.Artifacts()); err != nil {
+	if err := image.Check(runtime.GOARCH, d.build(), order.Older, loader.Artifacts()); err != nil {
 		return target, err
 	}
 	if err := keepImages(StateDir, d.running(), target); err != nil {

@@ -130,12 +130,12 @@ func TestUEFIFallsBack(t *testing.T) {
 	id := lab.MachineID(t, "m1")
 	assign(t, lab, id)
 	awaitNodeReady(t, lab, bootPatience)
-	lab.Vary(t, image, "v0.0.0-bad", "rdinit=/nowhere panic=1")
+	lab.Vary(t, image, "v99.0.0-bad", "rdinit=/nowhere panic=1")
 	upgrade := lab.Start(t, lab.Slipway("node", "upgrade", id, "--no-drain", "--yes")...)
 	defer upgrade.Stop(t)
 	lab.AwaitConsole(t, "m1", "Kernel panic", bootPatience)
 	lab.Await(t, "the node says why it runs from the slot before", bootPatience, func() error {
-		return runsFrom(lab, id, "slot a of /dev/vda", "v0.0.0-bad")
+		return runsFrom(lab, id, "slot a of /dev/vda", "v99.0.0-bad")
 	})
 	t.Logf("slipway node status:\n%s", lab.CLI(t, "node", "status", id))
 }
