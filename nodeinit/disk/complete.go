@@ -24,14 +24,18 @@ func (t Tools) Complete(ctx context.Context, d Disk, dataBytes int64) ([]Partiti
 		return nil, fmt.Errorf("complete: %w", err)
 	}
 	h := &Held{tools: t, disk: d, device: f, s: f, block: true}
-	made, err := h.complete(ctx, dataBytes)
+	made, err := h.complete(ctx, dataBytes, h.addVolumes)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("complete %s: %w", d.Path, err)
 	}
 	return made, nil
 }
 
-func (h *Held) complete(ctx context.Context, dataBytes int64) ([]Partition, error) {
+// adder makes the partitions of some labels, of a table that is not written yet,
+// with their file systems.
+type adder func(ctx context.Context, next *table, labels []string) ([]Partition, error)
+
+func (h *Held) complete(ctx context.Context, dataBytes int64, add adder) ([]Partition, error) {
 	have, err := readTable(h.s, h.disk)
 	if err != nil {
 		return nil, err
@@ -43,7 +47,7 @@ func (h *Held) complete(ctx context.Context, dataBytes int64) ([]Partition, erro
 	if err != nil || len(missing) == 0 {
 		return nil, err
 	}
-	made, err := h.addVolumes(ctx, next, missing)
+	made, err := add(ctx, next, missing)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +89,7 @@ func (t *table) completed(d Disk, dataBytes int64) (next *table, missing []strin
 	return next, missing, nil
 }
 
-// addVolumes makes partitions in the kernel alone, and their file systems.
+// addVolumes is an adder that makes partitions in the kernel alone.
 func (h *Held) addVolumes(ctx context.Context, next *table, labels []string) ([]Partition, error) {
 	all := h.named(next)
 	if err := h.tellKernel(all); err != nil {

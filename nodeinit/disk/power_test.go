@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -330,6 +331,116 @@ func TestPowerCutWipeBesideVolume(t *testing.T) {
 		list, _ := Listed(d) // was looked at by now
 		if left := inUse(t, d); len(list) != 1 || len(left) != 1 {
 			t.Errorf("in the end the table has %v, and there is something in %v", list, left)
+		}
+	})
+}
+
+// written is a disk with the table of a disk of so many bytes, as when an image
+// of that size was written to it: the second copy is where the image ended. It is
+// nobody's, and has a program in its first sector, and a mark at both ends of each
+// partition.
+func written(t *testing.T, size int64, plan []disklayout.Partition) Disk {
+	t.Helper()
+	d, f := blank(t, disklayout.SmallestDisk, 512)
+	image := d
+	image.Size = size
+	s := &cutter{File: f, left: -1} // it need not reach the computer's own disk
+	tab := newTable(Owner{}, image, plan)
+	mustWrite(t, tab, s, image)
+	if _, err := s.WriteAt(ofUse[:disklayout.BootCode], 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := markAll(s, (&Held{disk: d}).named(tab)); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// markAll writes a mark to both ends of each partition.
+func markAll(s storage, list []Partition) error {
+	for _, p := range list {
+		for _, at := range []int64{p.Start, p.Start + p.Size - int64(len(ofUse))} {
+			if _, err := s.WriteAt(ofUse, at); err != nil {
+				return err
+			}
+		}
+	}
+	return s.Sync()
+}
+
+// wantParts: a disk has the partitions of a plan, each that it has is whole, and
+// so is the program in its first sector.
+func wantParts(t *testing.T, d Disk, plan []disklayout.Partition, when string) {
+	t.Helper()
+	f, err := os.Open(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tab := mustRead(t, f, d)
+	if tab == nil {
+		t.Fatalf("%s the disk has no partition table", when)
+	}
+	for _, p := range plan {
+		if have, ok := tab.find(p.Label); !ok || !same(have, p, d) {
+			t.Errorf("%s %s is not where it is to be: %+v", when, p.Label, have)
+		}
+	}
+	whole := func(what string, at int64, size int) {
+		got := make([]byte, size)
+		if _, err := f.ReadAt(got, at); err != nil || !bytes.Equal(got, ofUse[:size]) {
+			t.Errorf("%s %s is not whole: %v", when, what, err)
+		}
+	}
+	whole("the program in the first sector", 0, disklayout.BootCode)
+	for _, p := range (&Held{disk: d}).named(tab) {
+		whole(p.Label, p.Start, len(ofUse))
+		whole(p.Label, p.Start+p.Size-int64(len(ofUse)), len(ofUse))
+	}
+}
+
+// TestPowerCutComplete: whenever the power is cut, the system is where it was, a
+// partition that the table has is whole, and the rest is made the next time.
+func TestPowerCutComplete(t *testing.T) {
+	system := disklayout.System()[:4]
+	raw := func(t *testing.T) Disk { return written(t, system[3].End()+disklayout.MiB, system) }
+	complete := func(h *Held) error {
+		_, err := h.complete(t.Context(), 0, func(_ context.Context, next *table, labels []string) ([]Partition, error) {
+			missing := slices.DeleteFunc(h.named(next), func(p Partition) bool { return !slices.Contains(labels, p.Label) })
+			return missing, markAll(h.s, missing)
+		})
+		return err
+	}
+	forEachCut(t, raw, complete, func(t *testing.T, d Disk) {
+		wantParts(t, d, system, "after the cut")
+		if !cutAt(t, d, -1, nil, complete) {
+			t.Error("it is not completed the next time")
+		}
+		wantParts(t, d, planOf(t, d, 0), "in the end")
+	})
+}
+
+// TestPowerCutAdopt: whenever the power is cut, all partitions are where they
+// were, and the disk is its owner's the next time.
+func TestPowerCutAdopt(t *testing.T) {
+	nobodys := func(t *testing.T) Disk {
+		return written(t, disklayout.SmallestDisk, planOf(t, Disk{Size: disklayout.SmallestDisk}, 0))
+	}
+	adopt := func(h *Held) error { return nameTable(h.s, h.disk, us) }
+	forEachCut(t, nobodys, adopt, func(t *testing.T, d Disk) {
+		plan := planOf(t, d, 0)
+		wantParts(t, d, plan, "after the cut")
+		if !cutAt(t, d, -1, nil, adopt) {
+			t.Error("it is not adopted the next time")
+		}
+		wantParts(t, d, plan, "in the end")
+		f, err := os.Open(d.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if tab := mustRead(t, f, d); tab.GUID != us.guid() {
+			t.Errorf("in the end it is somebody else's: %s", tab.GUID)
 		}
 	})
 }

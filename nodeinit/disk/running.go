@@ -31,16 +31,22 @@ func adoptTable(d Disk, owner Owner) error {
 	if err != nil {
 		return err
 	}
-	t, err := readTable(f, d)
-	switch {
-	case err != nil:
-	case !t.hasSlipway():
-		err = errors.New("it has no installation")
-	case t.GUID != owner.guid():
-		t.GUID = owner.guid()
-		err = t.write(f, d)
+	return errors.Join(nameTable(f, d, owner), f.Close())
+}
+
+func nameTable(s storage, d Disk, owner Owner) error {
+	t, err := readTable(s, d)
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, f.Close())
+	if !t.hasSlipway() {
+		return errors.New("it has no installation")
+	}
+	if t.GUID == owner.guid() {
+		return nil
+	}
+	t.GUID = owner.guid()
+	return t.write(s, d)
 }
 
 func adoptState(owner Owner, state string) error {
