@@ -1,9 +1,11 @@
 package vm
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -18,7 +20,8 @@ func local(m qemu.Machine) qemu.Machine {
 }
 
 // TestMediaToEnrolled boots machines without network boot from what a person carries to them:
-// each firmware from a CD, a stick and its own disk, on which the raw image was written.
+// each firmware from a CD, a stick and its own disk, on which the raw image was written. The one
+// with a BIOS and a CD goes on to its disk.
 func TestMediaToEnrolled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots machines")
@@ -28,13 +31,14 @@ func TestMediaToEnrolled(t *testing.T) {
 		machine qemu.Machine
 		plug    func(*qemu.Machine)
 		always  bool // also where it takes long
+		then    func(*testing.T, *vmtest.Lab, string)
 	}{
-		{vmtest.UEFI("uefi-stick"), func(m *qemu.Machine) { m.Stick = iso }, true},
-		{vmtest.BIOS("bios-disk"), func(m *qemu.Machine) { m.Image = raw }, true},
-		{vmtest.UEFI("uefi-cd"), func(m *qemu.Machine) { m.CD = iso }, false},
-		{vmtest.UEFI("uefi-disk"), func(m *qemu.Machine) { m.Image = raw }, false},
-		{vmtest.BIOS("bios-cd"), func(m *qemu.Machine) { m.CD = iso }, false},
-		{vmtest.BIOS("bios-stick"), func(m *qemu.Machine) { m.Stick = iso }, false},
+		{vmtest.UEFI("uefi-stick"), func(m *qemu.Machine) { m.Stick = iso }, true, nil},
+		{vmtest.BIOS("bios-disk"), func(m *qemu.Machine) { m.Image = raw }, true, nil},
+		{vmtest.UEFI("uefi-cd"), func(m *qemu.Machine) { m.CD = iso }, false, nil},
+		{vmtest.UEFI("uefi-disk"), func(m *qemu.Machine) { m.Image = raw }, false, nil},
+		{vmtest.BIOS("bios-cd"), func(m *qemu.Machine) { m.CD = iso }, false, goesOnToDisk},
+		{vmtest.BIOS("bios-stick"), func(m *qemu.Machine) { m.Stick = iso }, false, nil},
 	}
 	var machines []qemu.Machine
 	for _, medium := range media {
@@ -53,10 +57,35 @@ func TestMediaToEnrolled(t *testing.T) {
 			}
 			lab.Switch(t, name, qemu.PowerOn)
 			awaitPhase(t, lab, name, "approved", enrolPatience)
+			if medium.then != nil {
+				medium.then(t, lab, name)
+			}
 			lab.Switch(t, name, qemu.PowerOff)
 		})
 	}
 }
+
+// goesOnToDisk: a machine that runs from a medium behind its disk in the boot order installs
+// itself, and starts from the disk from then on, with the medium still in.
+func goesOnToDisk(t *testing.T, lab *vmtest.Lab, machine string) {
+	t.Helper()
+	id, before := lab.MachineID(t, machine), fromMedium(t, lab, machine)
+	assign(t, lab, id)
+	lab.Await(t, "it runs from its disk", installPatience, func() error { return runsFrom(lab, id, "slot a of /dev/vda") })
+	awaitNodeReady(t, lab, bootPatience)
+	if after := fromMedium(t, lab, machine); before == 0 || after != before {
+		t.Errorf("kernels of the medium told their command line %d times before it was installed, and %d times in all", before, after)
+	}
+}
+
+// fromMedium is how often a kernel of a medium told its command line. That of an installed
+// system does not name the boot service.
+func fromMedium(t *testing.T, lab *vmtest.Lab, machine string) int {
+	t.Helper()
+	return len(mediumLine.FindAllString(lab.Console(t, machine), -1))
+}
+
+var mediumLine = regexp.MustCompile(`ommand line: .* slipway\.server=`)
 
 // rawMachine is a lab whose one machine boots by UEFI from a disk on which the raw image was
 // written; it serves a copy of the image, whose folder is returned.
@@ -73,7 +102,8 @@ func rawMachine(t *testing.T) (lab *vmtest.Lab, image string) {
 }
 
 // TestNetworkThenDisk: each firmware that is given a loader gets, once its machine is installed,
-// what leads it on to the disk, though the network stays first in its boot order.
+// what leads it on to the disk, though the network stays first in its boot order. A BIOS whose disk
+// does not boot any more comes back over and over, and is held.
 func TestNetworkThenDisk(t *testing.T) {
 	needLong(t)
 	http := vmtest.UEFI("http")
@@ -85,8 +115,35 @@ func TestNetworkThenDisk(t *testing.T) {
 			id := lab.MachineID(t, machine.Name)
 			assign(t, lab, id)
 			lab.Await(t, "it runs from its disk", bootPatience, func() error { return runsFrom(lab, id, "slot a of /dev/vda") })
+			if machine.Firmware == qemu.BIOS {
+				isHeld(t, lab, machine.Name)
+			}
 			t.Logf("timeline:\n%s", lab.CLI(t, "machines", "timeline", id))
 		})
+	}
+}
+
+// isHeld: the first sector of a machine's disk is lost. Nobody does anything about it, and its
+// console and the boot service say that it is held, and why.
+func isHeld(t *testing.T, lab *vmtest.Lab, machine string) {
+	t.Helper()
+	lab.Switch(t, machine, qemu.PowerOff)
+	disk, err := os.OpenFile(filepath.Join(lab.Dir(), machine+".disk0"), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = disk.WriteAt(make([]byte, 512), 0)
+		err = errors.Join(err, disk.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lab.Switch(t, machine, qemu.PowerOn)
+	lab.AwaitConsole(t, machine, "Slipway holds this machine", bootPatience)
+	id := lab.MachineID(t, machine)
+	out := lab.CLI(t, "machines", "show", id)
+	for _, words := range []string{"came back by the network", "slipway machines boot " + id + " --from disk"} {
+		if !strings.Contains(out, words) {
+			t.Errorf("%q is not in what is shown of it:\n%s", words, out)
+		}
 	}
 }
 
