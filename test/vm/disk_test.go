@@ -22,31 +22,38 @@ import (
 
 // TestInstalledBIOS is the life of a machine that lives on its disk. It is installed once; the
 // chapters build on each other.
-func TestInstalledBIOS(t *testing.T) { diskStory(t, vmtest.BIOS("m1")) }
+func TestInstalledBIOS(t *testing.T) { diskStory(t, vmtest.BIOS("m1"), 0) }
 
-// TestInstalledUEFI is the same life with systemd-boot and UKIs.
+// TestInstalledUEFI is the same life with systemd-boot and UKIs, on the second disk: it is the
+// smaller one, and which comes first is nothing to UEFI.
 func TestInstalledUEFI(t *testing.T) {
 	needLong(t)
-	diskStory(t, vmtest.UEFI("m1"))
+	diskStory(t, vmtest.UEFI("m1"), 1)
 }
 
-// diskStory is the same for every firmware.
-func diskStory(t *testing.T, machine qemu.Machine) {
+// diskStory is the same for every firmware. own is which of the machine's two disks is the
+// smaller one.
+func diskStory(t *testing.T, machine qemu.Machine, own int) {
 	if testing.Short() {
 		t.Skip("boots a machine")
 	}
-	machine.DisksGiB, machine.MemoryMiB = []int{8, 9, 9}, 2048
-	d := &diskLab{Lab: vmtest.New(t, vmtest.Machines(machine), vmtest.Off(), vmtest.Beside()), machine: machine.Name}
+	machine.DisksGiB, machine.MemoryMiB = []int{9, 9, 9}, 2048
+	machine.DisksGiB[own] = 8
+	d := &diskLab{
+		Lab: vmtest.New(t, vmtest.Machines(machine), vmtest.Off(), vmtest.Beside()), machine: machine.Name,
+		own: fmt.Sprintf("%s.disk%d", machine.Name, own), other: fmt.Sprintf("%s-disk%d", machine.Name, 1-own),
+	}
 	tell := func(name string, story func(*testing.T, *diskLab)) {
 		chapter(t, name, func(t *testing.T) { story(t, d) })
 	}
-	other := noise(t, filepath.Join(d.Dir(), machine.Name+".disk1"))
+	other := noise(t, filepath.Join(d.Dir(), fmt.Sprintf("%s.disk%d", machine.Name, 1-own)))
 	tell("foreign data is refused, agreed to, installed over", installs)
 	if long(t) {
 		tell("reboot", reboots())
 		tell("reboot by kexec", reboots("--kexec"))
 		tell("a full disk", fillsUp)
 		tell("a disk of another machine", keepsToItsDisk)
+		tell("a power cut in an upgrade", cutsUpgrade)
 	}
 	tell("upgrade", upgrades)
 	tell("a corrupted program", leavesCorruptedSlot)
@@ -99,6 +106,8 @@ func noise(t *testing.T, disk string) (untouched func(*testing.T)) {
 type diskLab struct {
 	*vmtest.Lab
 	machine string
+	own     string // file of the disk that it lives on
+	other   string // serial number of the disk that it does not
 }
 
 // How long is waited for, on the reference computer.
@@ -110,7 +119,7 @@ const (
 func (d *diskLab) id(t *testing.T) string { return d.MachineID(t, d.machine) }
 
 // disk is where the machine's disk is on this computer.
-func (d *diskLab) disk() string { return filepath.Join(d.Dir(), d.machine+".disk0") }
+func (d *diskLab) disk() string { return filepath.Join(d.Dir(), d.own) }
 
 // installs: a disk with a file system of somebody else is not touched before a person agrees.
 func installs(t *testing.T, d *diskLab) {
@@ -133,7 +142,7 @@ func installs(t *testing.T, d *diskLab) {
 		if manifest, err = d.TryCLI("machines", "wipe", d.id(t)); err != nil {
 			return err
 		}
-		if !strings.Contains(manifest, "precious") || !strings.Contains(manifest, "ext4") || strings.Contains(manifest, "-disk1") {
+		if !strings.Contains(manifest, "precious") || !strings.Contains(manifest, "ext4") || strings.Contains(manifest, d.other) {
 			return fmt.Errorf("the wipe manifest does not name the file system, or another disk: %s", manifest)
 		}
 		return nil
@@ -235,17 +244,6 @@ func (d *diskLab) awaitRestart(t *testing.T, before string) {
 		}
 		return nodeReady(d.Lab)
 	})
-}
-
-// reboots: what the machine holds is there after a restart.
-func reboots(flags ...string) func(*testing.T, *diskLab) {
-	return func(t *testing.T, d *diskLab) {
-		before := d.bootID(t)
-		d.CLI(t, append([]string{"node", "reboot", d.id(t), "--yes"}, flags...)...)
-		d.awaitRestart(t, before)
-		d.Kubectl(t, "get", "configmap", "kept")
-		d.awaitSlot(t, "a", "")
-	}
 }
 
 // keepsToItsDisk: with another machine's disk in it, of the same image, a machine runs from the one

@@ -59,6 +59,25 @@ func TestClusterUpgrade(t *testing.T) {
 	})
 }
 
+// cutsUpgrade: a machine whose power is cut while an upgrade writes is back where it was. The
+// chapter after this one asks for the same upgrade.
+func cutsUpgrade(t *testing.T, d *diskLab) {
+	d.Serve(t, d.BuildImage(t, arguments("slipway.lab=2")))
+	before := d.bootID(t)
+	func() {
+		upgrade := d.Start(t, d.Slipway("node", "upgrade", d.id(t), "--yes")...)
+		defer upgrade.Stop(t) // who asks is not there to ask again
+		d.AwaitConsole(t, d.machine, "upgrade: root image", slotPatience)
+		d.Switch(t, d.machine, qemu.PowerCycle)
+	}()
+	d.awaitRestart(t, before)
+	d.awaitSlot(t, "a", "")
+	if err := runsFrom(d.Lab, d.id(t), "upgrade of slot b", "not finished"); err != nil {
+		t.Error(err)
+	}
+	d.Kubectl(t, "get", "configmap", "kept")
+}
+
 // reset takes a node out of the cluster; nothing is left on its disk but, without what it is known
 // by, the image of the slot that ran: the kernel had it until the machine restarted.
 func (q *quorum) reset(t *testing.T, hostname, wipe string) {
