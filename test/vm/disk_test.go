@@ -31,8 +31,8 @@ func TestInstalledUEFI(t *testing.T) {
 	diskStory(t, vmtest.UEFI("m1"), 1)
 }
 
-// diskStory is the same for every firmware. own is which of the machine's two disks is the
-// smaller one.
+// diskStory is the same for every firmware. own is which of the machine's first two disks is the
+// smaller one; the third is blank.
 func diskStory(t *testing.T, machine qemu.Machine, own int) {
 	if testing.Short() {
 		t.Skip("boots a machine")
