@@ -126,8 +126,27 @@ func TestProgressPrintsChangesOnly(t *testing.T) {
 	for _, phase := range []string{"booting", "booting", "ready", "ready"} {
 		w.show([]*bootv1.Machine{{Id: "1", Hostname: "prod-cp-1", Phase: phase}, {Id: "52-54-00-00-00-02"}})
 	}
-	if lines := strings.Count(out.String(), "\n"); lines != 3 || !strings.Contains(out.String(), "prod-cp-1  ready\n") {
+	for _, missing := range []string{"3 needed, 0 approved", "3 needed, 0 approved", "3 needed, 1 approved"} {
+		w.showShort(missing)
+	}
+	if lines := strings.Count(out.String(), "\n"); lines != 5 || !strings.Contains(out.String(), "prod-cp-1  ready\n") {
 		t.Errorf("progress printed\n%s", out.String())
+	}
+}
+
+// TestAPlanThatNoMachineMends: what is wrong with the counts is said at once; who
+// waits for machines waits for nothing else.
+func TestAPlanThatNoMachineMends(t *testing.T) {
+	for wanted, refused := range map[counts]string{
+		{controlPlanes: 300}: "members: etcd's writes would wait",
+		{controlPlanes: 2}:   "etcd needs a majority",
+		{workers: 2}:         "no machine is a control plane",
+		{controlPlanes: 3, etcd: 5, workers: 200}: "",
+	} {
+		_, err := planFrom(cluster.Cluster{Name: "prod"}, pretended(wanted.all()), wanted)
+		if refused == "" && err != nil || refused != "" && (err == nil || !strings.Contains(err.Error(), refused)) {
+			t.Errorf("%+v: %v, want %q", wanted, err, refused)
+		}
 	}
 }
 

@@ -35,16 +35,18 @@ type counts struct{ controlPlanes, etcd, workers int }
 func (c counts) all() int { return c.controlPlanes + c.etcd + c.workers }
 
 func clusterCreateCommand(r *remote) *cobra.Command {
-	var f createFlags
+	f := createFlags{waitFlags: waitFlags{wait: true}}
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a cluster of approved machines, or of those a document names",
 		Long: `Make a cluster.
 
 Without -f, it takes approved machines that no cluster has, in the order of
-their discovery. It prints the plan and asks. With --wait it first waits until
-there are enough of them, and then until every node is Ready. The same command
-again changes nothing and waits on.
+their discovery. It waits until there are enough of them, prints the plan and
+asks. Then it waits until every node is Ready: it exits with 0 when all are, and
+otherwise says who is not, and why. The same command again changes nothing and
+waits on. With --wait=false it waits for nothing: too few machines are an error,
+and it is done once the cluster is stored.
 
 Etcd runs on the control planes, or with --etcd on machines of its own. Either
 way it is an odd number of them that survives the most failures: 1, 3, 5 or 7.
@@ -54,7 +56,7 @@ With --disk any, the machines install themselves: each on the smallest disk that
 is suitable. Rules for disks, and other ones for single machines, are written in
 a document. What is on such a disk and is not a machine's own is not wiped before
 a person agrees: slipway machines wipe.`,
-		Example: "  slipway cluster create prod --control-planes 3 --workers 2 --virtual-ip 10.0.0.5 --wait\n  slipway cluster create -f prod.yaml",
+		Example: "  slipway cluster create prod --control-planes 3 --workers 2 --virtual-ip 10.0.0.5\n  slipway cluster create -f prod.yaml",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			return f.run(cmd, c, optional(args))
@@ -69,7 +71,7 @@ a person agrees: slipway machines wipe.`,
 	flags.StringVar(&f.disk, "disk", machine.NoDisk, "where machines live: none, in RAM; any, on the smallest suitable disk")
 	oneOf(cmd, "disk", machine.NoDisk, machine.AnyDisk)
 	flags.StringVar(&f.dataSize, "data-size", "", "how much of the disk is for /var, such as 100GiB; left out, all that is left")
-	f.register(cmd, "wait until every node is Ready", 15*time.Minute)
+	f.register(cmd, "wait until every node is Ready; --wait=false: for nothing", 15*time.Minute)
 	return cmd
 }
 
@@ -115,6 +117,9 @@ func (f *createFlags) document(ctx context.Context, w *waiting, name string) (*c
 		return doc, true, err
 	case connect.CodeOf(err) != connect.CodeNotFound:
 		return nil, false, err
+	}
+	if _, err := planFrom(blank, pretended(f.counts.all()), f.counts); err != nil {
+		return nil, false, err // more machines would not help
 	}
 	if f.wait {
 		doc, err := w.forMachines(ctx, func(machines []*bootv1.Machine) (*cluster.Cluster, error) {
@@ -199,6 +204,16 @@ func planFrom(blank cluster.Cluster, machines []*bootv1.Machine, wanted counts) 
 		return nil, err
 	}
 	return doc, odd(doc)
+}
+
+// pretended are as many approved machines as a plan may need: with them it fails
+// for what is wrong with the plan itself.
+func pretended(n int) []*bootv1.Machine {
+	machines := make([]*bootv1.Machine, max(n, 0))
+	for i := range machines {
+		machines[i] = &bootv1.Machine{Id: fmt.Sprintf("02-00-00-00-%02x-%02x", i>>8&0xff, i&0xff), Phase: string(enroll.Approved)}
+	}
+	return machines
 }
 
 // role is that of the n-th machine, from 0.

@@ -65,7 +65,7 @@ func rootCommand() *cobra.Command {
 
   slipway serve                        run the boot service on the machines' network
   slipway machines list                see which machines have booted, approve them
-  slipway cluster create prod --wait   make a cluster of the approved ones
+  slipway cluster create prod          make a cluster of the approved ones
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a deadline passed,
 4 the boot service refused, 5 the boot service was not reachable.`,

@@ -28,11 +28,12 @@ type waitFlags struct {
 	timeout   time.Duration
 }
 
-// register adds the flags; until is what --wait waits for, in words.
+// register adds the flags; until is what --wait waits for, in words. What the
+// fields hold is their default.
 func (f *waitFlags) register(cmd *cobra.Command, until string, timeout time.Duration) {
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
-	flags.BoolVar(&f.wait, "wait", false, until)
+	flags.BoolVar(&f.wait, "wait", f.wait, until)
 	flags.DurationVar(&f.timeout, "timeout", timeout, "how long --wait waits")
 }
 
@@ -59,7 +60,7 @@ type waiting struct {
 	timeout time.Duration
 	out     io.Writer
 	start   time.Time
-	last    map[string]string // what was printed last, by machine
+	last    map[string]string // what was printed last, by machine; of none, what is missing
 	only    string            // the machine that is waited for, by its ID; empty: all
 }
 
@@ -77,6 +78,7 @@ func (w *waiting) forMachines(ctx context.Context, plan func([]*bootv1.Machine) 
 		}
 		w.show(answer.Msg.GetMachines())
 		if doc, short = plan(answer.Msg.GetMachines()); errors.Is(short, errTooFew) {
+			w.showShort(short.Error())
 			return false, nil
 		}
 		return short == nil, short
@@ -189,6 +191,16 @@ func orNothing(waitingFor string) string {
 		return "nothing that it named"
 	}
 	return waitingFor
+}
+
+// showShort prints what is missing when it differs from the last time: machines
+// that were never seen have no line of their own.
+func (w *waiting) showShort(missing string) {
+	if w.last[""] == missing {
+		return
+	}
+	w.last[""] = missing
+	fmt.Fprintf(w.out, "%6.1fs  %s\n", time.Since(w.start).Seconds(), missing)
 }
 
 // show prints a machine's state when it differs from the last one.

@@ -19,7 +19,7 @@ say "Power on: the boot service and four blank machines, in a network with no wa
 "$slipway" lab up $lab --machines 4 --memory 2048
 
 say "One cluster out of them"
-cli cluster create demo --control-planes 3 --workers 1 --virtual-ip $address --yes --wait
+cli cluster create demo --control-planes 3 --workers 1 --virtual-ip $address --yes
 cli etcd members
 kubectl get nodes -o wide
 

@@ -18,7 +18,7 @@ say "Power on: the boot service and one blank machine, in a network with no way 
 run "$slipway" lab up $lab --machine m1,pxe=plain # its network card has to be given a loader
 
 say "One cluster out of it"
-run "$slipway" lab exec $lab -- "$slipway" cluster create demo --control-planes 1 --yes --wait
+run "$slipway" lab exec $lab -- "$slipway" cluster create demo --control-planes 1 --yes
 
 say "A workload"
 kubectl apply -f test/demo/hello.yaml

@@ -136,7 +136,7 @@ func installs(t *testing.T, d *diskLab) {
 	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.CLI(t, "cluster", "create", "-f", file, "--yes")
+	d.CLI(t, "cluster", "create", "-f", file, "--yes", "--wait=false")
 	var manifest string
 	d.Await(t, "the machine asks for a person", installPatience, func() error {
 		if manifest, err = d.TryCLI("machines", "wipe", d.id(t)); err != nil {

@@ -155,7 +155,7 @@ func assign(t *testing.T, lab *vmtest.Lab, id string) {
 	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	lab.CLI(t, "cluster", "create", "-f", file, "--yes")
+	lab.CLI(t, "cluster", "create", "-f", file, "--yes", "--wait=false")
 }
 
 // runsFrom asks the node itself, whose answer must have all the words.

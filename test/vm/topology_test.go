@@ -38,7 +38,7 @@ func TestEtcdElsewhere(t *testing.T) {
 		if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		lab.CLI(t, "cluster", "create", "-f", file, "--yes")
+		lab.CLI(t, "cluster", "create", "-f", file, "--yes", "--wait=false")
 	}
 	for _, name := range []string{"dedicated", "external"} {
 		out, err := lab.TryWithin(limit+time.Minute, lab.Slipway("cluster", "create", name, "--yes", "--wait", "--timeout", limit.String())...)

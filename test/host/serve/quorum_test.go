@@ -49,7 +49,7 @@ func TestACrashNeverStartsEtcdTwice(t *testing.T) {
 	}
 	m := r.power(hosts[:3]...)
 	r.slipway(2, "cluster", "create", "prod", "--control-planes", "2", "--yes")
-	if plan := r.slipway(0, "cluster", "create", "prod", "--control-planes", "3", "--virtual-ip", "10.99.0.200", "--yes"); !strings.Contains(plan, "10.99.0.200") {
+	if plan := r.slipway(0, "cluster", "create", "prod", "--control-planes", "3", "--virtual-ip", "10.99.0.200", "--yes", "--wait=false"); !strings.Contains(plan, "10.99.0.200") {
 		t.Errorf("the plan is\n%s", plan)
 	}
 	crash()
@@ -71,7 +71,7 @@ func TestACrashNeverStartsEtcdTwice(t *testing.T) {
 	m[2].told("fetch", "config prod-cp-3 of generation 1, 3 members, starts false")
 	m[2].told("ack", "stored")
 	m[2].told("ready", "said")
-	r.slipway(0, "cluster", "create", "prod", "--control-planes", "3", "--yes", "--wait", "--timeout", "1m")
+	r.slipway(0, "cluster", "create", "prod", "--control-planes", "3", "--yes", "--timeout", "1m")
 
 	// The one that started etcd loses all it had, and only joins.
 	m[0] = r.power(hosts[0])[0]
@@ -127,6 +127,6 @@ func (r *rack) loseEverything(h *netns.Host) {
 	}
 	r.slipway(1, "cluster", "delete", "nosuch", "--yes")
 	r.slipway(0, "cluster", "delete", "prod", "--yes")
-	r.slipway(0, "cluster", "create", "again", "--yes")
+	r.slipway(0, "cluster", "create", "again", "--yes", "--wait=false")
 	last.told("fetch", "config again-cp-1 of generation 1, 1 members, starts true")
 }

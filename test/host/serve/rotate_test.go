@@ -19,7 +19,7 @@ func TestRotationsGoOnByThemselves(t *testing.T) {
 		hosts[i] = r.Host(fmt.Sprintf("02:00:00:00:00:%02d", i+1))
 	}
 	m := r.power(hosts...)
-	r.slipway(0, "cluster", "create", "prod", "--control-planes", "3", "--yes")
+	r.slipway(0, "cluster", "create", "prod", "--control-planes", "3", "--yes", "--wait=false")
 	for i, one := range m {
 		one.told("fetch", "config")
 		if i == 0 {

@@ -218,11 +218,15 @@ func TestFromTheFirstPacketToAReadyCluster(t *testing.T) {
 	before := r.boot(host)
 
 	words := before.says("pending")
+	r.slipway(2, "cluster", "create", "demo", "--control-planes", "2", "--yes", "--timeout", "1s") // no machine would mend that
+	if out := r.slipway(3, "cluster", "create", "demo", "--yes", "--timeout", "1s"); strings.Count(out, "too few machines: 1 needed, 0 approved and free") != 2 {
+		t.Errorf("cluster create, with no machine approved, printed\n%s", out)
+	}
 	r.slipway(1, "machines", "approve", machineID, "--words", "some-words-of-another")
 	r.slipway(0, "machines", "approve", machineID, "--words", words)
 	before.goOn()
 	before.says("approved")
-	plan := r.slipway(0, "cluster", "create", "demo", "--yes", "--wait", "--timeout", "1m")
+	plan := r.slipway(0, "cluster", "create", "demo", "--yes", "--timeout", "1m")
 	if !strings.Contains(plan, "demo-cp-1") || !strings.Contains(plan, "is Ready") {
 		t.Errorf("cluster create printed\n%s", plan)
 	}

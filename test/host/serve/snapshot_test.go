@@ -49,7 +49,7 @@ func (r *rack) demo() (service *exec.Cmd, node *actor) {
 	r.slipway(0, "machines", "approve", machineID, "--words", node.says("pending"))
 	node.goOn()
 	node.says("approved")
-	r.slipway(0, "cluster", "create", "demo", "--yes", "--wait", "--timeout", "1m")
+	r.slipway(0, "cluster", "create", "demo", "--yes", "--timeout", "1m")
 	node.says("ready")
 	node.told("serve", "serving")
 	return service, node
