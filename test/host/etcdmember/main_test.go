@@ -64,6 +64,7 @@ type node struct {
 	cfg   *machine.Config
 	units *supervise.Supervisor
 	unit  *member.Service // of the units that run
+	as    *proc.Process   // what unit is on a node
 	log   *syncBuffer
 	now   func() time.Time // nil: time.Now
 	quota int64            // bytes; 0: as on a node
@@ -127,12 +128,13 @@ func (n *node) run() {
 }
 
 // plan are the machine's units, with the machine's paths. Like PID 1 it looks at
-// what etcd reads only when it starts: another CA makes another process of it.
+// what etcd reads only when it starts: another CA makes another process of it. And
+// where it would start etcd-member anew, so is the unit another one here.
 func (n *node) plan() []supervise.Unit {
 	units := etcd.Units(n.cfg)[:2] // there is no API server that waits for the third
-	if n.unit == nil {
+	if as := units[0].Service.(*proc.Process); n.unit == nil || !as.Equal(n.as) {
 		log := slog.New(slog.NewTextHandler(n.log, nil))
-		n.unit = &member.Service{Paths: n.paths, Log: log.With("unit", etcd.MemberUnit), Now: n.now, Quota: n.quota}
+		n.as, n.unit = as, &member.Service{Paths: n.paths, Log: log.With("unit", etcd.MemberUnit), Now: n.now, Quota: n.quota}
 	}
 	n.unit.Measure = n.disk.measure
 	units[0].After, units[0].Service = nil, n.unit

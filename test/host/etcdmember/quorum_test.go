@@ -34,6 +34,66 @@ func TestFiveAndSeven(t *testing.T) {
 	}
 }
 
+// TestFromOneToThree: a member that is alone, and written to, gets two others by
+// one document. The boot service hands out its changed config and the next one's
+// first one without an order; whichever comes first, its etcd starts anew, once,
+// with the clock of a member among others, and what was acknowledged is kept.
+func TestFromOneToThree(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		addresses string // their last digits
+		late      bool   // the first one's config changes when the others have joined
+	}{
+		"its config changes while the next one joins": {"123", false},
+		"its config changes when the others are in":   {"456", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			var nodes []*node
+			for i, name := range []string{"a", "b", "c"} {
+				nodes = append(nodes, s.add(name, "192.0.2.11"+test.addresses[i:i+1]))
+			}
+			fromOneToThree(t, nodes, test.late)
+			dead, left := split(nodes, 1)
+			dead[0].crash()
+			left[0].accepts("without", "the leader")
+		})
+	}
+}
+
+func fromOneToThree(t *testing.T, nodes []*node, late bool) {
+	a := nodes[0]
+	a.start(1, leave("one", ""), a)
+	a.voter()
+	alone := a.status()
+	writing := write(t, a) // at its own socket only, as its API server does
+	a.eventually("write that is taken", func() bool { return writing.count() > 0 })
+	nodes[1].start(1, nil, nodes...)
+	if !late {
+		writing.through(a, func() { a.gets(nodes...) })
+	}
+	nodes[1].voter()
+	nodes[2].start(1, nil, nodes...)
+	nodes[2].voter()
+	if late {
+		writing.through(a, func() { a.gets(nodes...) })
+	}
+	sameClock(t, nodes...)
+	writing.check(nodes[2])
+	now := a.status()
+	if now.MemberId != alone.MemberId || now.ClusterId != alone.ClusterId || now.HeartbeatMs <= alone.HeartbeatMs || len(a.members()) != 3 {
+		t.Errorf("alone it was %v, among %v it is %v", alone, a.members(), now)
+	}
+}
+
+// gets gives a machine that runs a config with other members, as its agent does:
+// the files first, and then the units.
+func (n *node) gets(members ...*node) {
+	n.t.Helper()
+	n.lists(members...)
+	must(n.t, n.units.Apply(n.t.Context(), n.plan()))
+}
+
 // grow gives all a config that lists them, and has those join that are new.
 func grow(t *testing.T, nodes []*node, have int) {
 	for _, n := range nodes[:have] {
