@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"slipway/configs/cluster"
+	"slipway/configs/machine"
 	"slipway/qemu"
 	"slipway/test/vmtest"
 )
@@ -30,6 +32,23 @@ func TestQuorumRotates(t *testing.T) {
 	q := &quorum{Lab: vmtest.New(t, vmtest.Machines(machines...))}
 	chapter(t, "three control planes and a worker form", func(t *testing.T) { q.form(t) })
 	chapter(t, "every secret is replaced", q.rotate)
+}
+
+// TestOneBecomesThree: a control plane that runs alone gets two others by one command.
+func TestOneBecomesThree(t *testing.T) {
+	needLong(t)
+	machines := []qemu.Machine{vmtest.BIOS("m1"), vmtest.BIOS("m2"), vmtest.BIOS("m3")}
+	for i := range machines {
+		machines[i].MemoryMiB = 2048
+	}
+	q := &quorum{Lab: vmtest.New(t, vmtest.Machines(machines...), vmtest.Off())}
+	chapter(t, "one control plane forms", func(t *testing.T) {
+		q.Switch(t, "m1", qemu.PowerOn)
+		q.long(t, bootPatience, "cluster", "create", "prod", "--virtual-ip", virtualIP)
+		q.awaitVoters(t, 1, recoverPatience)
+		q.keep(t, "before", "first")
+	})
+	chapter(t, "two more join by one document", q.becomeThree)
 }
 
 // TestEtcdGrows is the story of an etcd on machines of its own: its three members become five, it
@@ -183,6 +202,44 @@ func (q *quorum) rotations() (string, error) {
 		}
 	}
 	return strings.Join(all, ", "), nil
+}
+
+// becomeThree adds two control planes to the cluster's document. What was written is there,
+// and there is still when the machine that was alone has lost its power.
+func (q *quorum) becomeThree(t *testing.T) {
+	alone := q.leader(t)
+	document := q.CLI(t, "cluster", "document", "prod")
+	for _, name := range []string{"m2", "m3"} {
+		q.Switch(t, name, qemu.PowerOn)
+		awaitPhase(t, q.Lab, name, "approved", enrolPatience)
+	}
+	file := filepath.Join(t.TempDir(), "prod.yaml")
+	if err := os.WriteFile(file, []byte(withControlPlanes(t, document, q.MachineID(t, "m2"), q.MachineID(t, "m3"))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	q.long(t, 2*joinPatience, "cluster", "update", "-f", file)
+	q.awaitVoters(t, 3, recoverPatience)
+	q.mustHave(t, "before", "first")
+	q.Switch(t, q.machineOf(t, alone), qemu.PowerOff)
+	q.mustHave(t, "before", "first")
+	q.keep(t, "after", "second")
+}
+
+// withControlPlanes is a cluster's document with more of them.
+func withControlPlanes(t *testing.T, document string, ids ...string) string {
+	t.Helper()
+	doc, err := cluster.Parse([]byte(document), "prod.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range ids {
+		doc.Machines = append(doc.Machines, cluster.Machine{ID: id, Role: machine.ControlPlane, Hostname: fmt.Sprintf("prod-cp-%d", i+2)})
+	}
+	text, err := cluster.Marshal(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // grow makes five of three.
