@@ -19,10 +19,17 @@ import (
 const virtualIP = "10.77.0.50"
 
 const (
-	quorumPatience = 10 * time.Minute // four machines, from power-on to Ready; how fast they are is the benchmark's to say, with its budget of six
-	apiPatience    = 60 * time.Second // a control plane is lost: until the API answers again; four times the 15 s of processors that are not emulated
+	quorumPatience = 10 * time.Minute // four machines, from power-on to Ready
+	quorumBudget   = 6 * time.Minute  // of that; the benchmark fails when it is passed, a story only tells
+	apiPatience    = 60 * time.Second // until the API answers again; what it may take at most is apiLimit's to say
 	joinPatience   = 8 * time.Minute  // a blank machine becomes a voter, Ready
 )
+
+// apiLimit is for how long writes may fail at most when a control plane is lost, under KVM; see
+// Lab.Bound. Under emulation it is a minute and more. Seen there: 10.6 s on a computer 1.61
+// times as slow as the reference, 15.6 s on one that was given 82 % of its time; and 14.9 s
+// between two writes while every secret was replaced.
+const apiLimit = 15 * time.Second
 
 // TestQuorum is the story of three control planes: they form, lose the machine that leads, get
 // a blank one in its place, and are restored from a snapshot on a machine they never had.
@@ -65,7 +72,9 @@ func (q *quorum) long(t *testing.T, patience time.Duration, command ...string) {
 
 // form makes three control planes and a worker of blank machines.
 func (q *quorum) form(t *testing.T, flags ...string) {
+	began := time.Now()
 	q.long(t, quorumPatience, append([]string{"cluster", "create", "prod", "--control-planes", "3", "--workers", "1", "--virtual-ip", virtualIP}, flags...)...)
+	t.Logf("Ready %.0f s after the machines were powered on; the benchmark's budget is %.0f s", time.Since(began).Seconds(), quorumBudget.Seconds())
 	q.awaitVoters(t, 3, recoverPatience)
 	q.keep(t, "before", "first")
 }
@@ -185,10 +194,11 @@ func (q *quorum) place(t *testing.T, name string) {
 	})
 }
 
-// errorsEnd writes until so many writes in a row are accepted that the errors have ended.
+// errorsEnd writes until so many writes in a row are accepted that the errors have ended, and
+// wants them to have ended in time.
 func (q *quorum) errorsEnd(t *testing.T) {
 	t.Helper()
-	begin, limit := time.Now(), q.Timeout(apiPatience)
+	begin, patience := time.Now(), q.Timeout(apiPatience)
 	var last time.Duration
 	for i, accepted := 0, 0; accepted < 20; i++ {
 		_, err := q.TryKubectl("create", "configmap", fmt.Sprint("after-", i), "--request-timeout=5s")
@@ -197,11 +207,22 @@ func (q *quorum) errorsEnd(t *testing.T) {
 			continue
 		}
 		accepted, last = 0, time.Since(begin)
-		if last > limit {
+		if last > patience {
 			t.Fatalf("writes fail %v after the leader was lost: %v", last.Round(time.Second), err)
 		}
 	}
-	t.Logf("20 writes in a row are accepted; the last error was %.1fs after the leader was lost", last.Seconds())
+	q.inTime(t, "from the loss of the leader to the last error, before 20 accepted writes in a row", last)
+}
+
+// inTime prints for how long writes failed beside how long they may, and fails the story when
+// that was longer.
+func (q *quorum) inTime(t *testing.T, what string, took time.Duration) {
+	t.Helper()
+	most := q.Bound(apiLimit)
+	t.Logf("%s: %.1f s, and the bound is %.1f s", what, took.Seconds(), most.Seconds())
+	if took > most {
+		t.Errorf("that is longer than %v, for which %v under KVM stand on this computer", most, apiLimit)
+	}
 }
 
 // machineOf is the lab's name of the machine that is a node.

@@ -112,7 +112,7 @@ func (q *quorum) rotate(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("%d writes meanwhile, at most %.1f s apart", w.writes, w.longest.Seconds())
+	q.inTime(t, fmt.Sprintf("the longest time without an accepted write, of %d", w.writes), w.longest)
 	q.awaitVoters(t, 3, recoverPatience)
 	q.secretIsKept(t)
 	q.mustHave(t, "before", "first")
@@ -152,7 +152,7 @@ type writer struct {
 	longest time.Duration
 }
 
-// write ends the story when no write was accepted for too long.
+// write ends the story when no write is accepted any more.
 func (w *writer) write(t *testing.T) {
 	_, err := w.TryKubectl("create", "configmap", fmt.Sprint("turn-", w.writes), "--request-timeout=5s")
 	silent := time.Since(w.last)

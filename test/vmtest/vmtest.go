@@ -34,7 +34,9 @@ import (
 type Lab struct {
 	*qemu.Lab
 	bin    string
-	factor float64
+	accel  qemu.Accel
+	slow   float64       // how many times as long guests took as on the reference computer, when that was measured
+	factor float64       // of patience
 	state  string        // $XDG_STATE_HOME of the lab
 	kept   string        // where the logs of failed stories go
 	image  string        // directory of the image that was built
@@ -141,13 +143,12 @@ func prepare(t *testing.T, o options) (lab *Lab, image string) {
 		t.Fatalf("measure this computer: %v", err)
 	}
 	t.Logf("guests run under %s, %.2f times as long as on the reference computer at the moment", host.Accel, factor)
-	factor = max(factor, varies)
 	root, err := repository()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &Lab{
-		bin: bin, factor: factor, state: t.TempDir(), kept: filepath.Join(root, ".build", "consoles"),
+		bin: bin, accel: host.Accel, slow: factor, factor: max(factor, varies), state: t.TempDir(), kept: filepath.Join(root, ".build", "consoles"),
 		said: new(bytes.Buffer), ended: make(chan struct{}), image: image,
 	}, image
 }
@@ -253,7 +254,25 @@ func (l *Lab) finish(t *testing.T) {
 	}
 }
 
-// Timeout scales a duration of the reference computer to this one.
+// Bound scales what something may take at most on processors of its own, under KVM, to this
+// lab's: where guests are emulated, and where this computer was slower than the reference when
+// that was measured. Unlike Timeout it has no reserve for what a computer's neighbours take.
+func (l *Lab) Bound(base time.Duration) time.Duration { return bound(base, l.accel, l.slow) }
+
+func bound(base time.Duration, accel qemu.Accel, slow float64) time.Duration {
+	if accel != qemu.KVM {
+		base *= emulation
+	}
+	return time.Duration(float64(base) * max(slow, 1))
+}
+
+// emulation is how many times as long a bound is where guests are emulated. Their processors
+// are five to ten times slower; but much of what stories bound is timers that run out, and
+// those are as quick as ever.
+const emulation = 4
+
+// Timeout scales a duration of the reference computer to this one: how long success is waited
+// for before a story fails, several times what it takes.
 func (l *Lab) Timeout(base time.Duration) time.Duration {
 	return time.Duration(float64(base) * l.factor)
 }
