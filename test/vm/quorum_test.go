@@ -74,7 +74,7 @@ func (q *quorum) long(t *testing.T, patience time.Duration, command ...string) {
 func (q *quorum) form(t *testing.T, flags ...string) {
 	began := time.Now()
 	q.long(t, quorumPatience, append([]string{"cluster", "create", "prod", "--control-planes", "3", "--workers", "1", "--virtual-ip", virtualIP}, flags...)...)
-	t.Logf("Ready %.0f s after the machines were powered on; the benchmark's budget is %.0f s", time.Since(began).Seconds(), quorumBudget.Seconds())
+	t.Logf("Ready %.0f s after the machines were powered on; the benchmark's budget, from RAM, is %.0f s", time.Since(began).Seconds(), quorumBudget.Seconds())
 	q.awaitVoters(t, 3, recoverPatience)
 	q.keep(t, "before", "first")
 }
