@@ -51,6 +51,9 @@ test: deps image lint ## everything: lint, unit and host tests, then the stories
 	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v '^slipway/test/vm$$')
 	$(GO) test -count=1 -v -timeout 60m ./test/vm
 
+test-long: deps image ## the stories in QEMU machines with those that few emulated cores are spared: about two hours on two
+	SLIPWAY_VM_LONG=1 SLIPWAY_REQUIRE_VM=1 $(GO) test -count=1 -v -timeout 240m ./test/vm
+
 release: build ## the image as it is published, compressed for size: .build/release
 	$(BUILD)/bin/slipway image build --profile release --out $(BUILD)/release
 
@@ -63,4 +66,4 @@ generate: ## the API's Go code from its .proto files
 clean: ## remove what was built; the download caches stay
 	rm -rf $(BUILD)
 
-.PHONY: help deps build image demo demo-ha lint check test release bench generate clean
+.PHONY: help deps build image demo demo-ha lint check test test-long release bench generate clean
