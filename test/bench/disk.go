@@ -17,8 +17,11 @@ import (
 const systemDisk = "m1.disk0"
 
 // installed is a blank machine's way from power-on to a Ready node that lives on
-// its disk, what that wrote to the disk, and for how long the API is gone while
-// the machine moves to another image, through the firmware and without it.
+// its disk, what its disk then holds, and for how long the API is gone while the
+// machine moves to another image, through the firmware and without it.
+//
+// install.bytes is all that is on the disk at Ready: beside what the installation
+// wrote, etcd's log and database and what containerd unpacked.
 func (b bench) installed(ctx context.Context) ([]figure, error) {
 	dir, err := os.MkdirTemp("", "slipway-bench")
 	if err != nil {
@@ -65,8 +68,8 @@ func (b bench) serveImage(image, link string) error {
 	return os.Rename(link+".new", link)
 }
 
-// allocated is what the system disk takes up on this computer, in bytes: the lab's
-// disks are sparse files.
+// allocated is what the system disk takes up on this computer now, in bytes, whoever
+// wrote it: the lab's disks are sparse files.
 func (b bench) allocated(ctx context.Context) (float64, error) {
 	file, err := b.output(ctx, "lab", "exec", lab, "--", "printenv", "SLIPWAY_CONTEXT")
 	if err != nil {
