@@ -160,7 +160,10 @@ func eventsTo(entries []inventory.Entry) []*bootv1.Event {
 }
 
 func clusterTo(c assign.Cluster, now time.Time) *bootv1.Cluster {
-	cluster := &bootv1.Cluster{Name: c.Document.Name, Endpoint: c.Endpoint, Document: c.YAML}
+	cluster := &bootv1.Cluster{
+		Name: c.Document.Name, Endpoint: c.Endpoint, Document: c.YAML,
+		EtcdGeneration: int32(c.Etcd.Generation), EtcdSnapshot: c.Etcd.Grant.Snapshot,
+	}
 	leader := inventory.Leader(c.Machines, now)
 	for _, m := range c.Machines {
 		machine := machineTo(m, now)

@@ -3,6 +3,7 @@ package assign
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"slipway/bootsvc/authority"
@@ -130,16 +131,25 @@ func (o *Office) offerIn(tx *store.Tx, a *asker) (Config, error) {
 // who starts etcd, and stores that before any config says so.
 func (o *Office) settle(tx *store.Tx, name string) (Cluster, Keys, error) {
 	c, kept, err := o.load(tx, name)
+	if err == nil && c.unaddressed() == "" {
+		c.Etcd, err = o.advance(tx, kept, c.members())
+	}
 	if err != nil {
 		return Cluster{}, Keys{}, err
 	}
 	keys, err := o.keys.Load(tx, name)
-	if err != nil || c.unaddressed() != "" {
-		return c, keys, err
+	return c, keys, err
+}
+
+// advance stores etcd's next state. That its data came from a snapshot and is
+// lost, so that it is restored once more, stands in the machine's timeline.
+func (o *Office) advance(tx *store.Tx, kept record, members []inventory.Machine) (Etcd, error) {
+	before := kept.Etcd.Generation
+	kept.Etcd = kept.Etcd.next(members)
+	if grant := kept.Etcd.Grant; kept.Etcd.Generation > before && grant.Snapshot != "" {
+		return kept.Etcd, o.begin(tx, kept, fmt.Sprintf("from the same snapshot as generation %d, whose only data is gone: what was written since the snapshot is lost", before))
 	}
-	kept.Etcd = kept.Etcd.next(c.members())
-	c.Etcd = kept.Etcd
-	return c, keys, o.clusters.Save(tx, name, kept)
+	return kept.Etcd, o.clusters.Save(tx, kept.Name, kept)
 }
 
 // answer is what a machine of a cluster gets.

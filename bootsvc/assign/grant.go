@@ -63,7 +63,8 @@ func (e Etcd) Start(grant Grant) Etcd {
 // The grant moves to another key only if nobody can hold data of this
 // generation but the granted machine, and that has lost its own: it has another
 // key, so it was started again from RAM, or was reset. A lone control plane in
-// RAM thus begins anew with every start.
+// RAM thus begins anew with every start: from the snapshot, if it was restored
+// from one. That is old, but an empty cluster would be worse.
 func (e Etcd) next(members []inventory.Machine) Etcd {
 	if len(members) == 0 {
 		e.Generation = max(e.Generation, 1)
@@ -83,11 +84,8 @@ func (e Etcd) next(members []inventory.Machine) Etcd {
 	case at < 0 && e.Voters[e.Grant.Machine] != "":
 		return e // the data left the cluster with the machine
 	}
-	again := Grant{Machine: members[max(at, 0)].ID, KeyHash: members[max(at, 0)].Enrolment.Approved.Hash}
-	if !e.Grant.Done {
-		again.Snapshot = e.Grant.Snapshot
-	}
-	return e.Start(again)
+	m := members[max(at, 0)]
+	return e.Start(Grant{Machine: m.ID, KeyHash: m.Enrolment.Approved.Hash, Snapshot: e.Grant.Snapshot})
 }
 
 // holds says whether a machine may start this generation.

@@ -32,6 +32,7 @@ func members(text string) (all []inventory.Machine) {
 func TestWhoStartsEtcd(t *testing.T) {
 	granted := Grant{Machine: "a", KeyHash: "1", Token: "T", Redeemed: true, Done: true}
 	restoring := Grant{Machine: "a", KeyHash: "1", Token: "T", Snapshot: "S"}
+	restored := Grant{Machine: "a", KeyHash: "1", Token: "T", Snapshot: "S", Redeemed: true, Done: true}
 	recovering := Grant{Machine: "a", KeyHash: "1", Token: "T", Recover: true}
 	alone := map[string]string{"a": "1"}
 	three := map[string]string{"a": "1", "b": "1", "c": "1"}
@@ -53,6 +54,11 @@ func TestWhoStartsEtcd(t *testing.T) {
 		"alone, and replaced with its data":  {Etcd{Generation: 1, Grant: granted, Voters: alone}, "d:1", "1 a 1 ="},
 		"restoring":                          {Etcd{Generation: 4, Grant: restoring}, "a:1", "4 a 1 = S"},
 		"restoring, started again meanwhile": {Etcd{Generation: 4, Grant: restoring}, "a:2", "5 a 2 S"},
+		"restored, done, started again":      {Etcd{Generation: 4, Grant: restored, Voters: alone}, "a:2 b:1 c:1", "5 a 2 S"},
+		"restored, said done, started again": {Etcd{Generation: 4, Grant: restored}, "a:2 b:1 c:1", "5 a 2 S"},
+		"restored, grown, started again":     {Etcd{Generation: 4, Grant: restored, Voters: three, Grown: true}, "a:2 b:1 c:1", "4 a 1 = S"},
+		"restored, alone in RAM, once more":  {Etcd{Generation: 4, Grant: restored, Voters: alone}, "a:2", "5 a 2 S"},
+		"restored, replaced before it voted": {Etcd{Generation: 4, Grant: restored}, "d:1 b:1", "5 d 1 S"},
 		"recovering":                         {Etcd{Generation: 4, Grant: recovering}, "a:1 b:1", "4 a 1 ="},
 		"recovering, its data lost":          {Etcd{Generation: 4, Grant: recovering}, "a:2 b:1", "4 a 1 ="},
 		"external":                           {Etcd{}, "", "1  "},

@@ -191,11 +191,16 @@ func (o *Office) Recover(ctx context.Context, name string, digest []byte, ask As
 	return o.Show(ctx, plan.Cluster)
 }
 
-// restart stores the next generation of a cluster's etcd, which m is to start,
-// and lets the API servers read Secrets of the time that its data is of.
+// restart has m start the next generation of a cluster's etcd from older data.
 func (o *Office) restart(tx *store.Tx, kept record, m inventory.Machine, grant Grant, from string) error {
 	grant.Machine, grant.KeyHash = m.ID, m.Enrolment.Approved.Hash
 	kept.Etcd = kept.Etcd.Start(grant)
+	return o.begin(tx, kept, from)
+}
+
+// begin stores a generation of a cluster's etcd that starts from older data,
+// and lets the API servers read Secrets of the time that its data is of.
+func (o *Office) begin(tx *store.Tx, kept record, from string) error {
 	keys, err := o.keys.Load(tx, kept.Name)
 	if err != nil {
 		return err
@@ -203,7 +208,7 @@ func (o *Office) restart(tx *store.Tx, kept record, m inventory.Machine, grant G
 	return errors.Join(
 		o.clusters.Save(tx, kept.Name, kept),
 		o.keys.Save(tx, kept.Name, keys.Readmit(o.now())),
-		o.inventory.ChangeIn(tx, m.ID, func(*inventory.Machine) ([]inventory.Event, error) {
+		o.inventory.ChangeIn(tx, kept.Etcd.Grant.Machine, func(*inventory.Machine) ([]inventory.Event, error) {
 			detail := fmt.Sprintf("generation %d of etcd, %s", kept.Etcd.Generation, from)
 			return []inventory.Event{{Name: "restore", Detail: detail, At: o.now()}}, nil
 		}))

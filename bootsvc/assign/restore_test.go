@@ -61,6 +61,53 @@ func TestARestoreStartsEtcdAnewOnTheFirstMachine(t *testing.T) {
 	}
 }
 
+// TestARestoreIsRepeatedWhenItsOnlyDataIsLost: the machine that restored says
+// done, and loses its power before another one is a voter.
+func TestARestoreIsRepeatedWhenItsOnlyDataIsLost(t *testing.T) {
+	o := threeOf(t)
+	if _, err := o.Restore(t.Context(), "prod", source(t, o), nil, false); err != nil {
+		t.Fatal(err)
+	}
+	config, err := fetch(t, o, 1, "key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, done := range []bool{false, true} {
+		if err := o.Redeem(t.Context(), id(1), "key", config.Etcd.Bootstrap.Token.Reveal(), done); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := o.Report(t.Context(), id(1), "key", Report{Etcd: &inventory.EtcdState{Generation: 2, Voter: true, Healthy: true}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.keys.Update(t.Context(), "prod", func(k *Keys) error {
+		k.EncryptionKeys, k.Retired = []EncryptionKey{newEncryptionKey(2)}, k.EncryptionKeys
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	approve(t, o, 1, "key after a restart from RAM")
+	again, err := fetch(t, o, 1, "key after a restart from RAM")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := again.Etcd; e.Generation != 3 || e.Bootstrap == nil || e.Bootstrap.Snapshot != sum || len(again.ControlPlaneKeys.EncryptionKeys) != 2 {
+		t.Errorf("the config says %+v, with %d encryption keys", e, len(again.ControlPlaneKeys.EncryptionKeys))
+	}
+	if got, err := o.Granted(t.Context(), id(1), "key after a restart from RAM"); err != nil || got != sum {
+		t.Errorf("it may fetch %q, %v", got, err)
+	}
+	line, err := o.inventory.Timeline(t.Context(), id(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := line.Boots[len(line.Boots)-1].Entries
+	const want = "generation 3 of etcd, from the same snapshot as generation 2, whose only data is gone: what was written since the snapshot is lost"
+	if got := last[len(last)-1]; got.Name != "restore" || got.Detail != want {
+		t.Errorf("the timeline ends with %+v", got)
+	}
+}
+
 func TestARestoreOntoOtherMachines(t *testing.T) {
 	o := threeOf(t)
 	text := "name: prod\nmachines:\n"

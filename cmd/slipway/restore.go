@@ -44,7 +44,11 @@ func clusterRestoreCommand(r *remote) *cobra.Command {
 All that was written after the snapshot is given up. What the members hold now
 is put aside on their disks and not deleted. With -f, the cluster moves to the
 machines and addresses of another document at the same time. A snapshot of
-another cluster is refused; with --force it is taken.`,
+another cluster is refused; with --force it is taken.
+
+Until a second member is a voter, only one machine has the data. If that one runs
+from RAM and restarts, it is restored from the same snapshot again, and what was
+written in between is lost: of a single control plane in RAM, at each start.`,
 		Example: "  slipway cluster restore prod --snapshot prod-20260601T120000Z --wait\n  slipway cluster restore prod --snapshot prod.db -f new-machines.yaml --wait",
 		Args:    cobra.ExactArgs(1),
 		RunE: r.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
@@ -176,19 +180,24 @@ func (s *steady) after(now time.Time, well bool) bool {
 	return well && now.Sub(s.since) >= renewalSettles
 }
 
-// forRenewal waits until all that is not given up runs with a later generation
-// of etcd than when it began, and has for a while.
+// forRenewal waits until all that is not given up runs with the generation of
+// etcd that began, or with one from the same snapshot, and has for a while.
 func (w *waiting) forRenewal(ctx context.Context, began *bootv1.Cluster, givenUp []string) error {
-	name, before := began.GetName(), generation(began)
+	name := began.GetName()
+	var latest *bootv1.Cluster
 	var missing []string
 	var well steady
 	err := w.until(ctx, func() (bool, error) {
-		latest, err := getCluster(ctx, w.Client, name)
+		now, err := getCluster(ctx, w.Client, name)
 		if err != nil {
 			return well.after(time.Now(), false), err
 		}
+		latest = now
 		w.show(latest.GetMachines())
-		missing, err = notRenewed(latest, before, givenUp)
+		if err := superseded(began, latest); err != nil {
+			return false, err
+		}
+		missing, err = notRenewed(latest, givenUp)
 		return well.after(time.Now(), err == nil && len(missing) == 0), err
 	})
 	switch {
@@ -199,21 +208,24 @@ func (w *waiting) forRenewal(ctx context.Context, began *bootv1.Cluster, givenUp
 	case err != nil:
 		return err
 	}
-	_, err = fmt.Fprintf(w.out, "Cluster %s is Ready on generation %d of its etcd.\n", name, before+1)
+	_, err = fmt.Fprintf(w.out, "Cluster %s is Ready on generation %d of its etcd.\n", name, latest.GetEtcdGeneration())
 	return err
 }
 
-// generation is the latest one of etcd that a machine has reported.
-func generation(c *bootv1.Cluster) (latest int32) {
-	for _, m := range c.GetMachines() {
-		latest = max(latest, m.GetEtcd().GetGeneration())
+// superseded says that what began will not be waited for in vain: a later
+// generation took its place, with other data. One from the same snapshot is as
+// good: its machine had lost what it had, and restored it once more.
+func superseded(began, latest *bootv1.Cluster) error {
+	if latest.GetEtcdGeneration() == began.GetEtcdGeneration() || began.GetEtcdSnapshot() != "" && latest.GetEtcdSnapshot() == began.GetEtcdSnapshot() {
+		return nil
 	}
-	return latest
+	return fmt.Errorf("generation %d of etcd, which was begun here, gave way to generation %d with other data: somebody restored or recovered cluster %s again; see slipway machines timeline MACHINE",
+		began.GetEtcdGeneration(), latest.GetEtcdGeneration(), latest.GetName())
 }
 
-// notRenewed names the machines that do not yet run with a later generation of
-// etcd than before, and what they wait for.
-func notRenewed(c *bootv1.Cluster, before int32, givenUp []string) (missing []string, err error) {
+// notRenewed names the machines that do not yet run with the cluster's
+// generation of etcd, and what they wait for.
+func notRenewed(c *bootv1.Cluster, givenUp []string) (missing []string, err error) {
 	doc, err := cluster.Parse(c.GetDocument(), c.GetName())
 	if err != nil {
 		return nil, err
@@ -222,7 +234,7 @@ func notRenewed(c *bootv1.Cluster, before int32, givenUp []string) (missing []st
 	for _, m := range c.GetMachines() {
 		isMember := slices.ContainsFunc(members, func(p cluster.Machine) bool { return p.ID == m.GetId() })
 		etcd := m.GetEtcd()
-		joined := !isMember || etcd.GetGeneration() > before && etcd.GetVoter() && etcd.GetHealthy()
+		joined := !isMember || etcd.GetGeneration() == c.GetEtcdGeneration() && etcd.GetVoter() && etcd.GetHealthy()
 		switch {
 		case isMember && slices.Contains(givenUp, m.GetHostname()):
 		case m.GetPhase() != string(enroll.Ready) || !m.GetCurrent():

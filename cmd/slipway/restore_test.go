@@ -178,7 +178,7 @@ func TestWhoIsNotRenewedYet(t *testing.T) {
 		return &bootv1.EtcdState{Generation: generation, Voter: true, Healthy: true}
 	}
 	c := &bootv1.Cluster{
-		Name:     "prod",
+		Name: "prod", EtcdGeneration: 2,
 		Document: []byte("name: prod\nmachines:\n- {id: 52-54-00-00-00-01, role: control-plane}\n- {id: 52-54-00-00-00-02, role: control-plane}\n- {id: 52-54-00-00-00-03, role: control-plane}\n- {id: 52-54-00-00-00-04}\n"),
 		Machines: []*bootv1.Machine{
 			{Id: "52-54-00-00-00-01", Hostname: "prod-cp-1", Phase: "ready", Current: true, Etcd: voter(2)},
@@ -187,17 +187,44 @@ func TestWhoIsNotRenewedYet(t *testing.T) {
 			{Id: "52-54-00-00-00-04", Hostname: "prod-worker-1", Phase: "ready"},
 		},
 	}
-	missing, err := notRenewed(c, 1, []string{"prod-cp-3"})
+	missing, err := notRenewed(c, []string{"prod-cp-3"})
 	const want = "prod-cp-2 is no healthy voter of etcd yet; prod-worker-1 is ready and waits for nothing that it named"
 	if got := strings.Join(missing, "; "); err != nil || got != want {
 		t.Errorf("%s, %v", got, err)
 	}
 	c.Machines[1].Etcd, c.Machines[3].Current = voter(2), true
-	if missing, err := notRenewed(c, 1, []string{"prod-cp-3"}); err != nil || len(missing) > 0 {
+	if missing, err := notRenewed(c, []string{"prod-cp-3"}); err != nil || len(missing) > 0 {
 		t.Errorf("when all is well: %v, %v", missing, err)
 	}
-	if missing, err := notRenewed(c, 1, nil); err != nil || len(missing) != 1 || !strings.Contains(missing[0], "a sign of life") {
+	if missing, err := notRenewed(c, nil); err != nil || len(missing) != 1 || !strings.Contains(missing[0], "a sign of life") {
 		t.Errorf("with nobody given up: %v, %v", missing, err)
+	}
+	c.EtcdGeneration = 3
+	if missing, err := notRenewed(c, []string{"prod-cp-3"}); err != nil || len(missing) != 2 {
+		t.Errorf("of a generation that nobody runs yet: %v, %v", missing, err)
+	}
+}
+
+func TestAnotherGenerationIsNoRestore(t *testing.T) {
+	at := func(generation int32, snapshot string) *bootv1.Cluster {
+		return &bootv1.Cluster{Name: "prod", EtcdGeneration: generation, EtcdSnapshot: snapshot}
+	}
+	for name, test := range map[string]struct {
+		began, latest *bootv1.Cluster
+		good          bool
+	}{
+		"the restore's own":               {at(2, "S"), at(2, "S"), true},
+		"restored once more":              {at(2, "S"), at(3, "S"), true},
+		"an empty one":                    {at(2, "S"), at(3, ""), false},
+		"another snapshot's":              {at(2, "S"), at(3, "T"), false},
+		"the recovery's own":              {at(2, ""), at(2, ""), true},
+		"restored after it was recovered": {at(2, ""), at(3, "S"), false},
+		"an empty one after a recovery":   {at(2, ""), at(3, ""), false},
+	} {
+		err := superseded(test.began, test.latest)
+		if (err == nil) != test.good || err != nil && !strings.Contains(err.Error(), "gave way to generation 3 with other data") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -2942,14 +2942,16 @@ func (x *GetClusterResponse) GetCluster() *Cluster {
 }
 
 type Cluster struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Endpoint      string                 `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	Document      []byte                 `protobuf:"bytes,3,opt,name=document,proto3" json:"document,omitempty"` // as created, defaults filled in, YAML
-	Machines      []*Machine             `protobuf:"bytes,4,rep,name=machines,proto3" json:"machines,omitempty"`
-	Rotations     []*Rotation            `protobuf:"bytes,5,rep,name=rotations,proto3" json:"rotations,omitempty"` // under way
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Endpoint       string                 `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Document       []byte                 `protobuf:"bytes,3,opt,name=document,proto3" json:"document,omitempty"` // as created, defaults filled in, YAML
+	Machines       []*Machine             `protobuf:"bytes,4,rep,name=machines,proto3" json:"machines,omitempty"`
+	Rotations      []*Rotation            `protobuf:"bytes,5,rep,name=rotations,proto3" json:"rotations,omitempty"`                                  // under way
+	EtcdGeneration int32                  `protobuf:"varint,6,opt,name=etcd_generation,json=etcdGeneration,proto3" json:"etcd_generation,omitempty"` // the one that runs, or is to begin; 0: not begun
+	EtcdSnapshot   string                 `protobuf:"bytes,7,opt,name=etcd_snapshot,json=etcdSnapshot,proto3" json:"etcd_snapshot,omitempty"`        // SHA-256, hex, of the snapshot that it began from; empty: none
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Cluster) Reset() {
@@ -3015,6 +3017,20 @@ func (x *Cluster) GetRotations() []*Rotation {
 		return x.Rotations
 	}
 	return nil
+}
+
+func (x *Cluster) GetEtcdGeneration() int32 {
+	if x != nil {
+		return x.EtcdGeneration
+	}
+	return 0
+}
+
+func (x *Cluster) GetEtcdSnapshot() string {
+	if x != nil {
+		return x.EtcdSnapshot
+	}
+	return ""
 }
 
 type Rotation struct {
@@ -4995,13 +5011,15 @@ const file_bootsvc_api_bootv1_boot_proto_rawDesc = "" +
 	"\x11GetClusterRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"H\n" +
 	"\x12GetClusterResponse\x122\n" +
-	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"\xc4\x01\n" +
+	"\acluster\x18\x01 \x01(\v2\x18.slipway.boot.v1.ClusterR\acluster\"\x92\x02\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x12\x1a\n" +
 	"\bdocument\x18\x03 \x01(\fR\bdocument\x124\n" +
 	"\bmachines\x18\x04 \x03(\v2\x18.slipway.boot.v1.MachineR\bmachines\x127\n" +
-	"\trotations\x18\x05 \x03(\v2\x19.slipway.boot.v1.RotationR\trotations\"\x87\x01\n" +
+	"\trotations\x18\x05 \x03(\v2\x19.slipway.boot.v1.RotationR\trotations\x12'\n" +
+	"\x0fetcd_generation\x18\x06 \x01(\x05R\x0eetcdGeneration\x12#\n" +
+	"\retcd_snapshot\x18\a \x01(\tR\fetcdSnapshot\"\x87\x01\n" +
 	"\bRotation\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1f\n" +

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -98,9 +99,14 @@ func (s *Service) begin(ctx context.Context, settings *etcd.Settings, a etcd.Act
 	return s.letStart(p)
 }
 
+// newRevisions is how far apart the revisions of generations are that start from
+// the same snapshot: far more than one comes to write.
+const newRevisions = 1_000_000_000
+
 // restore makes a data directory of a snapshot, whole or not at all. Revisions
-// go on well after the snapshot's, so that who watched the old cluster does not
-// take new changes for ones it has seen.
+// go on well after the snapshot's, and after those of a generation before that
+// started from it too, so that who watched the old cluster does not take new
+// changes for ones it has seen.
 func (s *Service) restore(ctx context.Context, p etcd.Program, sum string) error {
 	file, dir := filepath.Join(s.Paths.Data, "snapshot.db"), p.Dir()+".new"
 	defer os.Remove(file)
@@ -114,7 +120,7 @@ func (s *Service) restore(ctx context.Context, p etcd.Program, sum string) error
 	cmd := exec.CommandContext(ctx, s.Paths.Etcdutl, "snapshot", "restore", file,
 		"--data-dir="+dir, "--name="+self.Name, "--initial-cluster="+self.Name+"="+self.PeerURL(),
 		"--initial-advertise-peer-urls="+self.PeerURL(), "--initial-cluster-token="+p.Settings.ClusterToken(),
-		"--bump-revision=1000000000", "--mark-compacted")
+		"--bump-revision="+strconv.Itoa(newRevisions*p.Settings.Generation), "--mark-compacted")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("restore the snapshot: %w: %s; nothing was changed", err, lastLine(out))
 	}
