@@ -12,6 +12,7 @@ import (
 
 	"slipway/bootsvc/api/bootv1"
 	"slipway/configs/machine"
+	"slipway/controlplane/etcd"
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
 )
@@ -113,14 +114,23 @@ func etcdMachines(all []*bootv1.Machine) []*bootv1.Machine {
 	return byRole[string(machine.ControlPlane)]
 }
 
-// etcdCall bounds one question to a member.
-const etcdCall = 15 * time.Second
+// etcdCall bounds one question to a member, and etcdRemoval a removal, for which
+// it may wait for others. One that is off is noticed sooner: see nodeHTTP.
+const (
+	etcdCall    = 15 * time.Second
+	etcdRemoval = etcd.SettleTime + 2*etcdCall
+)
 
 // first asks one node after the other until one answers, and returns its answer.
 func first[A any](ctx context.Context, nodes []etcdNode, ask func(context.Context, nodev1connect.EtcdServiceClient) (*connect.Response[A], error)) (*A, error) {
+	return firstWithin(ctx, etcdCall, nodes, ask)
+}
+
+// firstWithin is first with a bound for each node.
+func firstWithin[A any](ctx context.Context, bound time.Duration, nodes []etcdNode, ask func(context.Context, nodev1connect.EtcdServiceClient) (*connect.Response[A], error)) (*A, error) {
 	var errs []error
 	for _, n := range nodes {
-		answer, err := once(ctx, n, ask)
+		answer, err := once(ctx, bound, n, ask)
 		if err == nil {
 			return answer, nil
 		}
@@ -132,8 +142,8 @@ func first[A any](ctx context.Context, nodes []etcdNode, ask func(context.Contex
 	return nil, errors.Join(errs...)
 }
 
-func once[A any](ctx context.Context, n etcdNode, ask func(context.Context, nodev1connect.EtcdServiceClient) (*connect.Response[A], error)) (*A, error) {
-	ctx, cancel := context.WithTimeout(ctx, etcdCall)
+func once[A any](ctx context.Context, bound time.Duration, n etcdNode, ask func(context.Context, nodev1connect.EtcdServiceClient) (*connect.Response[A], error)) (*A, error) {
+	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	answer, err := ask(ctx, n.etcd)
 	if err != nil {
@@ -169,18 +179,18 @@ func etcdMemberTable(w io.Writer, members []*nodev1.EtcdMember) {
 }
 
 func etcdRemoveCommand(r *etcdRemote) *cobra.Command {
-	request := &nodev1.EtcdRemoveRequest{}
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "remove MEMBER [NODE]", Short: "Take a member out, for good",
 		Long: `Take a member out, for good. MEMBER is its ID or name.
 
 Its data is of no use afterwards. Refused if the members that remain and answer
-would be no quorum, unless forced. A machine that is still in the cluster's
-document joins again: take it out of that, as slipway node reset does.`,
+would be no quorum: etcd itself does not allow that, so it cannot be forced. When
+most members are gone for good, slipway cluster recover goes on without them. A
+machine that is still in the cluster's document joins again: take it out of that,
+as slipway node reset does.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request.Member = args[0]
 			if err := agree(cmd, yes, fmt.Sprintf("Take %s out of etcd? Its data is of no use afterwards.", args[0])); err != nil {
 				return err
 			}
@@ -188,18 +198,22 @@ document joins again: take it out of that, as slipway node reset does.`,
 			if err != nil {
 				return err
 			}
-			answer, err := first(cmd.Context(), nodes, func(ctx context.Context, e nodev1connect.EtcdServiceClient) (*connect.Response[nodev1.EtcdRemoveResponse], error) {
-				return e.Remove(ctx, connect.NewRequest(request))
-			})
+			answer, err := removeMember(cmd.Context(), nodes, args[0])
 			if err != nil {
 				return err
 			}
 			return show(cmd.OutOrStdout(), r.output, answer, func(w io.Writer) { fmt.Fprintf(w, "%s is no member any more.\n", args[0]) })
 		},
 	}
-	cmd.Flags().BoolVar(&request.Force, "force", false, "though etcd loses its quorum")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
+}
+
+// removeMember has the first node that answers take a member out.
+func removeMember(ctx context.Context, nodes []etcdNode, member string) (*nodev1.EtcdRemoveResponse, error) {
+	return firstWithin(ctx, etcdRemoval, nodes, func(ctx context.Context, e nodev1connect.EtcdServiceClient) (*connect.Response[nodev1.EtcdRemoveResponse], error) {
+		return e.Remove(ctx, connect.NewRequest(&nodev1.EtcdRemoveRequest{Member: member}))
+	})
 }
 
 func etcdPromoteCommand(r *etcdRemote) *cobra.Command {
@@ -238,7 +252,7 @@ func etcdForfeitCommand(r *etcdRemote) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			answer, err := once(cmd.Context(), leader, func(ctx context.Context, e nodev1connect.EtcdServiceClient) (*connect.Response[nodev1.EtcdForfeitLeadershipResponse], error) {
+			answer, err := once(cmd.Context(), etcdCall, leader, func(ctx context.Context, e nodev1connect.EtcdServiceClient) (*connect.Response[nodev1.EtcdForfeitLeadershipResponse], error) {
 				return e.ForfeitLeadership(ctx, connect.NewRequest(&nodev1.EtcdForfeitLeadershipRequest{}))
 			})
 			if err != nil {

@@ -37,7 +37,7 @@ func statusOf(ctx context.Context, nodes []etcdNode) []etcdAnswer {
 	var all sync.WaitGroup
 	for i, n := range nodes {
 		all.Go(func() {
-			status, err := once(ctx, n, func(ctx context.Context, e nodev1connect.EtcdServiceClient) (*connect.Response[nodev1.EtcdStatusResponse], error) {
+			status, err := once(ctx, etcdCall, n, func(ctx context.Context, e nodev1connect.EtcdServiceClient) (*connect.Response[nodev1.EtcdStatusResponse], error) {
 				return e.Status(ctx, connect.NewRequest(&nodev1.EtcdStatusRequest{}))
 			})
 			if err != nil {

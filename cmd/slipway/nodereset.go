@@ -209,9 +209,7 @@ func (r *nodeReset) removeMember(ctx context.Context, others []*bootv1.Machine) 
 	if len(nodes) == 0 {
 		return nil
 	}
-	_, err := first(ctx, nodes, func(ctx context.Context, e nodev1connect.EtcdServiceClient) (*connect.Response[nodev1.EtcdRemoveResponse], error) {
-		return e.Remove(ctx, connect.NewRequest(&nodev1.EtcdRemoveRequest{Member: r.machine.GetHostname(), Force: r.force}))
-	})
+	_, err := removeMember(ctx, nodes, r.machine.GetHostname())
 	if connect.CodeOf(err) == connect.CodeNotFound {
 		err = nil // the others were faster
 	}

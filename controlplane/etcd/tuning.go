@@ -5,6 +5,10 @@ import (
 	"time"
 )
 
+// SettleTime is how long a removal waits for members that have just come back.
+// Whoever asks for one waits longer.
+const SettleTime = 20 * time.Second
+
 // Measured is what was measured on the machine for its member.
 type Measured struct {
 	Fsync     time.Duration // the 99th percentile of writing 2 KiB and syncing them, in the data directory; 0: it is in memory

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -22,9 +21,6 @@ import (
 	"slipway/nodeinit/api/nodev1"
 	"slipway/nodeinit/api/nodev1/nodev1connect"
 )
-
-// settleTime is how long a removal waits for members that have just come back.
-const settleTime = 20 * time.Second
 
 // chunk is how much of a snapshot goes in one message, in bytes.
 const chunk = 256 << 10
@@ -177,14 +173,15 @@ func (c *cluster) find(who string) (etcd.Member, error) {
 }
 
 // guard refuses what would cost the quorum.
-func (c *cluster) guard(m etcd.Member, force bool) error {
-	if force || etcd.QuorumWithout(c.members, m.ID) {
+func (c *cluster) guard(m etcd.Member) error {
+	if etcd.QuorumWithout(c.members, m.ID) {
 		return nil
 	}
-	return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("without %s those who answer are no quorum; nothing was changed; add or start a member first", m))
+	return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("without %s those who answer are no quorum; nothing was changed; add or start a member first; if those that do not answer are gone for good, slipway cluster recover; slipway node reset --force gives its machine's data up nevertheless", m))
 }
 
-// Remove takes a member out.
+// Remove takes a member out. It cannot be forced: etcd itself refuses what would
+// cost the quorum.
 func (h handler) Remove(ctx context.Context, request *connect.Request[nodev1.EtcdRemoveRequest]) (*connect.Response[nodev1.EtcdRemoveResponse], error) {
 	c, err := h.look(ctx)
 	if err != nil {
@@ -194,7 +191,7 @@ func (h handler) Remove(ctx context.Context, request *connect.Request[nodev1.Etc
 	if err != nil {
 		return nil, err
 	}
-	if err := c.guard(m, request.Msg.Force); err != nil {
+	if err := c.guard(m); err != nil {
 		return nil, err
 	}
 	if m.ID == c.own.status.Header.MemberId {
@@ -331,7 +328,7 @@ func (h handler) leave(ctx context.Context, force bool, mark func() error) error
 		if err != nil {
 			return err
 		}
-		if err := c.guard(etcd.Member{ID: id, Name: settings.Name, PeerURL: settings.Self().PeerURL()}, force); err != nil {
+		if err := c.guard(etcd.Member{ID: id, Name: settings.Name, PeerURL: settings.Self().PeerURL()}); err != nil && !force {
 			return err
 		}
 		if own.status.Leader == id {
@@ -367,12 +364,15 @@ func (h handler) removeSelf(ctx context.Context, others []answer, id uint64) err
 // settled calls do until etcd no longer says that members have not been
 // connected for long enough: it wants five seconds of them before it removes one.
 func settled(ctx context.Context, do func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	ctx, cancel := context.WithTimeout(ctx, etcd.SettleTime)
 	defer cancel()
 	for {
 		err := do()
-		if !errors.Is(err, rpctypes.ErrUnhealthy) || ctx.Err() != nil {
+		switch {
+		case !errors.Is(err, rpctypes.ErrUnhealthy):
 			return err
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w: too few of the members that would remain have been connected for long enough, after %v; it is still a member; slipway etcd members says who is away: start it, then try again", err, etcd.SettleTime)
 		}
 		pause(ctx, pollInterval)
 	}

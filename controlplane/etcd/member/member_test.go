@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"connectrpc.com/connect"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
@@ -316,6 +318,54 @@ func TestMayDefrag(t *testing.T) {
 	} {
 		if got := mayDefrag(tt.own, append(tt.others, tt.own)); got != tt.want {
 			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+// TestSettled: etcd wants its members connected for a while before it removes one.
+// Who is still not in time is named by what a person can do.
+func TestSettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		soon := func() error {
+			if asked++; asked < 4 {
+				return rpctypes.ErrUnhealthy
+			}
+			return nil
+		}
+		if err := settled(t.Context(), soon); err != nil || asked != 4 {
+			t.Errorf("asked %d times: %v", asked, err)
+		}
+		if err := settled(t.Context(), func() error { return rpctypes.ErrMemberNotFound }); !errors.Is(err, rpctypes.ErrMemberNotFound) {
+			t.Errorf("another refusal: %v", err)
+		}
+		began := time.Now()
+		err := problem("remove c", settled(t.Context(), func() error { return rpctypes.ErrUnhealthy }))
+		const want = "remove c: etcdserver: unhealthy cluster: too few of the members that would remain have been connected for long enough, after 20s; it is still a member; slipway etcd members says who is away: start it, then try again"
+		if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("never: %v", err)
+		}
+		if took := time.Since(began); took != etcd.SettleTime {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+func TestGuard(t *testing.T) {
+	voter := func(id uint64, healthy bool) etcd.Member {
+		return etcd.Member{ID: id, Name: string(rune('a' - 1 + id)), Healthy: healthy}
+	}
+	c := &cluster{members: []etcd.Member{voter(1, true), voter(2, true), voter(3, false)}}
+	if err := c.guard(c.members[2]); err != nil {
+		t.Errorf("the dead one: %v", err)
+	}
+	err := c.guard(c.members[1])
+	if connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Fatalf("one of the two that answer: %v", err)
+	}
+	for _, next := range []string{"add or start a member first", "slipway cluster recover", "slipway node reset --force"} {
+		if !strings.Contains(err.Error(), next) {
+			t.Errorf("%q is not in: %v", next, err)
 		}
 	}
 }

@@ -1770,7 +1770,6 @@ func (x *EtcdMember) GetHealthy() bool {
 type EtcdRemoveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"` // ID or name
-	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1810,13 +1809,6 @@ func (x *EtcdRemoveRequest) GetMember() string {
 		return x.Member
 	}
 	return ""
-}
-
-func (x *EtcdRemoveRequest) GetForce() bool {
-	if x != nil {
-		return x.Force
-	}
-	return false
 }
 
 type EtcdRemoveResponse struct {
@@ -2412,10 +2404,9 @@ const file_nodeinit_api_nodev1_node_proto_rawDesc = "" +
 	"clientUrls\x12\x18\n" +
 	"\alearner\x18\x05 \x01(\bR\alearner\x12\x16\n" +
 	"\x06leader\x18\x06 \x01(\bR\x06leader\x12\x18\n" +
-	"\ahealthy\x18\a \x01(\bR\ahealthy\"A\n" +
+	"\ahealthy\x18\a \x01(\bR\ahealthy\"1\n" +
 	"\x11EtcdRemoveRequest\x12\x16\n" +
-	"\x06member\x18\x01 \x01(\tR\x06member\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"\x14\n" +
+	"\x06member\x18\x01 \x01(\tR\x06memberJ\x04\b\x02\x10\x03\"\x14\n" +
 	"\x12EtcdRemoveResponse\",\n" +
 	"\x12EtcdPromoteRequest\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\"\x15\n" +

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("a member that there is not: %v", err)
 		}
 		c.stop()
+		refused(t, a)
 		_, err = b.api().Remove(t.Context(), connect.NewRequest(&nodev1.EtcdRemoveRequest{Member: "c"}))
 		must(t, err)
 		if got := a.members(); len(got) != 2 || got["c"] != "" {
@@ -82,6 +84,22 @@ func TestCommands(t *testing.T) {
 		b.lists(a, b)
 		a.eventually("list of two", func() bool { return len(a.members()) == 2 })
 	})
+}
+
+// refused: of three members one is off, and without b the others would be no
+// quorum. That cannot be forced: etcd itself does not remove b, whoever asks.
+func refused(t *testing.T, a *node) {
+	_, err := a.api().Remove(t.Context(), connect.NewRequest(&nodev1.EtcdRemoveRequest{Member: "b"}))
+	if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "slipway cluster recover") {
+		t.Errorf("remove b: %v", err)
+	}
+	client := a.client()
+	defer client.Close()
+	id, err := strconv.ParseUint(a.members()["b"], 16, 64)
+	must(t, err)
+	if _, err := client.MemberRemove(t.Context(), id); !errors.Is(err, rpctypes.ErrUnhealthy) {
+		t.Errorf("etcd itself: %v", err)
+	}
 }
 
 // lists gives a running machine a config with other members.
