@@ -67,8 +67,6 @@ const (
 //   - A member is removed only if the others remain a quorum.
 func Decide(f Facts) Action {
 	switch {
-	case f.External:
-		return refuse("give the machine a config without etcd.external", "somebody else runs this cluster's etcd; nothing was changed")
 	case f.Clock != "":
 		return wait("set the clock: see that the machine reaches the boot service, which sets it, or do it in the machine's firmware", "the clock is wrong: %s; nothing was changed, and the data is kept", f.Clock)
 	case !slices.Contains(f.Intended, f.Name):

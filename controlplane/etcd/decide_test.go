@@ -123,7 +123,7 @@ func broken(f Facts, a Action) string {
 		return "begins over data"
 	case a.Kind == Bootstrap && len(f.Seen) > 0:
 		return "begins an empty cluster though a member answers"
-	case runs && (f.Data.State == Foreign || f.Data.State == Left || f.External || f.Clock != ""):
+	case runs && (f.Data.State == Foreign || f.Data.State == Left || f.Clock != ""):
 		return "touches data that is not to be touched"
 	case runs && f.Data.State == Ours && len(current) > 0 && current[0].ClusterID != f.Data.ClusterID:
 		return "touches another cluster's data"

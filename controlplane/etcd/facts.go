@@ -13,7 +13,6 @@ type Facts struct {
 	PeerURL    string
 	Generation int      // the one the machine config names
 	Intended   []string // the names the machine config lists
-	External   bool     // somebody else runs the cluster's etcd
 	Grant      *Grant   // nil: this machine may not start the generation
 	Record     Record   // of Grant
 	Data       Data
