@@ -12,13 +12,13 @@ import (
 // RestoreCluster starts a cluster's etcd anew from a snapshot that is kept.
 func (h *clusterHandler) RestoreCluster(ctx context.Context, request *connect.Request[bootv1.RestoreClusterRequest]) (*connect.Response[bootv1.RestoreClusterResponse], error) {
 	one, err := h.Snapshots.Get(request.Msg.GetSnapshot())
-	if err == nil {
-		err = h.Snapshots.Pin(one.ID) // the machine fetches it later
-	}
 	if err != nil {
 		return nil, h.failed(ctx, "restore refused", err)
 	}
-	from := assign.Source{Snapshot: one.ID, SHA256: one.SHA256, Name: one.Of.Name, ID: one.Of.ID}
+	from := assign.Source{
+		Snapshot: one.ID, SHA256: one.SHA256, Name: one.Of.Name, ID: one.Of.ID,
+		Keep: func() error { return h.Snapshots.Pin(one.ID) },
+	}
 	c, err := h.Office.Restore(ctx, request.Msg.GetCluster(), from, request.Msg.GetDocument(), request.Msg.GetForce())
 	if err != nil {
 		return nil, h.failed(ctx, "restore refused", err)

@@ -225,3 +225,21 @@ func TestASnapshotIsForTheMachineThatRestores(t *testing.T) {
 	_, err = download(bootv1connect.NewMachineServiceClient(stranger, s.url).FetchSnapshot(t.Context(), connect.NewRequest(&bootv1.FetchSnapshotRequest{Sha256: kept.GetSha256()})))
 	wantCode(t, "another key", err, connect.CodePermissionDenied, "does not speak")
 }
+
+// TestOnlyARestoreKeepsAScheduledSnapshotForGood: one that is refused leaves it
+// to be thinned out.
+func TestOnlyARestoreKeepsAScheduledSnapshotForGood(t *testing.T) {
+	s, admin, node := ready(t)
+	fetchConfig(t, node) // which starts its etcd
+	one, err := s.server.Snapshots.Keep(snapshot.Origin{Cluster: "prod", By: "schedule", Scheduled: true}, bytes.NewReader(etcdFile(t, "prod", "ab12")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, force := range []bool{false, true} {
+		_, err := admin.RestoreCluster(t.Context(), connect.NewRequest(&bootv1.RestoreClusterRequest{Snapshot: one.ID, Force: force}))
+		kept, lost := s.server.Snapshots.Get(one.ID)
+		if lost != nil || (err == nil) != force || kept.Scheduled != (err != nil) {
+			t.Errorf("forced: %v: the restore says %v; scheduled: %v, %v", force, err, kept.Scheduled, lost)
+		}
+	}
+}

@@ -23,6 +23,9 @@ type Source struct {
 	Snapshot string // its ID, for people
 	SHA256   string // hex, of its file
 	Name, ID string // which cluster it says it is of; empty: it does not say
+	// Keep has it kept for good, for the machine that fetches it later. It is
+	// called once nothing speaks against the restore, and may be called again.
+	Keep func() error
 }
 
 // Restore starts the next generation of a cluster's etcd from a snapshot. A
@@ -56,12 +59,22 @@ func (o *Office) Restore(ctx context.Context, name string, from Source, document
 		if err != nil {
 			return err
 		}
+		if err := from.keep(); err != nil {
+			return err
+		}
 		return o.restart(tx, kept, starter(members, o.now()), Grant{Snapshot: from.SHA256}, "from snapshot "+from.Snapshot)
 	})
 	if err != nil {
 		return Cluster{}, fmt.Errorf("restore cluster %s: %w; nothing was changed", name, err)
 	}
 	return o.Show(ctx, name)
+}
+
+func (s Source) keep() error {
+	if s.Keep == nil {
+		return nil
+	}
+	return s.Keep()
 }
 
 // parseFor reads a cluster's new document; nil if there is none.
