@@ -167,17 +167,31 @@ func mayDefrag(own answer, answers []answer) bool {
 }
 
 // defragIfDue gives this member's free pages back if it may, and no other one
-// is at it.
+// is at it. A full database takes no lock that would show this: it is left to a
+// person, who asks for one member after the other.
 func (s *Service) defragIfDue(ctx context.Context, own answer, answers []answer) error {
 	if !mayDefrag(own, answers) {
 		return nil
 	}
-	return s.defrag(ctx)
+	if err := s.defragLocked(ctx); !errors.Is(err, rpctypes.ErrNoSpace) {
+		return err
+	}
+	return nil
 }
 
-// defrag gives this member's free pages back, under a lock that all members
-// share, and ends the alarm that the database is full if it no longer is.
+// defrag gives this member's free pages back, and ends the alarm that the
+// database is full if it no longer is.
 func (s *Service) defrag(ctx context.Context) error {
+	err := s.defragLocked(ctx)
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		return s.defragFull(ctx)
+	}
+	return err
+}
+
+// defragLocked is defrag under a lock that all members share. A database that is
+// full takes none: ErrNoSpace.
+func (s *Service) defragLocked(ctx context.Context) error {
 	endpoint := "https://" + s.Paths.Local
 	client, err := s.clients.to(endpoint)
 	if err != nil {
@@ -185,14 +199,14 @@ func (s *Service) defrag(ctx context.Context) error {
 	}
 	session, err := concurrency.NewSession(client, concurrency.WithTTL(60), concurrency.WithContext(ctx))
 	if err != nil {
-		return s.defragFull(ctx, err)
+		return fmt.Errorf("lock %s: %w", defragLock, err)
 	}
 	defer session.Close()
 	lock := concurrency.NewMutex(session, defragLock)
 	if err := lock.TryLock(ctx); errors.Is(err, concurrency.ErrLocked) {
 		return errors.New("another member is being defragmented; try again when it is done")
 	} else if err != nil {
-		return s.defragFull(ctx, err)
+		return fmt.Errorf("lock %s: %w", defragLock, err)
 	}
 	defer lock.Unlock(context.WithoutCancel(ctx))
 	s.Log.Info("defragmenting")
@@ -206,10 +220,7 @@ func (s *Service) defrag(ctx context.Context) error {
 // is when it is needed most, and a person asks for one member after the other.
 // What was deleted is compacted first: API servers cannot, since each notes it
 // in etcd when it does, and etcd itself does so but once an hour.
-func (s *Service) defragFull(ctx context.Context, why error) error {
-	if !errors.Is(why, rpctypes.ErrNoSpace) {
-		return fmt.Errorf("lock %s: %w", defragLock, why)
-	}
+func (s *Service) defragFull(ctx context.Context) error {
 	endpoint := "https://" + s.Paths.Local
 	client, err := s.clients.to(endpoint)
 	if err != nil {
