@@ -68,6 +68,11 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 		MAC: ask.MAC, Observe: machines.Observe, Refusals: refusals, Metrics: metrics, Log: s.Log, Now: s.Now,
 	})
 	people := s.api(p, machines, refusals, metrics)
+	taken, err := people.Office.VirtualIPs(ctx)
+	if err != nil {
+		return parts{}, fmt.Errorf("read the clusters' virtual IPs: %w", err)
+	}
+	ask.Table.Withhold(taken)
 	clock, err := s.snapshots(p, people, metrics)
 	if err != nil {
 		return parts{}, err
@@ -78,7 +83,7 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 			{"store", background(p.state.Run)}, {"inventory", background(machines.Run)},
 			{"api", people.Run}, {"http", web.Run}, {"tftp", loaders.Run}, {"dhcp", ask.Run}, {"radv", routers.Run},
 			{"snapshots", background(clock.Run)}, {"rotations", background(s.rotations(people.Office))},
-			{"ca", background(s.followCA(p, people.Office))},
+			{"ca", background(s.followCA(p, people.Office))}, {"virtual-ips", background(s.withhold(people.Office, ask.Table))},
 		},
 	}, nil
 }
@@ -86,6 +91,11 @@ func (s Service) assemble(ctx context.Context, p plan) (parts, error) {
 // rotations moves on what is being rotated in the clusters.
 func (s Service) rotations(office *assign.Office) func(context.Context) error {
 	return func(ctx context.Context) error { return office.RunRotations(ctx, s.Log) }
+}
+
+// withhold keeps what DHCP leases clear of the clusters' virtual IPs.
+func (s Service) withhold(office *assign.Office, table *lease.Table) func(context.Context) error {
+	return func(ctx context.Context) error { return office.RunVirtualIPs(ctx, s.Log, table.Withhold) }
 }
 
 // followCA keeps the files in the data folder what the CA is now.

@@ -115,6 +115,22 @@ func TestNoAddressTwice(t *testing.T) {
 	}
 }
 
+// TestWithheld: an address that a cluster takes for itself is leased to nobody,
+// not even to who has it.
+func TestWithheld(t *testing.T) {
+	table := NewTable(Pool{First: ip(10), Last: ip(11)}, []Lease{held(one, ip(10), 5)})
+	table.Withhold([]netip.Addr{ip(10)})
+	for _, mac := range []string{one, two} {
+		if v := table.View(Client{MAC: mac, Wants: ip(10)}, noon); v.Free != ip(11) || v.Refused != ErrReserved {
+			t.Errorf("%s may have %s, and is refused: %v", mac, v.Free, v.Refused)
+		}
+	}
+	table.Withhold(nil)
+	if v := table.View(Client{MAC: one, Wants: ip(10)}, noon); v.Free != ip(10) || v.Refused != nil {
+		t.Errorf("afterwards it may have %s, and is refused: %v", v.Free, v.Refused)
+	}
+}
+
 func TestGrantMovesAndEvicts(t *testing.T) {
 	table := NewTable(pool, []Lease{held(one, ip(10), 5), held(two, ip(11), -5)})
 	if ended := table.Grant(held(one, ip(11), 5)); ended != two {

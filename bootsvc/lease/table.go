@@ -18,6 +18,7 @@ type Table struct {
 	byMAC      map[string]Lease
 	byAddress  map[netip.Addr]string // MAC
 	quarantine map[netip.Addr]time.Time
+	withheld   []netip.Addr
 }
 
 // NewTable returns a table of the pool with the leases that a Store had. A
@@ -44,6 +45,14 @@ func NewTable(pool Pool, leases []Lease) *Table {
 		}
 	}
 	return t
+}
+
+// Withhold has these addresses leased to nobody from now on, in place of those of
+// the call before. Whoever holds one is refused when it renews.
+func (t *Table) Withhold(addresses []netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.withheld = addresses
 }
 
 // Client is who asks.
@@ -139,6 +148,9 @@ func (t *Table) search(mac string, now time.Time) netip.Addr {
 func (t *Table) available(mac string, a netip.Addr, now time.Time) error {
 	if err := t.allowed(mac, a); err != nil {
 		return err
+	}
+	if slices.Contains(t.withheld, a) {
+		return ErrReserved
 	}
 	if until, ok := t.quarantine[a]; ok && now.Before(until) {
 		return ErrQuarantined

@@ -1,0 +1,54 @@
+package assign
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"slipway/configs/cluster"
+)
+
+// VirtualIPs are the addresses that the clusters' documents take for their control
+// planes. No machine may be given one.
+func (o *Office) VirtualIPs(ctx context.Context) ([]netip.Addr, error) {
+	records, err := o.clusters.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []netip.Addr
+	for _, one := range records {
+		doc, err := cluster.Parse([]byte(one.Document), one.Name)
+		if err != nil {
+			return nil, err
+		}
+		if doc.VirtualIP.IsValid() {
+			all = append(all, doc.VirtualIP)
+		}
+	}
+	return all, nil
+}
+
+// RunVirtualIPs calls use with them whenever a cluster has changed, until ctx
+// ends. Several boot services that share the clusters may do so at once.
+func (o *Office) RunVirtualIPs(ctx context.Context, log *slog.Logger, use func([]netip.Addr)) error {
+	anyOf := func(string) bool { return true }
+	for ctx.Err() == nil {
+		err := o.store.WaitFor(ctx, anyOf, func() (bool, error) {
+			all, err := o.VirtualIPs(ctx)
+			if err == nil {
+				use(all)
+			}
+			return false, err
+		}, o.clusters)
+		if ctx.Err() != nil {
+			break
+		}
+		log.Warn("virtual IPs are not looked at", "unit", "virtual-ips", "error", err)
+		select { // a store that does not answer is asked again in a while
+		case <-time.After(turnInterval):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
