@@ -135,8 +135,8 @@ func TestWrongPin(t *testing.T) {
 	for _, want := range []string{"expected the CA pin " + hex.EncodeToString(n.args.CA[:]), hex.EncodeToString(seen[:]), "tries again in"} {
 		awaitScreen(t, n, want)
 	}
-	if b.requests != 0 {
-		t.Errorf("%d requests reached the server", b.requests)
+	if *b.requests != 0 {
+		t.Errorf("%d requests reached the server", *b.requests)
 	}
 }
 

@@ -128,7 +128,7 @@ type bootService struct {
 	wipe       *bootv1.WipeManifest
 	disk       *bootv1.SystemDisk
 	facts      *bootv1.Facts // of reports
-	requests   int           // of any kind
+	requests   *int          // of any kind, since it started
 	phase      string
 	waiting    string
 	events     []string
@@ -154,12 +154,14 @@ func (b *bootService) start() {
 		b.t.Fatal(err)
 	}
 	b.addr = listener.Addr().String()
+	requests := new(int) // what is under way at its end is not counted at the next start
+	b.requests = requests
 	mux := http.NewServeMux()
 	mux.Handle(bootv1connect.NewEnrollServiceHandler(b))
 	mux.Handle(bootv1connect.NewMachineServiceHandler(b))
 	b.server = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			b.update(func() { b.requests++ })
+			b.update(func() { *requests++ })
 			if b.admits(w, r) {
 				mux.ServeHTTP(w, r)
 			}
