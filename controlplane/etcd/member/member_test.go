@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,8 +19,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3/raftpb"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"slipway/controlplane/etcd"
@@ -312,6 +309,8 @@ func TestMayDefrag(t *testing.T) {
 		"half is free, and that is little":       {member(1, 1, 180, 90), nil, false},
 		"much is free, and that is a small part": {member(1, 1, 900, 600), nil, false},
 		"a follower":                             {full(1, 2), []answer{full(2, 2), full(3, 2)}, true},
+		"a follower, before its turn":            {full(3, 2), []answer{full(1, 2), full(2, 2)}, false},
+		"a follower, in its turn":                {full(3, 2), []answer{lean(1, 2), full(2, 2)}, true},
 		"a follower, one member is silent":       {full(1, 2), []answer{full(2, 2), silent}, false},
 		"a follower, one member has no leader":   {full(1, 2), []answer{full(2, 2), full(3, 0)}, false},
 		"it sees no leader itself":               {full(1, 0), []answer{full(2, 2), full(3, 2)}, false},
@@ -322,44 +321,6 @@ func TestMayDefrag(t *testing.T) {
 		if got := mayDefrag(tt.own, append(tt.others, tt.own)); got != tt.want {
 			t.Errorf("%s: %t", name, got)
 		}
-	}
-}
-
-// fullEtcd is a member whose database is full: it takes no lock, and nothing
-// else is to be asked of it.
-type fullEtcd struct {
-	etcdserverpb.UnimplementedLeaseServer
-}
-
-func (fullEtcd) LeaseGrant(context.Context, *etcdserverpb.LeaseGrantRequest) (*etcdserverpb.LeaseGrantResponse, error) {
-	return nil, rpctypes.ErrGRPCNoSpace
-}
-
-// TestAFullDatabaseIsNotDefragmentedByItself: without a lock, all members might
-// do it at once.
-func TestAFullDatabaseIsNotDefragmentedByItself(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	server := grpc.NewServer()
-	etcdserverpb.RegisterLeaseServer(server, fullEtcd{})
-	go server.Serve(listener)
-	defer server.Stop()
-	local, folder := listener.Addr().String(), t.TempDir()
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{local}, DialTimeout: callTimeout, Logger: zap.NewNop()})
-	must(t, errors.Join(err, os.WriteFile(folder+"/ca.crt", []byte("CA"), 0o600)))
-	defer client.Close()
-	s := &Service{
-		Paths: etcd.Paths{Local: local}, Log: slog.New(slog.DiscardHandler),
-		clients: clients{pki: folder, ca: "CA", since: time.Now(), open: map[string]*clientv3.Client{"https://" + local: client}},
-	}
-	own := answer{status: &clientv3.StatusResponse{Header: &etcdserverpb.ResponseHeader{MemberId: 1}, Leader: 1, DbSize: 1 << 30, DbSizeInUse: 1 << 20}}
-	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
-	defer cancel()
-	if err := s.defragIfDue(ctx, own, []answer{own}); err != nil {
-		t.Errorf("it goes on without the lock: %v", err)
-	}
-	if err := s.defragLocked(ctx); !errors.Is(err, rpctypes.ErrNoSpace) {
-		t.Errorf("the lock: %v", err)
 	}
 }
 

@@ -151,32 +151,33 @@ func wasteful(a answer) bool {
 }
 
 // mayDefrag says whether a member is to give its free pages back now. While it
-// does, it answers nobody: so all members must be well, and the leader, who is
-// missed most, waits until no other one has need of it.
+// does, it answers nobody: so all members must be well, and those that have need
+// of it take turns. A full database has no lock that would see to that.
 func mayDefrag(own answer, answers []answer) bool {
-	leads := own.status.Leader == own.status.Header.MemberId
 	for _, a := range answers {
-		if a.err != nil || a.status.Leader == 0 {
-			return false
-		}
-		if leads && a.endpoint != own.endpoint && wasteful(a) {
+		if a.err != nil || a.status.Leader == 0 || wasteful(a) && before(a.status, own.status) {
 			return false
 		}
 	}
 	return wasteful(own)
 }
 
+// before orders members by ID, the leader last: it is missed most.
+func before(a, b *clientv3.StatusResponse) bool {
+	leads := func(s *clientv3.StatusResponse) bool { return s.Leader == s.Header.MemberId }
+	if leads(a) != leads(b) {
+		return leads(b)
+	}
+	return a.Header.MemberId < b.Header.MemberId
+}
+
 // defragIfDue gives this member's free pages back if it may, and no other one
-// is at it. A full database takes no lock that would show this: it is left to a
-// person, who asks for one member after the other.
+// is at it.
 func (s *Service) defragIfDue(ctx context.Context, own answer, answers []answer) error {
 	if !mayDefrag(own, answers) {
 		return nil
 	}
-	if err := s.defragLocked(ctx); !errors.Is(err, rpctypes.ErrNoSpace) {
-		return err
-	}
-	return nil
+	return s.defrag(ctx)
 }
 
 // defrag gives this member's free pages back, and ends the alarm that the
@@ -217,7 +218,7 @@ func (s *Service) defragLocked(ctx context.Context) error {
 }
 
 // defragFull is defrag when etcd takes no lock since the database is full. That
-// is when it is needed most, and a person asks for one member after the other.
+// is when it is needed most, and members take turns (mayDefrag), as a person does.
 // What was deleted is compacted first: API servers cannot, since each notes it
 // in etcd when it does, and etcd itself does so but once an hour.
 func (s *Service) defragFull(ctx context.Context) error {
