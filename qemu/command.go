@@ -40,6 +40,9 @@ func (m Machine) Command(h Host, tap string) []string {
 		"-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng",
 		"-device", "i6300esb", "-action", "watchdog=reset",
 	}
+	if m.Clock != "" {
+		args = append(args, "-rtc", "base="+m.Clock)
+	}
 	args = append(args, m.firmwareArgs(h)...)
 	args = append(args, m.networkArgs(tap)...)
 	args = append(args, m.diskArgs()...)

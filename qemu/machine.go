@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Firmware is what a machine runs first.
@@ -62,7 +63,12 @@ type Machine struct {
 	Image string `json:"image,omitempty"`
 	CD    string `json:"cd,omitempty"`
 	Stick string `json:"stick,omitempty"`
+	// Clock is what the clock says at power-on, in UTC and in the form of clockForm; empty: the time it is.
+	Clock string `json:"clock,omitempty"`
 }
+
+// clockForm is how QEMU reads a time.
+const clockForm = "2006-01-02T15:04:05"
 
 // WithDefaults returns m with its zero fields filled in, but for CPUs: the host decides
 // them. The MAC address is made from index, the machine's place in its lab.
@@ -111,6 +117,8 @@ func (m Machine) Validate() error {
 	check(m.NIC == "virtio" || m.NIC == "e1000", "nic %q: want virtio or e1000", m.NIC)
 	check(m.MemoryMiB >= 64, "memory %d MiB: want at least 64", m.MemoryMiB)
 	check(m.CPUs >= 0 && m.CPUs <= 64, "cpus %d: want 1 to 64, or 0 for the default", m.CPUs)
+	_, err = time.Parse(clockForm, m.Clock)
+	check(m.Clock == "" || err == nil, "clock %q: want a time such as 2001-02-03T04:05:06", m.Clock)
 	for _, gib := range m.DisksGiB {
 		check(gib >= 1, "disk %d GiB: want at least 1", gib)
 	}
@@ -120,7 +128,7 @@ func (m Machine) Validate() error {
 // ParseMachine reads the form people write on a command line: a name, then settings.
 //
 //	m1,firmware=uefi,pxe=http,boot=local,nic=e1000,chipset=pc,memory=2048,cpus=2,disk=8,disk=20,mac=52:54:00:00:00:01
-//	m2,disk=8,image=/srv/slipway.raw,cd=/srv/slipway.iso,stick=/srv/slipway.iso
+//	m2,disk=8,image=/srv/slipway.raw,cd=/srv/slipway.iso,stick=/srv/slipway.iso,clock=2001-02-03T04:05:06
 //
 // Memory is in MiB, disks in GiB. Fields that are not named stay zero.
 func ParseMachine(text string) (Machine, error) {
@@ -161,6 +169,7 @@ func (m Machine) String() string {
 	put("image", m.Image, m.Image != "")
 	put("cd", m.CD, m.CD != "")
 	put("stick", m.Stick, m.Stick != "")
+	put("clock", m.Clock, m.Clock != "")
 	return b.String()
 }
 
@@ -180,6 +189,8 @@ func (m *Machine) set(key, value string) (err error) {
 		m.CD = value
 	case "stick":
 		m.Stick = value
+	case "clock":
+		m.Clock = value
 	case "chipset":
 		m.Chipset = value
 	case "nic":
@@ -193,7 +204,7 @@ func (m *Machine) set(key, value string) (err error) {
 		gib, err = strconv.Atoi(value)
 		m.DisksGiB = append(m.DisksGiB, gib)
 	default:
-		return fmt.Errorf("unknown setting %q: want mac, firmware, pxe, boot, chipset, nic, memory, cpus, disk, image, cd or stick", key)
+		return fmt.Errorf("unknown setting %q: want mac, firmware, pxe, boot, chipset, nic, memory, cpus, disk, image, cd, stick or clock", key)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: want a whole number: %w", key, err)

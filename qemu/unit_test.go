@@ -40,7 +40,7 @@ func TestCommand(t *testing.T) {
 		host            Host
 	}{
 		{"bios.args", "m1", host},
-		{"plain.args", "m1,pxe=plain,chipset=pc,nic=e1000,memory=2048,cpus=1", host},
+		{"plain.args", "m1,pxe=plain,chipset=pc,nic=e1000,memory=2048,cpus=1,clock=2001-02-03T04:05:06", host},
 		{"uefi.args", "m1,firmware=uefi,disk=8,disk=20", kvm},
 		{"media.args", "m1,boot=local,disk=8,image=/srv/a.raw,cd=/srv/a.iso,stick=/srv/b.iso", host},
 		{"http.args", "m1,firmware=uefi,pxe=http", host},
@@ -90,9 +90,9 @@ func TestNetworkCommands(t *testing.T) {
 }
 
 func TestParseMachine(t *testing.T) {
-	text := "m2,mac=52:54:00:00:00:09,firmware=bios,pxe=plain,boot=local,chipset=pc,nic=e1000,memory=2048,cpus=4,disk=8,disk=20,image=/a.raw,cd=/a.iso,stick=/b.iso"
+	text := "m2,mac=52:54:00:00:00:09,firmware=bios,pxe=plain,boot=local,chipset=pc,nic=e1000,memory=2048,cpus=4,disk=8,disk=20,image=/a.raw,cd=/a.iso,stick=/b.iso,clock=2001-02-03T04:05:06"
 	want := Machine{Name: "m2", MAC: "52:54:00:00:00:09", Firmware: BIOS, PXE: PlainPXE, Boot: LocalBoot, Chipset: "pc", NIC: "e1000",
-		MemoryMiB: 2048, CPUs: 4, DisksGiB: []int{8, 20}, Image: "/a.raw", CD: "/a.iso", Stick: "/b.iso"}
+		MemoryMiB: 2048, CPUs: 4, DisksGiB: []int{8, 20}, Image: "/a.raw", CD: "/a.iso", Stick: "/b.iso", Clock: "2001-02-03T04:05:06"}
 	got, err := ParseMachine(text)
 	if err != nil {
 		t.Fatal(err)
@@ -131,6 +131,7 @@ func TestValidate(t *testing.T) {
 		"want at least 64":           {Machines: []Machine{{MemoryMiB: 1}}},
 		"want 1 to 64":               {Machines: []Machine{{CPUs: 65}}},
 		"want a unicast address":     {Machines: []Machine{{MAC: "01:00:00:00:00:00"}}},
+		"want a time such as":        {Machines: []Machine{{Clock: "2001-02-03"}}},
 		"want at least 1":            {Machines: []Machine{{DisksGiB: []int{0}}}},
 		"want lower-case letters":    {Machines: []Machine{{Name: "M 1"}}},
 		"already taken by machine":   {Machines: []Machine{{Name: "a"}, {Name: "a"}}},
