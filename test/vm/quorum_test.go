@@ -161,7 +161,7 @@ func (q *quorum) awaitVoters(t *testing.T, n int, within time.Duration) {
 }
 
 // loseLeader cuts the power of the machine that leads etcd. Writes go on, through the virtual
-// address and without anybody's help, and a new pod finds its node.
+// address and without anybody's help; a new pod finds its node, and a new Service its pod.
 func (q *quorum) loseLeader(t *testing.T) {
 	q.lost = q.leader(t)
 	t.Logf("%s leads", q.lost)
@@ -170,6 +170,16 @@ func (q *quorum) loseLeader(t *testing.T) {
 	q.keep(t, "after", "second")
 	q.place(t, "late")
 	awaitPods(t, q.Lab, "default", 2, recoverPatience)
+	q.Await(t, "a new Service leads from the worker's first pod to its new one", podPatience, func() error {
+		if _, err := q.TryKubectl("expose", "pod", "late", "--port=80", "--target-port=8080"); err != nil && !strings.Contains(err.Error(), "already exists") {
+			return err
+		}
+		out, err := q.TryKubectl("exec", "there", "--", "busybox", "wget", "-q", "-T", "5", "-O", "-", "http://late/")
+		if err == nil && strings.TrimSpace(out) != "late" {
+			err = fmt.Errorf("it says %q", out)
+		}
+		return err
+	})
 }
 
 // keep writes a ConfigMap that mustHave looks for. It is patient: how soon the API takes a write
@@ -189,7 +199,7 @@ func (q *quorum) keep(t *testing.T, name, written string) {
 func (q *quorum) place(t *testing.T, name string) {
 	t.Helper()
 	q.Await(t, "pod "+name+" is accepted", apiPatience, func() error {
-		_, err := q.TryKubectlStdin(sleeper(name), "apply", "-f", "-")
+		_, err := q.TryKubectlStdin(web(name), "apply", "-f", "-")
 		return err
 	})
 }
@@ -298,8 +308,9 @@ func (q *quorum) mustHave(t *testing.T, name, want string) {
 	})
 }
 
-// sleeper is a pod that does nothing.
-func sleeper(name string) string {
-	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"` + name + `"},"spec":{
-		"containers":[{"name":"main","image":"slipway.local/busybox:1","command":["busybox","sleep","86400"]}]}}`
+// web is a pod that says its name over HTTP.
+func web(name string) string {
+	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"` + name + `","labels":{"app":"` + name + `"}},"spec":{
+		"containers":[{"name":"main","image":"slipway.local/busybox:1","command":["busybox","sh","-c",
+			"mkdir /tmp/www && echo ` + name + ` >/tmp/www/index.html && exec busybox httpd -f -p 8080 -h /tmp/www"]}]}}`
 }

@@ -135,7 +135,7 @@ func (q *quorum) rotate(t *testing.T) {
 // worksStill runs a pod and reaches into it, by the kubelet's and the API server's new certificates.
 func (q *quorum) worksStill(t *testing.T) {
 	t.Helper()
-	q.Apply(t, sleeper("turned"))
+	q.Apply(t, web("turned"))
 	awaitPods(t, q.Lab, "default", 1, podPatience)
 	q.Await(t, "exec reaches the worker's pod", podPatience, func() error {
 		_, err := q.TryKubectl("exec", "turned", "--", "busybox", "true")
@@ -237,7 +237,7 @@ func (q *quorum) forgetNodes(t *testing.T, snapshot string) {
 	q.shows(t, "the Nodes", "3", "get", "nodes", "-o", `go-template={{len .items}}`)
 	q.awaitVoters(t, 3, recoverPatience)
 	q.mustHave(t, "before", "first")
-	q.Apply(t, strings.Replace(sleeper("forgotten"), `"spec":{`, `"spec":{"nodeName":"prod-cp-3",`, 1))
+	q.Apply(t, strings.Replace(web("forgotten"), `"spec":{`, `"spec":{"nodeName":"prod-cp-3",`, 1))
 	awaitPods(t, q.Lab, "default", 1, podPatience)
 }
 
