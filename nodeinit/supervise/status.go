@@ -1,6 +1,10 @@
 package supervise
 
-import "context"
+import (
+	"context"
+	"slices"
+	"time"
+)
 
 // Status returns every unit's status, in the order of Apply. What a service
 // itself knows, its process and what it waits for while it starts, is asked of
@@ -27,19 +31,28 @@ func (s *Supervisor) snapshot() ([]Status, <-chan struct{}) {
 	return all, s.changed
 }
 
-// Watch calls f with every unit's status, then again after each change, until
-// ctx is done or f returns an error, which it returns. Changes that come
-// faster than f returns are seen as one.
+// askAgain is how often a service that starts is asked what it waits for: that
+// changes without a change of its unit's state.
+const askAgain = 5 * time.Second
+
+// Watch calls f with every unit's status, then again after each change and every
+// few seconds while a unit starts, until ctx is done or f returns an error, which it
+// returns. Changes that come faster than f returns are seen as one.
 func (s *Supervisor) Watch(ctx context.Context, f func([]Status) error) error {
 	for {
 		all, changed := s.snapshot()
 		if err := f(all); err != nil {
 			return err
 		}
+		var again <-chan time.Time
+		if slices.ContainsFunc(all, func(s Status) bool { return s.State == Starting }) {
+			again = time.After(askAgain)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
+		case <-again:
 		}
 	}
 }

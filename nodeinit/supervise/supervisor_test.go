@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -302,6 +303,43 @@ func TestWatchSeesChanges(t *testing.T) {
 		})
 		if err != done || !slices.Equal(seen, []State{Starting, Ready}) {
 			t.Errorf("%v, %v", seen, err)
+		}
+		stop(t, s)
+	})
+}
+
+// patient waits for one thing after the other, and is never ready.
+type patient struct {
+	Service
+	since time.Time
+}
+
+func (p patient) WaitingFor() string {
+	if time.Since(p.since) < time.Minute {
+		return "its Node"
+	}
+	return "a pod subnet"
+}
+
+// TestWatchAsksWhoStarts: what a service waits for is news, also without a change of state.
+func TestWatchAsksWhoStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		story, s := newStory(), New(quiet())
+		unit := story.unit("node", fake{ReadyIn: time.Hour})
+		unit.Service = patient{unit.Service, story.start}
+		apply(t, s, unit)
+		var seen []string
+		err := s.Watch(t.Context(), func(all []Status) error {
+			if what := all[0].WaitingFor; !slices.Contains(seen, what) {
+				seen = append(seen, what)
+			}
+			if len(seen) == 2 {
+				return io.EOF
+			}
+			return nil
+		})
+		if err != io.EOF || !slices.Equal(seen, []string{"its Node", "a pod subnet"}) || time.Since(story.start) > time.Minute+askAgain {
+			t.Errorf("%q, %v, after %s", seen, err, time.Since(story.start))
 		}
 		stop(t, s)
 	})
