@@ -34,6 +34,7 @@ const (
 	GRUBBoot      = "loaders/grub/boot.img" // the first 440 bytes of a disk
 	GRUBCore      = "loaders/grub/core.img" // the disk's first partition
 	GRUBToDisk    = "loaders/grub/disk.efi" // sent to a UEFI machine that is to boot from its disk
+	GRUBToDiskPXE = "loaders/grub/disk.pxe" // to one with a BIOS
 )
 
 // write puts the artifacts into the output directory.
@@ -81,17 +82,15 @@ func (b *Builder) writeForDisk(ctx context.Context, out *artifacts, init string,
 	}
 	out.bytes(UKI, unified)
 	boot, core, err := grub.Disk(ctx)
-	if err != nil {
-		out.err = err
+	onUEFI, failed := grub.ToDisk(ctx)
+	onBIOS, alsoFailed := grub.ToDiskBIOS(ctx)
+	if out.err = errors.Join(out.err, err, failed, alsoFailed); out.err != nil {
 		return
 	}
 	out.bytes(GRUBBoot, boot)
 	out.bytes(GRUBCore, core)
-	if program, err := grub.ToDisk(ctx); out.err == nil && err != nil {
-		out.err = err
-	} else {
-		out.bytes(GRUBToDisk, program)
-	}
+	out.bytes(GRUBToDisk, onUEFI)
+	out.bytes(GRUBToDiskPXE, onBIOS)
 }
 
 func fitsSlot(path string) error {

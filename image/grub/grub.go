@@ -1,6 +1,6 @@
 // Package grub makes GRUB's images: for machines with a BIOS what boots their
-// disks and CDs, for UEFI a program that the network hands out to machines that
-// are to go on to their disk. The programs that make them are the host's:
+// disks and CDs, and programs that the network hands out to machines that are to
+// go on to their disk, for a BIOS and for UEFI. The programs that make them are the host's:
 // grub-mkimage of Debian's grub-common, and the modules of grub-pc-bin and
 // grub-efi-amd64-bin.
 package grub
@@ -48,6 +48,7 @@ var (
 		"search", "search_label", "probe", "biosdisk", "fat", "part_gpt", "loadenv"}
 	onCD      = []string{"iso9660", "part_msdos", "loopback"}
 	onNetwork = []string{"minicmd", "boot", "chain", "search_label", "fat", "part_gpt"}
+	onBIOS    = []string{"biosdisk", "regexp"}
 )
 
 // Disk returns boot.img and core.img for the disk of package disklayout. They
@@ -81,13 +82,22 @@ func CD(ctx context.Context) (image, hybrid []byte, err error) {
 	return image, hybrid, err
 }
 
-// toDisk is what ToDisk's program does. Each line is carried out whatever became
+// What the programs do that lead to the disk. Each line is carried out whatever became
 // of the one before; the last is reached if the disk's loader ended, or if there is none.
-const toDisk = `search.fs_label ` + disklayout.BootVolume + ` root
+const (
+	toDisk = `search.fs_label ` + disklayout.BootVolume + ` root
 chainloader ` + disklayout.RemovableLoader + `
 boot
 exit
 `
+	// Of hd1,gpt2 the disk is hd1; its first sector is what a BIOS would start.
+	toDiskBIOS = `search.fs_label ` + disklayout.BootVolume + ` root
+regexp --set=1:disk '^([^,]+),' $root
+chainloader ($disk)+1
+boot
+exit
+`
+)
 
 // ToDisk returns a UEFI program that starts the loader on the disk that Slipway
 // is installed on, as if the firmware had done it. It ends if there is none.
@@ -96,16 +106,28 @@ exit
 // entries before that: each of them (IPv4 and IPv6, PXE and HTTP, of each card)
 // waits a minute for an answer.
 func ToDisk(ctx context.Context) ([]byte, error) {
+	return onward(ctx, ModulesUEFI, "x86_64-efi", toDisk, onNetwork)
+}
+
+// ToDiskBIOS returns the same for a BIOS, in the form that a network card starts:
+// the disk need not be the first one that the BIOS knows. If there is none, the BIOS
+// tries its next boot device.
+func ToDiskBIOS(ctx context.Context) ([]byte, error) {
+	return onward(ctx, Modules, "i386-pc-pxe", toDiskBIOS, slices.Concat(onNetwork, onBIOS))
+}
+
+// onward makes a program with its configuration in it.
+func onward(ctx context.Context, modules, format, does string, wanted []string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "slipway-grub-*")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	config := filepath.Join(dir, "grub.cfg")
-	if err := os.WriteFile(config, []byte(toDisk), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(does), 0o600); err != nil {
 		return nil, err
 	}
-	return mkimage(ctx, ModulesUEFI, "x86_64-efi", "", onNetwork, "--config", config)
+	return mkimage(ctx, modules, format, "", wanted, "--config", config)
 }
 
 func mkimage(ctx context.Context, dir, format, prefix string, modules []string, more ...string) ([]byte, error) {

@@ -62,6 +62,18 @@ func TestToDisk(t *testing.T) {
 	}
 }
 
+// TestToDiskBIOS: what a network card starts must fit into the memory below 640 KB.
+func TestToDiskBIOS(t *testing.T) {
+	needs(t)
+	program, err := ToDiskBIOS(t.Context())
+	if err != nil || len(program) < 16<<10 || len(program) > 256<<10 {
+		t.Errorf("got %d bytes, %v", len(program), err)
+	}
+	if again, err := ToDiskBIOS(t.Context()); err != nil || !bytes.Equal(program, again) {
+		t.Errorf("made again it differs: %v", err)
+	}
+}
+
 func TestPlaceRefuses(t *testing.T) {
 	for name, sizes := range map[string][2]int{"boot": {511, 40000}, "no core": {512, 512}, "large core": {512, maxCore + 1}} {
 		if place(make([]byte, sizes[0]), make([]byte, sizes[1]), 0) == nil {

@@ -22,31 +22,29 @@ import (
 
 // TestInstalledBIOS is the life of a machine that lives on its disk. It is installed once; the
 // chapters build on each other.
-func TestInstalledBIOS(t *testing.T) { diskStory(t, vmtest.BIOS("m1"), 0) }
+func TestInstalledBIOS(t *testing.T) { diskStory(t, vmtest.BIOS("m1")) }
 
-// TestInstalledUEFI is the same life with systemd-boot and UKIs, on the second disk: it is the
-// smaller one, and which comes first is nothing to UEFI.
+// TestInstalledUEFI is the same life with systemd-boot and UKIs.
 func TestInstalledUEFI(t *testing.T) {
 	needLong(t)
-	diskStory(t, vmtest.UEFI("m1"), 1)
+	diskStory(t, vmtest.UEFI("m1"))
 }
 
-// diskStory is the same for every firmware. own is which of the machine's first two disks is the
-// smaller one; the third is blank.
-func diskStory(t *testing.T, machine qemu.Machine, own int) {
+// diskStory is the same for every firmware. The machine lives on its second disk, the smallest; the
+// third is blank.
+func diskStory(t *testing.T, machine qemu.Machine) {
 	if testing.Short() {
 		t.Skip("boots a machine")
 	}
-	machine.DisksGiB, machine.MemoryMiB = []int{9, 9, 9}, 2048
-	machine.DisksGiB[own] = 8
+	machine.DisksGiB, machine.MemoryMiB = []int{9, 8, 9}, 2048
 	d := &diskLab{
 		Lab: vmtest.New(t, vmtest.Machines(machine), vmtest.Off(), vmtest.Beside()), machine: machine.Name,
-		own: fmt.Sprintf("%s.disk%d", machine.Name, own), other: fmt.Sprintf("%s-disk%d", machine.Name, 1-own),
+		own: machine.Name + ".disk1", other: machine.Name + "-disk0",
 	}
 	tell := func(name string, story func(*testing.T, *diskLab)) {
 		chapter(t, name, func(t *testing.T) { story(t, d) })
 	}
-	other := noise(t, filepath.Join(d.Dir(), fmt.Sprintf("%s.disk%d", machine.Name, 1-own)))
+	other := noise(t, filepath.Join(d.Dir(), machine.Name+".disk0"))
 	tell("foreign data is refused, agreed to, installed over", installs)
 	if long(t) {
 		tell("reboot", reboots())
