@@ -137,8 +137,11 @@ func (j *judge) look() error {
 	case j.done, missing != "" && (!j.onTrial || missing == j.noted):
 		return nil
 	case missing != "":
+		if err := j.disk.Note(missing); err != nil {
+			return err
+		}
 		j.noted = missing
-		return j.disk.Note(missing)
+		return nil
 	}
 	if err := j.disk.Keep(j.onTrial); err != nil {
 		return err

@@ -50,7 +50,7 @@ func cniFile(dir string, subnet netip.Prefix) (proc.File, error) {
 
 // bridgeOf names a bridge by its subnet (IPv4): a Node that is registered anew
 // gets another one, and the plugin does not give a bridge that has an address a
-// second. The pods of before stay on their bridge, with their gateway.
+// second. The pods of before have their gateway until they are stopped.
 func bridgeOf(subnet netip.Prefix) string {
 	return fmt.Sprintf("cni%x", subnet.Masked().Addr().AsSlice())
 }

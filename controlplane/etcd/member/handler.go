@@ -177,7 +177,7 @@ func (c *cluster) guard(m etcd.Member) error {
 	if etcd.QuorumWithout(c.members, m.ID) {
 		return nil
 	}
-	return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("without %s those who answer are no quorum; nothing was changed; add or start a member first; if those that do not answer are gone for good, slipway cluster recover; slipway node reset --force gives its machine's data up nevertheless", m))
+	return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("without %s those who answer are no quorum; nothing was changed; add or start a member first; if those that do not answer are gone for good, slipway cluster recover; slipway node reset --force gives its machine's data up nevertheless, if that answers", m))
 }
 
 // Remove takes a member out. It cannot be forced: etcd itself refuses what would
