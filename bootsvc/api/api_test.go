@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"log/slog"
@@ -165,7 +166,7 @@ func makeMachine(t *testing.T) newMachine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := pki.NewCSR(machineID, key)
+	csr, err := pki.NewCSR(pkix.Name{CommonName: machineID}, key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/x509/pkix"
 	"os"
 	"path/filepath"
 	"slices"
@@ -131,7 +132,7 @@ func TestIssue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := pki.NewCSR("whoever", key)
+	csr, err := pki.NewCSR(pkix.Name{CommonName: "whoever"}, key)
 	if err != nil {
 		t.Fatal(err)
 	}

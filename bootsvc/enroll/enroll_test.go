@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -84,7 +85,7 @@ func newKey(t testing.TB) machineKey {
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := pki.NewCSR(id, key)
+	csr, err := pki.NewCSR(pkix.Name{CommonName: id}, key)
 	if err != nil {
 		t.Fatal(err)
 	}

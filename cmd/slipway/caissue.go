@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -50,7 +51,7 @@ func issueContext(cmd *cobra.Command, c *client.Client, servers []string, name, 
 	if err != nil {
 		return err
 	}
-	csr, err := pki.NewCSR(name, key)
+	csr, err := pki.NewCSR(pkix.Name{CommonName: name}, key)
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ type Cluster struct {
 	// MachineCA is the boot service's CA certificate, PEM. It signed the
 	// machine's own certificate, which the kubelet serves with.
 	MachineCA string `yaml:"machineCA" jsonschema:"required"`
-	// BootstrapToken lets a kubelet ask for its first client certificate
+	// BootstrapToken lets a worker ask for its kubelet's client certificate
 	// (bootstrap token, id.secret; kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens).
 	BootstrapToken secret.String `yaml:"bootstrapToken" jsonschema:"required"`
 }

@@ -1,6 +1,7 @@
 // Package apiclient is the smallest Kubernetes API client: requests with a
-// client certificate, answers as JSON. It exists because PID 1 carries its
-// callers, the units addons, secrets and node, and client-go would triple PID 1's size.
+// client certificate or a token, answers as JSON. It exists because PID 1 carries
+// its callers, the units addons, secrets, node and a worker's certificates, and
+// client-go would triple PID 1's size.
 // It has no cache, no watch and no types.
 package apiclient
 
@@ -17,6 +18,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"slipway/configs/secret"
 )
 
 const (
@@ -48,6 +51,7 @@ type Access struct {
 // new one now and then: certificates are renewed on disk.
 type Client struct {
 	server string
+	token  secret.String // zero: none
 	http   http.Client
 }
 
@@ -71,16 +75,25 @@ func Open(a Access) (*Client, error) {
 // New is a client of a server, with the CA (PEM) that it is checked against. It
 // does not connect yet.
 func New(server string, ca []byte, cert tls.Certificate) (*Client, error) {
+	return newClient(server, ca, []tls.Certificate{cert}, secret.String{})
+}
+
+// NewBearer is New of a caller that has a token instead of a certificate (RFC 6750).
+func NewBearer(server string, ca []byte, token secret.String) (*Client, error) {
+	return newClient(server, ca, nil, token)
+}
+
+func newClient(server string, ca []byte, certs []tls.Certificate, token secret.String) (*Client, error) {
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(ca) {
 		return nil, errors.New("read CA: no certificate")
 	}
-	return &Client{server: server, http: http.Client{
+	return &Client{server: server, token: token, http: http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{
 			MinVersion:   tls.VersionTLS13,
 			RootCAs:      roots,
-			Certificates: []tls.Certificate{cert},
+			Certificates: certs,
 		}},
 	}}, nil
 }
@@ -168,6 +181,9 @@ func (c *Client) ask(ctx context.Context, r request, read func(io.Reader) error)
 	}
 	if r.accept != "" {
 		request.Header.Set("Accept", r.accept)
+	}
+	if !c.token.IsZero() {
+		request.Header.Set("Authorization", "Bearer "+c.token.Reveal())
 	}
 	if r.contentType != "" {
 		request.Header.Set("Content-Type", r.contentType)

@@ -39,8 +39,8 @@
 // minutes are why a leaf is renewed six before its end at the latest (package
 // leaf), and why the steps in which a CA is replaced are longer than that.
 //
-// The kubelet of a control plane has a kubeconfig and a leaf as the others
-// here, and does not ask for its certificate by itself (rotateCertificates).
+// A kubelet has a kubeconfig and a leaf as the others here, and does not ask for
+// its certificate by itself (rotateCertificates); on a worker, package worker does.
 package kube
 
 import (

@@ -27,6 +27,12 @@ func margin(lifetime time.Duration) time.Duration {
 	return min(max(lifetime/3+Look, notice), lifetime*2/3)
 }
 
+// Aged reports whether it is time for another leaf in place of one that somebody
+// else signed, who chose how long it lasts: by what is left of its own life.
+func Aged(cert *x509.Certificate, now time.Time) bool {
+	return cert.NotAfter.Sub(now) <= margin(cert.NotAfter.Sub(cert.NotBefore))
+}
+
 // Due says why it is time for a new leaf in place of the one in certPEM and
 // keyPEM, which are nil if there is none; "" if that one is good. A leaf is
 // good while a third of lifetime is left at the next look too (see margin), if it is what

@@ -15,12 +15,12 @@ import (
 const MaxCSR = 4096
 
 // NewCSR makes a certificate request (PKCS #10, DER) that proves possession of
-// key. The name in it is a courtesy: the signer decides what it signs.
-func NewCSR(commonName string, key *ecdsa.PrivateKey) ([]byte, error) {
-	request := &x509.CertificateRequest{Subject: pkix.Name{CommonName: commonName}}
-	der, err := x509.CreateCertificateRequest(rand.Reader, request, key)
+// key. The boot service takes the subject as a courtesy and decides itself what
+// it signs; Kubernetes signs it as it is.
+func NewCSR(subject pkix.Name, key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject}, key)
 	if err != nil {
-		return nil, fmt.Errorf("make certificate request for %s: %w", commonName, err)
+		return nil, fmt.Errorf("make certificate request for %s: %w", subject, err)
 	}
 	return der, nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"net"
 	"strings"
@@ -126,7 +127,7 @@ func TestCheckCSR(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := NewCSR("m", good)
+	der, err := NewCSR(pkix.Name{CommonName: "m"}, good)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +135,7 @@ func TestCheckCSR(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p384, err := NewCSR("m", other)
+	p384, err := NewCSR(pkix.Name{CommonName: "m"}, other)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +177,7 @@ func FuzzCheckCSR(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	der, err := NewCSR("m", key)
+	der, err := NewCSR(pkix.Name{CommonName: "m"}, key)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,6 +13,7 @@ import (
 	"slipway/bootsvc/api/bootv1"
 	"slipway/bootsvc/api/bootv1/bootv1connect"
 	"slipway/configs/enroll"
+	"slipway/controlplane/leaf"
 )
 
 // renewer keeps the machine's certificate young. Nothing is restarted for it:
@@ -72,18 +72,15 @@ func (h *hearing) tell(v verdict) {
 	}
 }
 
-// lookAtCertificate is how often the certificate's dates are looked at.
-const lookAtCertificate = time.Minute
-
 // run renews until ctx ends. What fails is tried again at the next look: there
 // are months for it.
 func (r *renewer) run(ctx context.Context) error {
-	tick := time.NewTicker(lookAtCertificate)
+	tick := time.NewTicker(leaf.Look)
 	defer tick.Stop()
 	var said verdict
 	for {
 		if err := r.look(ctx, said, r.clock.now()); err != nil && ctx.Err() == nil {
-			r.console.log.Warn("renew the machine's certificate", "error", err, "again", lookAtCertificate.String())
+			r.console.log.Warn("renew the machine's certificate", "error", err, "again", leaf.Look.String())
 		}
 		said = verdict{}
 		select {
@@ -107,7 +104,7 @@ func (r *renewer) look(ctx context.Context, said verdict, now time.Time) error {
 	switch {
 	case said.refused || said.behind || !inLife(cert.Leaf, now):
 		return r.enrolAgain(ctx)
-	case !rotated && !due(cert.Leaf, now):
+	case !rotated && !leaf.Aged(cert.Leaf, now):
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, asking.deadline)
@@ -133,17 +130,10 @@ func (r *renewer) enrolAgain(ctx context.Context) error {
 	if r.clock.sinceBoot() < r.pause {
 		return nil
 	}
-	defer func() { r.pause = r.clock.sinceBoot() + lookAtCertificate }()
+	defer func() { r.pause = r.clock.sinceBoot() + leaf.Look }()
 	if err := r.enrol(ctx); err != nil {
 		return err
 	}
 	r.renewed()
 	return nil
-}
-
-// due reports whether no more than a third of a certificate's life would be left
-// at the next look.
-func due(leaf *x509.Certificate, now time.Time) bool {
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	return leaf.NotAfter.Sub(now) <= life/3+lookAtCertificate
 }

@@ -36,10 +36,6 @@ const (
 	searchPath    = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
-// Preparation is what a process needs done each time before it starts. It may
-// be repeated; its error is the start's.
-type Preparation interface{ Prepare() error }
-
 // Process is a program run as a service. Its exported fields say all there is
 // to know about how it runs; they are not changed while it does.
 type Process struct {
@@ -61,9 +57,6 @@ type Process struct {
 	// is not as it was, the process is another one: Apply restarts it.
 	Reads []string
 
-	// Before is done before each start; nil: nothing.
-	Before Preparation
-
 	// LeaveChildren keeps what the process started alive when it ends:
 	// containerd's shims, and so its containers, outlive containerd.
 	LeaveChildren bool
@@ -84,11 +77,6 @@ type Process struct {
 // error if it had to be killed. Otherwise the error holds the exit status and
 // the last line of output.
 func (p *Process) Run(ctx context.Context, ready func()) error {
-	if p.Before != nil {
-		if err := p.Before.Prepare(); err != nil {
-			return fmt.Errorf("prepare %s: %w", p.Name, err)
-		}
-	}
 	group, err := p.openCgroup()
 	if err != nil {
 		return err
@@ -246,7 +234,7 @@ func (p *Process) Equal(other supervise.Service) bool {
 		p.Cgroup == o.Cgroup && reflect.DeepEqual(p.Ready, o.Ready) && p.ReadyTimeout == o.ReadyTimeout &&
 		p.StopSignal == o.StopSignal && p.StopTimeout == o.StopTimeout &&
 		p.OOMScoreAdj == o.OOMScoreAdj && p.CPUWeight == o.CPUWeight && p.LeaveChildren == o.LeaveChildren &&
-		slices.Equal(p.Reads, o.Reads) && p.inputs == o.inputs && reflect.DeepEqual(p.Before, o.Before)
+		slices.Equal(p.Reads, o.Reads) && p.inputs == o.inputs
 }
 
 // PID is the running process, or 0.

@@ -45,30 +45,6 @@ func TestRunWithoutProgram(t *testing.T) {
 	}
 }
 
-// prepared counts, and fails the first time.
-type prepared struct{ times *int }
-
-func (p prepared) Prepare() error {
-	if *p.times++; *p.times == 1 {
-		return errors.New("the disk is full")
-	}
-	return nil
-}
-
-func TestRunPreparesEachTime(t *testing.T) {
-	times := 0
-	p := shell(t, "exit 3")
-	p.Before = prepared{&times}
-	for _, want := range []string{"prepare test: the disk is full", "ended: exit status 3", "ended: exit status 3"} {
-		if err := p.Run(t.Context(), func() {}); text(err) != want {
-			t.Errorf("got %v, want %s", err, want)
-		}
-	}
-	if times != 3 {
-		t.Errorf("prepared %d times", times)
-	}
-}
-
 func TestRunLogsEachLineAtOnce(t *testing.T) {
 	var log writes
 	p := shell(t, `echo "$A $PWD"; printf 'two\nthree'; head -c 20000 /dev/zero | tr '\0' x`)

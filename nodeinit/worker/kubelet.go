@@ -16,42 +16,29 @@ import (
 const (
 	kubeletName = "kubelet"
 
-	kubeletConfig       = "/etc/kubernetes/kubelet.yaml"
-	bootstrapKubeconfig = "/etc/kubernetes/kubelet-bootstrap.kubeconfig"
+	kubeletConfig     = "/etc/kubernetes/kubelet.yaml"
+	kubeletKubeconfig = "/etc/kubernetes/kubelet.kubeconfig" // written by package kube on a control plane
 
-	// kubeletCertDir is where the kubelet keeps client certificates that it
-	// asked for itself.
-	kubeletCertDir = "/var/lib/kubelet/pki"
-	// askedFile is the present one: certificate and key. While it is being
-	// renewed, the next one is called renewedName for a moment.
-	askedFile   = kubeletCertDir + "/kubelet-client-current.pem"
-	renewedName = "kubelet-client-updated.pem"
+	// kubeletPKI outlives a restart of the machine, if it has a disk.
+	kubeletPKI = "/var/lib/kubelet/pki"
 )
 
-// login is how a node's kubelet logs in to the API server.
-type login struct {
-	kubeconfig        string
-	certFile, keyFile string // PEM; may be one file
-	bootstraps        bool   // the kubelet makes the files, by TLS bootstrap
-}
+// login is how a node logs in to the API server: PEM files, which may be one.
+type login struct{ certFile, keyFile string }
 
-// loginOf says where the kubelet's credentials are. A worker's kubelet asks for
-// them with the bootstrap token, writes them and renews them in place. A
-// control-plane machine holds the CA: the unit certificates mints and renews it
-// there, as it does for every component. The first node need not wait for a
-// controller manager to sign it, and one that was off for long comes back alone.
+// loginOf says where the unit certificates has the node's credentials. A worker
+// asks for them and keeps them. A control-plane machine holds the CA and mints
+// them, as for every component: the first node need not wait for a controller
+// manager to sign it, and one that was off for long comes back alone.
 func loginOf(cfg *machine.Config) login {
 	if cfg.Role == machine.ControlPlane {
-		return login{
-			kubeconfig: "/etc/kubernetes/kubelet.kubeconfig",
-			certFile:   "/etc/kubernetes/pki/kubelet.crt", keyFile: "/etc/kubernetes/pki/kubelet.key",
-		}
+		return login{"/etc/kubernetes/pki/kubelet.crt", "/etc/kubernetes/pki/kubelet.key"}
 	}
-	return login{kubeconfig: "/var/lib/kubelet/kubeconfig", certFile: askedFile, keyFile: askedFile, bootstraps: true}
+	return login{kubeletPKI + "/client.pem", kubeletPKI + "/client.pem"}
 }
 
-// clusterAPI is the unit that a worker's kubelet comes after: without an API
-// server it has nothing to do, and asks for its certificate again and again.
+// clusterAPI is the unit that what asks the API comes after on a worker: without
+// an API server a kubelet has nothing to do.
 const clusterAPI = "cluster-api"
 
 // apiPatience is how long a worker's kubelet waits for an API server. It starts
@@ -68,34 +55,27 @@ func apiReached() supervise.Unit {
 // elsewhere after any: its first request would fail, and it waits seconds until
 // the next.
 func kubelet(cfg *machine.Config, id machine.Identity) supervise.Unit {
-	after := []string{containerdName, imagesName, podsName, apiProxyName}
+	api := clusterAPI
 	if cfg.Role == machine.ControlPlane {
-		after = append(after, "kube-apiserver", "certificates")
-	} else {
-		after = append(after, clusterAPI)
+		api = "kube-apiserver"
 	}
-	login := loginOf(cfg)
-	credential := kubeletCredential(login, cfg.Cluster.CA)
 	args := []string{
 		"--config=" + kubeletConfig,
-		"--kubeconfig=" + login.kubeconfig,
-		"--cert-dir=" + kubeletCertDir,
+		"--kubeconfig=" + kubeletKubeconfig,
+		"--cert-dir=" + kubeletPKI,
 		"--hostname-override=" + id.Hostname,
 		"--node-ip=" + id.Address.String(),
-	}
-	if login.bootstraps {
-		args = append(args, "--bootstrap-kubeconfig="+bootstrapKubeconfig)
 	}
 	if labels := labelFlag(cfg.Kubelet.Labels); labels != "" {
 		args = append(args, "--node-labels="+labels)
 	}
+	after := []string{containerdName, imagesName, podsName, apiProxyName, api, certificatesName}
 	return supervise.Unit{Name: kubeletName, After: after, Service: &proc.Process{
 		Name:        kubeletName,
 		Path:        "/usr/bin/kubelet",
 		Args:        args,
-		Reads:       []string{kubeletConfig},
-		Before:      credential,
-		Ready:       credential,
+		Reads:       []string{kubeletConfig, kubeletKubeconfig},
+		Ready:       proc.HTTPProbe{URL: "http://127.0.0.1:10248/healthz"},
 		OOMScoreAdj: -999,
 	}}
 }
@@ -121,16 +101,21 @@ func kubeletFiles(cfg *machine.Config, _ machine.Identity) ([]proc.File, error) 
 		"Domain":   cfg.Cluster.DNSDomain,
 		"Reserved": reserved(cfg.Role),
 		"Taints":   taints,
-		"Rotates":  loginOf(cfg).bootstraps,
 	})
-	if err != nil || !loginOf(cfg).bootstraps {
+	if err != nil || cfg.Role == machine.ControlPlane {
 		return []proc.File{config}, err
 	}
-	bootstrap, err := kubeconfig.Config{
+	access, err := nodeKubeconfig(cfg)
+	return []proc.File{config, {Path: kubeletKubeconfig, Mode: 0o600, Data: access}}, err
+}
+
+// nodeKubeconfig is a kubeconfig of the node itself.
+func nodeKubeconfig(cfg *machine.Config) ([]byte, error) {
+	login := loginOf(cfg)
+	return kubeconfig.Config{
 		Cluster: cfg.Cluster.Name, Server: apiServer, CAFile: caFile,
-		User: "kubelet-bootstrap", Token: cfg.Cluster.BootstrapToken,
+		User: "node", CertFile: login.certFile, KeyFile: login.keyFile,
 	}.Encode()
-	return []proc.File{config, {Path: bootstrapKubeconfig, Mode: 0o600, Data: bootstrap}}, err
 }
 
 // reserved is the memory that pods may not count on: what our own programs use.

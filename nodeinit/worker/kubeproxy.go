@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"slipway/configs/kubeconfig"
 	"slipway/configs/machine"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
@@ -27,7 +26,7 @@ func kubeProxy() supervise.Unit {
 }
 
 // kubeProxyFiles includes credentials on workers only. There kube-proxy logs in
-// as the node, with the certificate that the kubelet got and renews: a worker
+// as the node, with the same certificate as the kubelet: a worker
 // holds no key that could sign another, and the role binding slipway:node-proxier
 // (package addons) adds little to what a node may read anyway. On control-plane
 // machines package controlplane mints its own certificate.
@@ -40,10 +39,6 @@ func kubeProxyFiles(cfg *machine.Config, id machine.Identity) ([]proc.File, erro
 	if err != nil || cfg.Role == machine.ControlPlane {
 		return []proc.File{config}, err
 	}
-	login := loginOf(cfg)
-	access, err := kubeconfig.Config{
-		Cluster: cfg.Cluster.Name, Server: apiServer, CAFile: caFile,
-		User: "node", CertFile: login.certFile, KeyFile: login.keyFile,
-	}.Encode()
+	access, err := nodeKubeconfig(cfg)
 	return []proc.File{config, {Path: kubeProxyKubeconfig, Mode: 0o600, Data: access}}, err
 }

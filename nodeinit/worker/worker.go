@@ -4,7 +4,8 @@
 // units. A machine of role etcd is no node: there is nothing of it there.
 //
 // Units and Files are pure. What runs are upstream programs as processes, and
-// the units images, pods and node, which are goroutines of PID 1.
+// the units images, pods, node and, on workers, certificates, which are goroutines of
+// PID 1.
 package worker
 
 import (
@@ -35,7 +36,7 @@ func Units(cfg *machine.Config, id machine.Identity) []supervise.Unit {
 	}
 	units := append(virtualIP(cfg), apiProxy())
 	if cfg.Role == machine.Worker {
-		units = append(units, apiReached())
+		units = append(units, apiReached(), certificates(cfg, id))
 	}
 	units = append(units, shared()...)
 	return append(units,

@@ -79,8 +79,7 @@ func (q *quorum) form(t *testing.T, flags ...string) {
 	q.keep(t, "before", "first")
 }
 
-// worker: it holds no CA key, so that its kubelet gets its certificate by TLS bootstrap, and
-// pods come to it.
+// worker: it holds no CA key, so that it asks for its kubelet's certificate, and pods come to it.
 func (q *quorum) worker(t *testing.T) {
 	q.shows(t, "certificate requests, the worker's approved", "kubernetes.io/kube-apiserver-client-kubelet Approved",
 		"get", "csr", "-o", "jsonpath={.items[*].spec.signerName} {.items[*].status.conditions[*].type}")
@@ -161,7 +160,7 @@ func (q *quorum) awaitVoters(t *testing.T, n int, within time.Duration) {
 }
 
 // loseLeader cuts the power of the machine that leads etcd. Writes go on, through the virtual
-// address and without anybody's help, and a new pod finds its node.
+// address and without anybody's help; a new pod finds its node, and a new Service its pod.
 func (q *quorum) loseLeader(t *testing.T) {
 	q.lost = q.leader(t)
 	t.Logf("%s leads", q.lost)
@@ -170,6 +169,16 @@ func (q *quorum) loseLeader(t *testing.T) {
 	q.keep(t, "after", "second")
 	q.place(t, "late")
 	awaitPods(t, q.Lab, "default", 2, recoverPatience)
+	q.Await(t, "a new Service leads from the worker's first pod to its new one", podPatience, func() error {
+		if _, err := q.TryKubectl("expose", "pod", "late", "--port=80", "--target-port=8080"); err != nil && !strings.Contains(err.Error(), "already exists") {
+			return err
+		}
+		out, err := q.TryKubectl("exec", "there", "--", "busybox", "timeout", "10", "busybox", "wget", "-q", "-O", "-", "http://late/")
+		if err == nil && strings.TrimSpace(out) != "late" {
+			err = fmt.Errorf("it says %q", out)
+		}
+		return err
+	})
 }
 
 // keep writes a ConfigMap that mustHave looks for. It is patient: how soon the API takes a write

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ import (
 const rotatePatience = 30 * time.Minute
 
 // TestQuorumRotates: every secret of three control planes and a worker is replaced while they work.
+// Certificates last for a quarter of an hour, so that all are renewed for their age as well.
 func TestQuorumRotates(t *testing.T) {
 	needLong(t)
 	machines := []qemu.Machine{vmtest.BIOS("m1"), vmtest.BIOS("m2"), vmtest.BIOS("m3"), vmtest.BIOS("m4")}
@@ -30,7 +33,7 @@ func TestQuorumRotates(t *testing.T) {
 		machines[i].MemoryMiB = 2048
 	}
 	q := &quorum{Lab: vmtest.New(t, vmtest.Machines(machines...))}
-	chapter(t, "three control planes and a worker form", func(t *testing.T) { q.form(t) })
+	chapter(t, "three control planes and a worker form", q.formShortLived)
 	chapter(t, "every secret is replaced", q.rotate)
 }
 
@@ -88,14 +91,27 @@ func (q *quorum) formApart(t *testing.T, names []string) {
 		document += fmt.Sprintf("- {id: %s, role: %s}\n", q.MachineID(t, name), role)
 		role = "etcd"
 	}
+	q.create(t, document)
+	q.Kubectl(t, "create", "secret", "generic", "kept", "--from-literal=word="+secretWord)
+}
+
+// formShortLived makes three control planes and a worker whose certificates end soon.
+func (q *quorum) formShortLived(t *testing.T) {
+	q.create(t, fmt.Sprintf(`{name: prod, virtualIP: %s, certificateLifetime: 15m, machines: [
+		{id: %s, role: control-plane}, {id: %s, role: control-plane}, {id: %s, role: control-plane}, {id: %s, role: worker}]}`,
+		virtualIP, q.MachineID(t, "m1"), q.MachineID(t, "m2"), q.MachineID(t, "m3"), q.MachineID(t, "m4")))
+}
+
+// create makes a cluster of three voters by its document, and writes to it.
+func (q *quorum) create(t *testing.T, document string) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "prod.yaml")
 	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	q.long(t, quorumPatience, "cluster", "create", "-f", file)
 	q.awaitVoters(t, 3, recoverPatience)
-	q.Kubectl(t, "create", "configmap", "before", "--from-literal=written=first")
-	q.Kubectl(t, "create", "secret", "generic", "kept", "--from-literal=word="+secretWord)
+	q.keep(t, "before", "first")
 }
 
 // rotate replaces all CAs and the encryption key at the same time, the boot service's own CA
@@ -106,9 +122,11 @@ func (q *quorum) rotate(t *testing.T) {
 	q.CLI(t, "cluster", "rotate-ca", "prod", "--ca", "all", "--yes")
 	q.CLI(t, "cluster", "rotate-encryption-key", "prod", "--yes")
 	q.CLI(t, "ca", "rotate", "--yes")
+	kubelet, requests := q.kubeletStart(t), map[string]bool{}
 	w, said := writer{quorum: q, last: time.Now()}, ""
 	q.Await(t, "everything is rotated", rotatePatience, func() error {
 		w.write(t)
+		q.noteRequests(requests)
 		state, err := q.rotations()
 		if err != nil {
 			return err
@@ -129,7 +147,42 @@ func (q *quorum) rotate(t *testing.T) {
 	if out, err := q.Try(filepath.Join(q.Dir(), "kubectl"), "--kubeconfig", old, "get", "nodes"); err == nil {
 		t.Errorf("a kubeconfig of the CA before is still good: %s", out)
 	}
+	// The first, the one after the CA was replaced, and that one's renewal.
+	t.Logf("the worker asked for %d certificates", len(requests))
+	if len(requests) < 3 {
+		t.Errorf("it asked %v: its certificate was not renewed for its age", slices.Sorted(maps.Keys(requests)))
+	}
+	if now := q.kubeletStart(t); now != kubelet {
+		t.Errorf("the worker's kubelet was restarted: it began at %s and at %s", kubelet, now)
+	}
 	q.worksStill(t)
+}
+
+// noteRequests adds the names of the requests for certificates. Those whose certificate has ended are
+// deleted, so that one look does not show all.
+func (q *quorum) noteRequests(names map[string]bool) {
+	out, err := q.TryKubectl("get", "csr", "-o", "jsonpath={.items[*].metadata.name}", "--request-timeout=5s")
+	if err != nil {
+		return // the next look will show them
+	}
+	for _, name := range strings.Fields(out) {
+		names[name] = true
+	}
+}
+
+// kubeletStart is when the worker's kubelet was started, in seconds since 1970, as it says itself.
+func (q *quorum) kubeletStart(t *testing.T) (seconds string) {
+	t.Helper()
+	q.Await(t, "the worker's kubelet says since when it runs", apiPatience, func() error {
+		metrics, err := q.TryKubectl("get", "--raw", "/api/v1/nodes/prod-worker-1/proxy/metrics")
+		_, rest, found := strings.Cut(metrics, "\nprocess_start_time_seconds ")
+		if err == nil && !found {
+			err = errors.New("no process_start_time_seconds")
+		}
+		seconds, _, _ = strings.Cut(rest, "\n")
+		return err
+	})
+	return seconds
 }
 
 // worksStill runs a pod and reaches into it, by the kubelet's and the API server's new certificates.

@@ -6,7 +6,7 @@ package controlplane
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,6 +24,7 @@ import (
 	"slipway/controlplane/pki"
 	"slipway/nodeinit/proc"
 	"slipway/nodeinit/supervise"
+	"slipway/nodeinit/worker"
 	"slipway/test/netns"
 )
 
@@ -50,7 +51,7 @@ func TestControlPlane(t *testing.T) {
 	})
 	t.Run("secrets are encrypted in etcd", testEncryption)
 	t.Run("pod security keeps privileged pods out", testPodSecurity)
-	t.Run("a kubelet may join with the bootstrap token", func(t *testing.T) { testJoin(t, bootstrap) })
+	t.Run("a kubelet may join with the bootstrap token", func(t *testing.T) { testJoin(t, bootstrap, cfg) })
 	t.Run("strangers see health only", testAnonymous)
 	t.Run("the DNS service answers", testDNS)
 	t.Run("what is deleted comes back", func(t *testing.T) { testReturn(t, cfg) })
@@ -228,29 +229,43 @@ func testPodSecurity(t *testing.T) {
 	kubectl(t, fmt.Sprintf(pod, "kube-system"), "create", "--dry-run=server", "-f", "-")
 }
 
-// testJoin asks for a node's certificate as a kubelet does, with the bootstrap
-// token; the controller manager approves and signs by itself.
-func testJoin(t *testing.T, bootstrap string) {
-	key, _, err := pki.NewKey()
+// testJoin gets a node's certificate as a worker does, with the bootstrap token;
+// the controller manager approves and signs by itself.
+func testJoin(t *testing.T, bootstrap string, cfg *machine.Config) {
+	join(t, cfg)
+	node := pathOf(t, "node", kubeconfig.Config{User: "node", CertFile: nodeCert, KeyFile: nodeCert}, cfg)
+	out, err := try(node, "", "auth", "whoami")
 	must(t, err)
-	request := nodeRequest(t, key, "worker-7")
-	csr := fmt.Sprintf(`{"apiVersion":"certificates.k8s.io/v1","kind":"CertificateSigningRequest","metadata":{"name":"join"},
-		"spec":{"request":%q,"signerName":"kubernetes.io/kube-apiserver-client-kubelet","usages":["digital signature","client auth"]}}`,
-		base64.StdEncoding.EncodeToString(request))
-	if out, err := try(bootstrap, csr, "create", "-f", "-"); err != nil {
-		t.Fatalf("create CSR: %v: %s", err, out)
-	}
-	kubectl(t, "", "wait", "--for=jsonpath={.status.certificate}", "csr/join", "--timeout=60s")
-	text, err := base64.StdEncoding.DecodeString(kubectl(t, "", "get", "csr", "join", "-o", "jsonpath={.status.certificate}"))
-	must(t, err)
-	cert, err := pki.ParseCert(text)
-	must(t, err)
-	if cert.Subject.CommonName != "system:node:worker-7" || !slices.Equal(cert.Subject.Organization, []string{"system:nodes"}) {
-		t.Errorf("the certificate is for %s", cert.Subject)
-	}
+	want(t, out, "system:node:worker-7")
+	want(t, out, "system:nodes")
 	if out, err := try(bootstrap, "", "get", "secrets", "-A"); err == nil {
 		t.Errorf("the bootstrap token reads secrets: %s", out)
 	}
+}
+
+// nodeCert is where a worker has its certificate and key.
+const nodeCert = "/var/lib/kubelet/pki/client.pem"
+
+// join runs a worker's unit certificates until it is ready, and returns the
+// certificate.
+func join(t *testing.T, cfg *machine.Config) *x509.Certificate {
+	t.Helper()
+	w := *cfg
+	w.Role = machine.Worker
+	units := worker.Units(&w, machine.Identity{Hostname: "worker-7"})
+	at := slices.IndexFunc(units, func(u supervise.Unit) bool { return u.Name == "certificates" })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ready := false
+	err := units[at].Service.Run(ctx, func() { ready = true; cancel() })
+	if !ready {
+		t.Fatalf("a worker has no certificate: %v", err)
+	}
+	text, err := os.ReadFile(nodeCert)
+	must(t, err)
+	cert, err := pki.ParseCert(text)
+	must(t, err)
+	return cert
 }
 
 // testReturn deletes one of ours; a fresh reconciler, as after a restart of

@@ -2,12 +2,8 @@ package controlplane
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"net"
 	"net/http"
@@ -51,15 +47,6 @@ func etcdData(t *testing.T) string {
 	})
 	must(t, err)
 	return data.String()
-}
-
-func nodeRequest(t *testing.T, key *ecdsa.PrivateKey, node string) []byte {
-	t.Helper()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
-	}, key)
-	must(t, err)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 }
 
 // testAnonymous asks without any credential.

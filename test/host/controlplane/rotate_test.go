@@ -133,6 +133,7 @@ func testNewCAs(t *testing.T, n *node, cfg *machine.Config) {
 			return err == nil
 		})
 	}
+	before := cfg.Cluster.CA
 	cfg.Cluster.CA += string(cluster.CertPEM)
 	store.CA += string(etcd.CertPEM)
 	keys.FrontProxyCA += string(front.CertPEM)
@@ -146,6 +147,9 @@ func testNewCAs(t *testing.T, n *node, cfg *machine.Config) {
 	eventually(t, "the API server to serve a certificate of the new CA", func() bool {
 		return peerOf(t, "127.0.0.1:6443").CheckSignatureFrom(newCert) == nil
 	})
+	w := *cfg
+	w.Cluster.CA = string(cluster.CertPEM) + before // as a worker gets them
+	must(t, join(t, &w).CheckSignatureFrom(newCert))
 
 	cfg.Cluster.CA, store.CA, keys.FrontProxyCA = string(cluster.CertPEM), string(etcd.CertPEM), string(front.CertPEM)
 	writeAdmin(t, cfg)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -63,7 +64,7 @@ func (p *part) play(ctx context.Context, cue *bufio.Scanner) error {
 		return err
 	}
 	p.key, p.anyone = keyPEM, p.web(nil)
-	csr, err := pki.NewCSR(p.ID, key)
+	csr, err := pki.NewCSR(pkix.Name{CommonName: p.ID}, key)
 	if err != nil {
 		return err
 	}
