@@ -96,9 +96,13 @@ func (m Machine) needsCable() bool { return m.Firmware == BIOS && m.PXE == Plain
 // diskArgs ignores flushes: the lab cuts the power of machines, never of the computer.
 func (m Machine) diskArgs() []string {
 	var args []string
+	limit := ""
+	if m.DiskWrites > 0 {
+		limit = fmt.Sprintf("throttling.iops-write=%d,", m.DiskWrites)
+	}
 	for i := range m.DisksGiB {
 		args = append(args,
-			"-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,discard=unmap,file=%s", i, m.diskFile(i)),
+			"-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,discard=unmap,%sfile=%s", i, limit, m.diskFile(i)),
 			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,serial=%s-disk%d,bootindex=%d", i, m.Name, i, i+2))
 	}
 	return args

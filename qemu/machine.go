@@ -58,6 +58,8 @@ type Machine struct {
 	MemoryMiB int      `json:"memoryMiB"` // MiB, default 3072
 	CPUs      int      `json:"cpus"`      // default by how guests run: see Host.cpus
 	DisksGiB  []int    `json:"disksGiB,omitempty"`
+	// DiskWrites is how many writes a second each disk takes; 0: as many as it can.
+	DiskWrites int `json:"diskWrites,omitempty"`
 	// Image is a file whose content the first disk has at first; CD and Stick are files that
 	// are plugged in as a CD and as a USB stick, and are not written to. All are absolute paths.
 	Image string `json:"image,omitempty"`
@@ -109,6 +111,7 @@ func (m Machine) Validate() error {
 	check(m.PXE != HTTPBoot || m.Firmware == UEFI, "pxe http: want firmware uefi")
 	check(m.Boot == NetworkBoot || m.Boot == LocalBoot, "boot %q: want network or local", m.Boot)
 	check(m.Boot == NetworkBoot || !m.needsCable(), "boot local: want pxe card")
+	check(m.DiskWrites >= 0, "writes %d a second: want 1 or more, or 0 for no limit", m.DiskWrites)
 	check(m.Image == "" || len(m.DisksGiB) > 0, "image: want a disk")
 	for _, path := range []string{m.Image, m.CD, m.Stick} {
 		check(path == "" || filepath.IsAbs(path) && !strings.Contains(path, ","), "file %q: want an absolute path without a comma", path)
@@ -127,10 +130,10 @@ func (m Machine) Validate() error {
 
 // ParseMachine reads the form people write on a command line: a name, then settings.
 //
-//	m1,firmware=uefi,pxe=http,boot=local,nic=e1000,chipset=pc,memory=2048,cpus=2,disk=8,disk=20,mac=52:54:00:00:00:01
+//	m1,firmware=uefi,pxe=http,boot=local,nic=e1000,chipset=pc,memory=2048,cpus=2,disk=8,disk=20,writes=10,mac=52:54:00:00:00:01
 //	m2,disk=8,image=/srv/slipway.raw,cd=/srv/slipway.iso,stick=/srv/slipway.iso,clock=2001-02-03T04:05:06
 //
-// Memory is in MiB, disks in GiB. Fields that are not named stay zero.
+// Memory is in MiB, disks in GiB, writes are for a second. Fields that are not named stay zero.
 func ParseMachine(text string) (Machine, error) {
 	name, rest, _ := strings.Cut(text, ",")
 	m := Machine{Name: name}
@@ -166,6 +169,7 @@ func (m Machine) String() string {
 	for _, gib := range m.DisksGiB {
 		put("disk", gib, true)
 	}
+	put("writes", m.DiskWrites, m.DiskWrites != 0)
 	put("image", m.Image, m.Image != "")
 	put("cd", m.CD, m.CD != "")
 	put("stick", m.Stick, m.Stick != "")
@@ -199,12 +203,14 @@ func (m *Machine) set(key, value string) (err error) {
 		m.MemoryMiB, err = strconv.Atoi(value)
 	case "cpus":
 		m.CPUs, err = strconv.Atoi(value)
+	case "writes":
+		m.DiskWrites, err = strconv.Atoi(value)
 	case "disk":
 		var gib int
 		gib, err = strconv.Atoi(value)
 		m.DisksGiB = append(m.DisksGiB, gib)
 	default:
-		return fmt.Errorf("unknown setting %q: want mac, firmware, pxe, boot, chipset, nic, memory, cpus, disk, image, cd, stick or clock", key)
+		return fmt.Errorf("unknown setting %q: want mac, firmware, pxe, boot, chipset, nic, memory, cpus, disk, writes, image, cd, stick or clock", key)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: want a whole number: %w", key, err)

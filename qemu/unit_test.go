@@ -41,7 +41,7 @@ func TestCommand(t *testing.T) {
 	}{
 		{"bios.args", "m1", host},
 		{"plain.args", "m1,pxe=plain,chipset=pc,nic=e1000,memory=2048,cpus=1,clock=2001-02-03T04:05:06", host},
-		{"uefi.args", "m1,firmware=uefi,disk=8,disk=20", kvm},
+		{"uefi.args", "m1,firmware=uefi,disk=8,disk=20,writes=10", kvm},
 		{"media.args", "m1,boot=local,disk=8,image=/srv/a.raw,cd=/srv/a.iso,stick=/srv/b.iso", host},
 		{"http.args", "m1,firmware=uefi,pxe=http", host},
 	} {
@@ -90,9 +90,9 @@ func TestNetworkCommands(t *testing.T) {
 }
 
 func TestParseMachine(t *testing.T) {
-	text := "m2,mac=52:54:00:00:00:09,firmware=bios,pxe=plain,boot=local,chipset=pc,nic=e1000,memory=2048,cpus=4,disk=8,disk=20,image=/a.raw,cd=/a.iso,stick=/b.iso,clock=2001-02-03T04:05:06"
+	text := "m2,mac=52:54:00:00:00:09,firmware=bios,pxe=plain,boot=local,chipset=pc,nic=e1000,memory=2048,cpus=4,disk=8,disk=20,writes=10,image=/a.raw,cd=/a.iso,stick=/b.iso,clock=2001-02-03T04:05:06"
 	want := Machine{Name: "m2", MAC: "52:54:00:00:00:09", Firmware: BIOS, PXE: PlainPXE, Boot: LocalBoot, Chipset: "pc", NIC: "e1000",
-		MemoryMiB: 2048, CPUs: 4, DisksGiB: []int{8, 20}, Image: "/a.raw", CD: "/a.iso", Stick: "/b.iso", Clock: "2001-02-03T04:05:06"}
+		MemoryMiB: 2048, CPUs: 4, DisksGiB: []int{8, 20}, DiskWrites: 10, Image: "/a.raw", CD: "/a.iso", Stick: "/b.iso", Clock: "2001-02-03T04:05:06"}
 	got, err := ParseMachine(text)
 	if err != nil {
 		t.Fatal(err)
@@ -124,6 +124,7 @@ func TestValidate(t *testing.T) {
 		"want network or local":      {Machines: []Machine{{Boot: "disk"}}},
 		"want pxe card":              {Machines: []Machine{{Boot: LocalBoot, PXE: PlainPXE}}},
 		"want a disk":                {Machines: []Machine{{Image: "/a.raw"}}},
+		"want 1 or more":             {Machines: []Machine{{DiskWrites: -1}}},
 		"want an absolute path":      {Machines: []Machine{{CD: "a.iso"}}},
 		"without a comma":            {Machines: []Machine{{Stick: "/a,b.iso"}}},
 		"want q35 or pc":             {Machines: []Machine{{Chipset: "microvm"}}},

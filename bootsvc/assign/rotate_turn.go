@@ -61,21 +61,32 @@ func (o *Office) Rotations(ctx context.Context, c Cluster) ([]RotationStatus, er
 // RunRotations turns every rotation whenever a machine has reported, and each
 // minute, until ctx ends. Several boot services may do so at once.
 func (o *Office) RunRotations(ctx context.Context, log *slog.Logger) error {
-	for ctx.Err() == nil {
+	lookOn(ctx, func() error {
 		once, cancel := context.WithTimeout(ctx, turnInterval)
+		defer cancel()
 		err := o.inventory.WaitFor(once, func() (bool, error) { return false, o.Turn(ctx, log) })
-		waited := once.Err() != nil
-		cancel()
-		if waited {
+		if once.Err() != nil {
+			return nil
+		}
+		return err
+	}, func(err error) { log.Warn("rotations are not looked at", "unit", "rotation", "error", err) })
+	return nil
+}
+
+// lookOn repeats look, which waits for changes itself, until ctx ends. Its errors
+// are said, and a store that does not answer is asked again in a while.
+func lookOn(ctx context.Context, look func() error, say func(error)) {
+	for ctx.Err() == nil {
+		err := look()
+		if err == nil || ctx.Err() != nil {
 			continue
 		}
-		log.Warn("rotations are not looked at", "unit", "rotation", "error", err)
-		select { // a store that does not answer is asked again in a while
+		say(err)
+		select {
 		case <-time.After(turnInterval):
 		case <-ctx.Done():
 		}
 	}
-	return nil
 }
 
 // Turn moves on every rotation of every cluster, and that of the boot service's

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
-	"time"
 
 	"slipway/configs/cluster"
 )
@@ -30,22 +29,14 @@ func (o *Office) VirtualIPs(ctx context.Context) ([]netip.Addr, error) {
 // ends. Several boot services that share the clusters may do so at once.
 func (o *Office) RunVirtualIPs(ctx context.Context, log *slog.Logger, use func([]netip.Addr)) error {
 	anyOf := func(string) bool { return true }
-	for ctx.Err() == nil {
-		err := o.store.WaitFor(ctx, anyOf, func() (bool, error) {
+	lookOn(ctx, func() error {
+		return o.store.WaitFor(ctx, anyOf, func() (bool, error) {
 			all, err := o.VirtualIPs(ctx)
 			if err == nil {
 				use(all)
 			}
 			return false, err
 		}, o.clusters)
-		if ctx.Err() != nil {
-			break
-		}
-		log.Warn("virtual IPs are not looked at", "unit", "virtual-ips", "error", err)
-		select { // a store that does not answer is asked again in a while
-		case <-time.After(turnInterval):
-		case <-ctx.Done():
-		}
-	}
+	}, func(err error) { log.Warn("virtual IPs are not looked at", "unit", "virtual-ips", "error", err) })
 	return nil
 }

@@ -62,7 +62,7 @@ func (up *labUp) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.IntVar(&up.count, "machines", 1, "how many equal machines, called m1, m2, ...")
 	f.StringArrayVar(&up.specs, "machine", nil,
-		"one machine, instead of --machines: NAME[,firmware=bios|uefi][,pxe=card|plain|http][,boot=network|local][,nic=virtio|e1000][,chipset=q35|pc][,memory=MiB][,cpus=N][,disk=GiB][,image=RAW][,cd=ISO][,stick=ISO][,clock=TIME][,mac=MAC]")
+		"one machine, instead of --machines: NAME[,firmware=bios|uefi][,pxe=card|plain|http][,boot=network|local][,nic=virtio|e1000][,chipset=q35|pc][,memory=MiB][,cpus=N][,disk=GiB][,writes=N][,image=RAW][,cd=ISO][,stick=ISO][,clock=TIME][,mac=MAC]")
 	f.StringVar(&up.firmware, "firmware", "bios", "firmware of the machines: bios or uefi")
 	f.IntVar(&up.template.MemoryMiB, "memory", 3072, "memory of each machine, MiB")
 	f.IntVar(&up.template.CPUs, "cpus", 0, "CPUs of each machine (default: 2; under software emulation 1 if the computer has fewer cores than that for each machine, or QEMU is older than 8.1, which may trip up guests with two)")

@@ -240,12 +240,12 @@ func (c *certificate) signed(ctx context.Context, api *apiclient.Client, name st
 			return certPEM, final
 		}
 		if err != nil {
-			missing = err.Error()
+			missing = "the API: " + err.Error()
 		}
 		c.waiting.Store(fmt.Sprintf("CertificateSigningRequest %s: %s", name, missing))
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w after %s: %s", ctx.Err(), signing, missing)
+			return nil, fmt.Errorf("waited %s for %s", signing, missing)
 		case <-tick.C:
 		}
 	}

@@ -165,7 +165,7 @@ func (q *quorum) loseLeader(t *testing.T) {
 	q.lost = q.leader(t)
 	t.Logf("%s leads", q.lost)
 	q.Switch(t, q.machineOf(t, q.lost), qemu.PowerOff)
-	q.errorsEnd(t)
+	q.errorsEnd(t, "leaderless")
 	q.keep(t, "after", "second")
 	q.place(t, "late")
 	awaitPods(t, q.Lab, "default", 2, recoverPatience)
@@ -204,23 +204,23 @@ func (q *quorum) place(t *testing.T, name string) {
 }
 
 // errorsEnd writes until so many writes in a row are accepted that the errors have ended, and
-// wants them to have ended in time.
-func (q *quorum) errorsEnd(t *testing.T) {
+// wants them to have ended in time. What it writes is named by what was lost just now.
+func (q *quorum) errorsEnd(t *testing.T, lost string) {
 	t.Helper()
 	begin, patience := time.Now(), q.Timeout(apiPatience)
 	var last time.Duration
 	for i, accepted := 0, 0; accepted < 20; i++ {
-		_, err := q.TryKubectl("create", "configmap", fmt.Sprint("after-", i), "--request-timeout=5s")
+		_, err := q.TryKubectl("create", "configmap", fmt.Sprintf("%s-%d", lost, i), "--request-timeout=5s")
 		if err == nil {
 			accepted++
 			continue
 		}
 		accepted, last = 0, time.Since(begin)
 		if last > patience {
-			t.Fatalf("writes fail %v after the leader was lost: %v", last.Round(time.Second), err)
+			t.Fatalf("writes fail %v after the loss (%s): %v", last.Round(time.Second), lost, err)
 		}
 	}
-	q.inTime(t, "from the loss of the leader to the last error, before 20 accepted writes in a row", last)
+	q.inTime(t, "from the loss ("+lost+") to the last error, before 20 accepted writes in a row", last)
 }
 
 // inTime prints for how long writes failed beside how long they may, and fails the story when

@@ -34,6 +34,7 @@ func TestQuorumRotates(t *testing.T) {
 	}
 	q := &quorum{Lab: vmtest.New(t, vmtest.Machines(machines...))}
 	chapter(t, "three control planes and a worker form", q.formShortLived)
+	chapter(t, "each API server hangs once", q.hang)
 	chapter(t, "every secret is replaced", q.rotate)
 }
 
@@ -100,6 +101,39 @@ func (q *quorum) formShortLived(t *testing.T) {
 	q.create(t, fmt.Sprintf(`{name: prod, virtualIP: %s, certificateLifetime: 15m, machines: [
 		{id: %s, role: control-plane}, {id: %s, role: control-plane}, {id: %s, role: control-plane}, {id: %s, role: worker}]}`,
 		virtualIP, q.MachineID(t, "m1"), q.MachineID(t, "m2"), q.MachineID(t, "m3"), q.MachineID(t, "m4")))
+}
+
+// hang stops each API server for a while, which keeps its port open and answers nothing, while its machine is well.
+// Everybody goes on with the other two: writes, the scheduler, the worker's kubelet.
+func (q *quorum) hang(t *testing.T) {
+	planes := []string{"prod-cp-1", "prod-cp-2", "prod-cp-3"}
+	for _, plane := range planes {
+		q.Apply(t, hand(plane))
+	}
+	awaitPods(t, q.Lab, "kube-system", len(planes), podPatience)
+	for n, plane := range planes {
+		q.signal(t, plane, "STOP")
+		q.errorsEnd(t, plane)
+		q.place(t, "beside-"+plane)
+		awaitPods(t, q.Lab, "default", n+1, recoverPatience)
+		q.signal(t, plane, "CONT")
+	}
+}
+
+// hand is a pod that reaches the programs of a node.
+func hand(node string) string {
+	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"hand-` + node + `","namespace":"kube-system"},"spec":{
+		"nodeName":"` + node + `","hostPID":true,"tolerations":[{"operator":"Exists"}],
+		"containers":[{"name":"main","image":"slipway.local/busybox:1","command":["busybox","sleep","86400"],"securityContext":{"privileged":true}}]}}`
+}
+
+// signal sends a signal to a node's API server.
+func (q *quorum) signal(t *testing.T, node, signal string) {
+	t.Helper()
+	q.Await(t, "the API server of "+node+" gets "+signal, apiPatience, func() error {
+		_, err := q.TryKubectl("exec", "-n", "kube-system", "hand-"+node, "--", "busybox", "killall", "-"+signal, "kube-apiserver")
+		return err
+	})
 }
 
 // create makes a cluster of three voters by its document, and writes to it.
@@ -189,7 +223,10 @@ func (q *quorum) kubeletStart(t *testing.T) (seconds string) {
 func (q *quorum) worksStill(t *testing.T) {
 	t.Helper()
 	q.Apply(t, web("turned"))
-	awaitPods(t, q.Lab, "default", 1, podPatience)
+	q.Await(t, "a new pod is Ready", podPatience, func() error {
+		_, err := q.TryKubectl("wait", "--for=condition=Ready", "pod/turned", "--timeout=10s")
+		return err
+	})
 	q.Await(t, "exec reaches the worker's pod", podPatience, func() error {
 		_, err := q.TryKubectl("exec", "turned", "--", "busybox", "true")
 		return err

@@ -62,6 +62,42 @@ func TestEtcdElsewhere(t *testing.T) {
 	outside.mustHold(t, lab, "/registry/minions/")
 }
 
+// TestSlowDisk has etcd on a disk that takes a few writes a second only: it is refused with the figures, and
+// runs once a person says so.
+func TestSlowDisk(t *testing.T) {
+	needLong(t)
+	plane, state := vmtest.BIOS("plane"), vmtest.BIOS("state")
+	plane.MemoryMiB, state.MemoryMiB = 2048, 2048
+	state.DisksGiB, state.DiskWrites = []int{8}, 10
+	lab := vmtest.New(t, vmtest.Machines(plane, state))
+	document := fmt.Sprintf("name: prod\netcd: {allowSlowDisk: %%v}\nmachines:\n- {id: %s, role: control-plane}\n- {id: %s, role: etcd, install: {disk: any}}\n",
+		lab.MachineID(t, "plane"), lab.MachineID(t, "state"))
+	file := func(allow bool) string {
+		path := filepath.Join(t.TempDir(), "prod.yaml")
+		if err := os.WriteFile(path, fmt.Appendf(nil, document, allow), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	lab.CLI(t, "cluster", "create", "-f", file(false), "--yes", "--wait=false")
+	const refusal = "the disk is too slow for etcd: one sync in a hundred takes"
+	lab.Await(t, "the machine for etcd refuses", 2*bootPatience, func() error {
+		out, err := lab.TryCLI("cluster", "status", "prod")
+		if err == nil && !strings.Contains(out, refusal) {
+			err = fmt.Errorf("it says:\n%s", out)
+		}
+		return err
+	})
+	t.Logf("slipway cluster status prod:\n%s", lab.CLI(t, "cluster", "status", "prod"))
+	limit := lab.Timeout(2 * bootPatience)
+	out, err := lab.TryWithin(limit+time.Minute, lab.Slipway("cluster", "update", "-f", file(true), "--yes", "--wait", "--timeout", limit.String())...)
+	t.Logf("slipway cluster update:\n%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("slipway etcd status:\n%s", lab.CLI(t, "etcd", "status"))
+}
+
 // outsideEtcd is an etcd on the lab's own computer, with a CA of its own.
 type outsideEtcd struct {
 	url  string
