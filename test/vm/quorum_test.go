@@ -164,8 +164,8 @@ func (q *quorum) awaitVoters(t *testing.T, n int, within time.Duration) {
 func (q *quorum) loseLeader(t *testing.T) {
 	q.lost = q.leader(t)
 	t.Logf("%s leads", q.lost)
-	q.Switch(t, q.machineOf(t, q.lost), qemu.PowerOff)
-	q.errorsEnd(t, "leaderless")
+	machine := q.machineOf(t, q.lost)
+	q.errorsEnd(t, "leader", func() error { return q.Power(t.Context(), machine, qemu.PowerOff) })
 	q.keep(t, "after", "second")
 	q.place(t, "late")
 	awaitPods(t, q.Lab, "default", 2, recoverPatience)
@@ -203,21 +203,29 @@ func (q *quorum) place(t *testing.T, name string) {
 	})
 }
 
-// errorsEnd writes until so many writes in a row are accepted that the errors have ended, and
-// wants them to have ended in time. What it writes is named by what was lost just now.
-func (q *quorum) errorsEnd(t *testing.T, lost string) {
+// errorsEnd writes from the beginning of a loss until so many writes in a row are accepted, after it
+// was done, that the errors have ended, and wants them to have ended in time. The loss may take a while,
+// or end with an error: what it went through may be what was lost. The writes are named by what that is.
+func (q *quorum) errorsEnd(t *testing.T, lost string, lose func() error) {
 	t.Helper()
-	begin, patience := time.Now(), q.Timeout(apiPatience)
+	begin, patience, done := time.Now(), q.Timeout(apiPatience), make(chan error, 1)
+	go func() { done <- lose() }()
 	var last time.Duration
-	for i, accepted := 0, 0; accepted < 20; i++ {
+	for i, accepted, over := 0, 0, false; accepted < 20; i++ {
 		_, err := q.TryKubectl("create", "configmap", fmt.Sprintf("%s-%d", lost, i), "--request-timeout=5s")
-		if err == nil {
+		since := time.Since(begin)
+		switch {
+		case err != nil:
+			accepted, last = 0, since
+		case over:
 			accepted++
-			continue
 		}
-		accepted, last = 0, time.Since(begin)
-		if last > patience {
-			t.Fatalf("writes fail %v after the loss (%s): %v", last.Round(time.Second), lost, err)
+		if !over && len(done) > 0 {
+			over = true
+			t.Logf("lost is %s, after %.1f s: %v", lost, since.Seconds(), <-done)
+		}
+		if (err != nil || !over) && since > patience {
+			t.Fatalf("writes fail %v after the loss (%s), or it is not done: %v", since.Round(time.Second), lost, err)
 		}
 	}
 	q.inTime(t, "from the loss ("+lost+") to the last error, before 20 accepted writes in a row", last)

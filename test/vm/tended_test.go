@@ -112,11 +112,10 @@ func (q *quorum) hang(t *testing.T) {
 	}
 	awaitPods(t, q.Lab, "kube-system", len(planes), podPatience)
 	for n, plane := range planes {
-		q.signal(t, plane, "STOP")
-		q.errorsEnd(t, plane)
+		q.errorsEnd(t, plane, func() error { return q.signal(plane, "STOP") })
 		q.place(t, "beside-"+plane)
 		awaitPods(t, q.Lab, "default", n+1, recoverPatience)
-		q.signal(t, plane, "CONT")
+		q.Await(t, "the API server of "+plane+" goes on", apiPatience, func() error { return q.signal(plane, "CONT") })
 	}
 }
 
@@ -128,12 +127,9 @@ func hand(node string) string {
 }
 
 // signal sends a signal to a node's API server.
-func (q *quorum) signal(t *testing.T, node, signal string) {
-	t.Helper()
-	q.Await(t, "the API server of "+node+" gets "+signal, apiPatience, func() error {
-		_, err := q.TryKubectl("exec", "-n", "kube-system", "hand-"+node, "--", "busybox", "killall", "-"+signal, "kube-apiserver")
-		return err
-	})
+func (q *quorum) signal(node, signal string) error {
+	_, err := q.TryKubectl("exec", "-n", "kube-system", "hand-"+node, "--", "busybox", "killall", "-"+signal, "kube-apiserver")
+	return err
 }
 
 // create makes a cluster of three voters by its document, and writes to it.
