@@ -156,7 +156,7 @@ func (q *quorum) rotate(t *testing.T) {
 	w, said := writer{quorum: q, last: time.Now()}, ""
 	q.Await(t, "everything is rotated", rotatePatience, func() error {
 		w.write(t)
-		q.noteRequests(requests)
+		q.noteRequests(t, requests)
 		state, err := q.rotations()
 		if err != nil {
 			return err
@@ -190,13 +190,16 @@ func (q *quorum) rotate(t *testing.T) {
 
 // noteRequests adds the names of the requests for certificates. Those whose certificate has ended are
 // deleted, so that one look does not show all.
-func (q *quorum) noteRequests(names map[string]bool) {
+func (q *quorum) noteRequests(t *testing.T, names map[string]bool) {
 	out, err := q.TryKubectl("get", "csr", "-o", "jsonpath={.items[*].metadata.name}", "--request-timeout=5s")
 	if err != nil {
 		return // the next look will show them
 	}
 	for _, name := range strings.Fields(out) {
-		names[name] = true
+		if !names[name] {
+			names[name] = true
+			t.Logf("asked for is a certificate, the %dth: %s", len(names), name)
+		}
 	}
 }
 
