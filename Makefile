@@ -51,7 +51,7 @@ test: deps image lint ## everything: lint, unit and host tests, then the stories
 	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v '^slipway/test/vm$$')
 	$(GO) test -count=1 -v -timeout 60m ./test/vm
 
-test-long: deps image ## the stories in QEMU machines with those that few emulated cores are spared: about two hours on two
+test-long: deps image ## the stories in QEMU machines with those that few emulated cores are spared: two to three hours on two
 	SLIPWAY_VM_LONG=1 SLIPWAY_REQUIRE_VM=1 $(GO) test -count=1 -v -timeout 240m ./test/vm
 
 release: build ## the image as it is published, compressed for size: .build/release
