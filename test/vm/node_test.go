@@ -22,7 +22,7 @@ const (
 )
 
 // long says whether stories are told too that repeat, for another firmware or another damage,
-// what a shorter one tells: with them all take about two hours on two emulated cores.
+// what a shorter one tells: with them all take two to three hours on two emulated cores.
 func long(t *testing.T) bool {
 	t.Helper()
 	host, err := qemu.FindHost(t.Context(), nil)
