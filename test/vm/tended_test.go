@@ -177,7 +177,7 @@ func (q *quorum) rotate(t *testing.T) {
 	if out, err := q.Try(filepath.Join(q.Dir(), "kubectl"), "--kubeconfig", old, "get", "nodes"); err == nil {
 		t.Errorf("a kubeconfig of the CA before is still good: %s", out)
 	}
-	// The first, the one after the CA was replaced, and that one's renewal.
+	// The first, its renewal, and the one after the CA was replaced.
 	t.Logf("the worker asked for %d certificates", len(requests))
 	if len(requests) < 3 {
 		t.Errorf("it asked %v: its certificate was not renewed for its age", slices.Sorted(maps.Keys(requests)))
