@@ -112,6 +112,7 @@ func (m Machine) Validate() error {
 	check(m.Boot == NetworkBoot || m.Boot == LocalBoot, "boot %q: want network or local", m.Boot)
 	check(m.Boot == NetworkBoot || !m.needsCable(), "boot local: want pxe card")
 	check(m.DiskWrites >= 0, "writes %d a second: want 1 or more, or 0 for no limit", m.DiskWrites)
+	check(m.DiskWrites == 0 || len(m.DisksGiB) > 0, "writes: want a disk")
 	check(m.Image == "" || len(m.DisksGiB) > 0, "image: want a disk")
 	for _, path := range []string{m.Image, m.CD, m.Stick} {
 		check(path == "" || filepath.IsAbs(path) && !strings.Contains(path, ","), "file %q: want an absolute path without a comma", path)

@@ -14,10 +14,10 @@ import (
 const skew = 5 * time.Minute
 
 // notice is what a new leaf needs to get to its users, of an old one's life:
-// client-go looks at the files every five minutes, package renew every minute.
+// client-go looks at the files every five minutes, who renews them every minute.
 const notice = 6 * time.Minute
 
-// Look is how often package renew looks whether leaves are due.
+// Look is how often it is looked at whether leaves are due.
 const Look = time.Minute
 
 // margin is how much of its life a leaf has left when it is due: a third, and

@@ -21,9 +21,11 @@ import (
 	"slipway/nodeinit/api/nodev1/nodev1connect"
 )
 
-func exampleConfig(t *testing.T) []byte {
+func exampleConfig(t *testing.T) []byte { return exampleOf(t, "control-plane") }
+
+func exampleOf(t *testing.T, role string) []byte {
 	t.Helper()
-	data, err := os.ReadFile("../../configs/examples/machine-control-plane.yaml")
+	data, err := os.ReadFile("../../configs/examples/machine-" + role + ".yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

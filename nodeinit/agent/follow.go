@@ -201,7 +201,7 @@ func (f *follower) following(ctx context.Context) (w wanted, err error) {
 // rely on, and returns the next config. Two things rest on it. The next control
 // plane gets its changed config: what this one restarted must be back. And the
 // boot service takes an old encryption key away when it has heard this of all
-// control planes: what is still encrypted with it could not be read any more.
+// control planes, and an old CA when it has of all machines.
 func (f *follower) applied(ctx context.Context, w wanted, first bool) (wanted, error) {
 	waiting, stop := context.WithCancel(ctx)
 	var report sync.WaitGroup
@@ -209,7 +209,7 @@ func (f *follower) applied(ctx context.Context, w wanted, first bool) (wanted, e
 		if !first {
 			f.back(waiting, w.config)
 		}
-		if f.encrypted(waiting, w.config) == nil {
+		if f.replaced(waiting, w.config) == nil {
 			f.reports.applied(w.digest())
 		}
 	})
@@ -232,18 +232,27 @@ func (f *follower) back(ctx context.Context, config *machine.Config) {
 	_ = f.agent.console.until(ctx, watching, what, func(ctx context.Context) error { return unitsReady(ctx, f.pid1, names...) })
 }
 
-// secretsUnit is there while the encryption key is replaced, and done when the
-// API server has the keys and, if the config says so, all Secrets are rewritten.
-const secretsUnit = "secrets"
+const (
+	// secretsUnit is there while the encryption key is replaced, and done when the
+	// API server has the keys and, if the config says so, all Secrets are rewritten.
+	secretsUnit = "secrets"
+	// certificatesUnit is ready when the node has a certificate of the CA that signs now.
+	certificatesUnit = "certificates"
+)
 
-// encrypted waits for that unit, if the config has it.
-func (f *follower) encrypted(ctx context.Context, config *machine.Config) error {
-	if !config.ReplacesEncryptionKey() {
-		return nil
+// replaced waits, for as long as it takes, until the machine needs nothing of what
+// the boot service takes away when it hears so: the old encryption key or, on a
+// worker, the old CA. A control plane signs its certificates itself.
+func (f *follower) replaced(ctx context.Context, config *machine.Config) error {
+	var names []string
+	if config.ReplacesEncryptionKey() {
+		names = append(names, secretsUnit)
 	}
-	return f.agent.console.until(ctx, watching, "Secrets to be encrypted with the new key", func(ctx context.Context) error {
-		return unitsReady(ctx, f.pid1, secretsUnit)
-	})
+	if config.Role == machine.Worker {
+		names = append(names, certificatesUnit)
+	}
+	what := strings.Join(names, ", ") + " to have replaced what is old"
+	return f.agent.console.until(ctx, watching, what, func(ctx context.Context) error { return unitsReady(ctx, f.pid1, names...) })
 }
 
 // unitsReady waits until all named units are ready, or done. What PID 1 tells

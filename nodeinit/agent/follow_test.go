@@ -120,6 +120,21 @@ func TestAppliedMeansEncrypted(t *testing.T) {
 	n.tell(b, "secrets", "done", "the second to be applied", func() bool { return bytes.Equal(b.applied, digestOf(second)) })
 }
 
+// TestAppliedMeansCertified: a worker's config runs when it has a certificate of the CA
+// that signs now, and not before: the old CA is taken away then.
+func TestAppliedMeansCertified(t *testing.T) {
+	b := newBootService(t)
+	b.approved, b.config = true, exampleOf(t, "worker")
+	n := newNode(t, b)
+	n.start(t)
+	n.pid1.take(t)
+	n.tell(b, "certificates", "starting", "it to wait", func() bool { return b.waiting == "unit certificates to be ready" })
+	if b.applied != nil {
+		t.Error("it said that the config runs before it had a certificate")
+	}
+	n.tell(b, "certificates", "ready", "the config to be applied", func() bool { return bytes.Equal(b.applied, digestOf(exampleOf(t, "worker"))) })
+}
+
 // tell has PID 1 say it to whichever of the agent's streams asks, until done.
 func (n *node) tell(b *bootService, unit, state, what string, done func() bool) {
 	told := make(chan struct{})

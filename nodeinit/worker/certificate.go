@@ -35,7 +35,13 @@ const (
 	signing = 5 * time.Minute
 	// lookForSigned is how often it is asked after.
 	lookForSigned = 500 * time.Millisecond
+	// askAgain is the pause after a request that the API did not take: on a cluster
+	// that is just made, the bootstrap token may not be in it yet.
+	askAgain = 2 * time.Second
 )
+
+// errUnsigned is within the error when the API took a request.
+var errUnsigned = errors.New("no certificate came of it")
 
 // certificates is the worker's. It comes after an API server, which it asks.
 func certificates(cfg *machine.Config, id machine.Identity) supervise.Unit {
@@ -73,47 +79,66 @@ func (c *certificate) Equal(other supervise.Service) bool {
 	return ok && c.Path == o.Path && c.Hostname == o.Hostname && c.Server == o.Server && c.CA == o.CA && c.Token == o.Token
 }
 
-// WaitingFor is what the first certificate waits for.
+// WaitingFor is what keeps the node from having a good certificate.
 func (c *certificate) WaitingFor() string {
 	text, _ := c.waiting.Load().(string)
 	return text
 }
 
 // Run looks each minute whether it is time for another certificate, and gets it,
-// until ctx ends or it does not get one. It may be repeated. A certificate that
+// until ctx ends. It may be repeated. What fails is tried again: a certificate that
 // is good serves on meanwhile, and one that is not stays until another takes its
-// place: a clock that is off by years loses nothing.
+// place, so that a clock that is off by years loses nothing. It is an error only
+// that a good one is near its end.
 func (c *certificate) Run(ctx context.Context, ready func()) error {
 	ready = sync.OnceFunc(ready)
-	tick := time.NewTicker(leaf.Look)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		if err := c.look(ctx, time.Now(), ready); err != nil && ctx.Err() == nil {
-			return err
-		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-timer.C:
 		}
+		again, err := c.look(ctx, time.Now(), ready)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		timer.Reset(again)
 	}
 }
 
-// look gets another certificate if it is time. It is ready before, if the one
-// that is there is good.
-func (c *certificate) look(ctx context.Context, now time.Time, ready func()) error {
-	cert, err := c.present(now)
-	if err == nil {
+// look gets another certificate if it is time, and says when to look again. It is
+// ready before, if the one that is there is good.
+func (c *certificate) look(ctx context.Context, now time.Time, ready func()) (again time.Duration, err error) {
+	cert, bad := c.present(now)
+	if bad == nil {
 		ready()
 	}
-	if err == nil && !leaf.Aged(cert, now) {
-		return nil
+	if bad == nil && !leaf.Aged(cert, now) {
+		return leaf.Look, nil
 	}
-	if err := c.renew(ctx); err != nil {
-		return fmt.Errorf("get the node's client certificate: %w", err)
+	err = c.renew(ctx)
+	switch {
+	case err == nil:
+		ready()
+		return leaf.Look, nil
+	case bad == nil && nearEnd(cert, now):
+		return leaf.Look, fmt.Errorf("renew the node's client certificate, which ends at %s: %w", cert.NotAfter.UTC().Format(time.RFC3339), err)
+	case bad == nil:
+		return leaf.Look, nil
 	}
-	ready()
-	return nil
+	c.waiting.Store("a client certificate for the node: " + err.Error())
+	if errors.Is(err, errUnsigned) {
+		return leaf.Look, nil
+	}
+	return askAgain, nil
+}
+
+// nearEnd says that a sixth of a certificate's life is left, half of what was when
+// it was first to be renewed.
+func nearEnd(cert *x509.Certificate, now time.Time) bool {
+	return cert.NotAfter.Sub(now) < cert.NotAfter.Sub(cert.NotBefore)/6
 }
 
 // present is the certificate that is there; the error says why it is no good.
@@ -141,8 +166,10 @@ func (c *certificate) check(text []byte, now time.Time) (*x509.Certificate, erro
 		return nil, fmt.Errorf("%s signed it, and %s signs now", cert.Issuer.CommonName, ca.Subject.CommonName)
 	case cert.Subject.CommonName != c.subject().CommonName:
 		return nil, fmt.Errorf("it is of %s, and this is %s", cert.Subject.CommonName, c.subject().CommonName)
+	case now.Before(cert.NotBefore):
+		return nil, fmt.Errorf("it begins at %s only, by this machine's clock", cert.NotBefore.UTC().Format(time.RFC3339))
 	case now.After(cert.NotAfter):
-		return nil, fmt.Errorf("it ended on %s", cert.NotAfter.Format(time.DateOnly))
+		return nil, fmt.Errorf("it ended at %s", cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return cert, nil
 }
@@ -178,11 +205,11 @@ func (c *certificate) renew(ctx context.Context) error {
 	}
 	certPEM, err := c.signed(ctx, api, name)
 	if err != nil {
-		return fmt.Errorf("CertificateSigningRequest %s: %w", name, err)
+		return fmt.Errorf("CertificateSigningRequest %s: %w: %w", name, errUnsigned, err)
 	}
 	text := append(certPEM, keyPEM...)
 	if _, err := c.check(text, time.Now()); err != nil {
-		return fmt.Errorf("CertificateSigningRequest %s: what came is no good: %w", name, err)
+		return fmt.Errorf("CertificateSigningRequest %s: %w that is good: %w", name, errUnsigned, err)
 	}
 	return proc.WriteFiles([]proc.File{{Path: c.Path, Mode: 0o600, Data: text}})
 }

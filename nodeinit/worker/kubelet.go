@@ -41,8 +41,8 @@ func loginOf(cfg *machine.Config) login {
 // an API server a kubelet has nothing to do.
 const clusterAPI = "cluster-api"
 
-// apiPatience is how long a worker's kubelet waits for an API server. It starts
-// without one then, and says itself what is wrong.
+// apiPatience is how long a worker waits for an API server. What comes after it
+// starts without one then, and says itself what is wrong.
 const apiPatience = 10 * time.Minute
 
 func apiReached() supervise.Unit {

@@ -152,7 +152,7 @@ func isThere(path string) bool {
 func (f *follower) get(ctx context.Context) (n node, err error) {
 	if f.client == nil {
 		if f.client, err = apiclient.Open(f.Access); err != nil {
-			return n, fmt.Errorf("the kubelet to join: %w", err)
+			return n, fmt.Errorf("the node's client certificate: %w", err)
 		}
 	}
 	err = f.client.Get(ctx, "/api/v1/nodes/"+url.PathEscape(f.Hostname), &n)

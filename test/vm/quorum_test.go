@@ -2,6 +2,7 @@ package vm
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -81,8 +82,13 @@ func (q *quorum) form(t *testing.T, flags ...string) {
 
 // worker: it holds no CA key, so that it asks for its kubelet's certificate, and pods come to it.
 func (q *quorum) worker(t *testing.T) {
-	q.shows(t, "certificate requests, the worker's approved", "kubernetes.io/kube-apiserver-client-kubelet Approved",
-		"get", "csr", "-o", "jsonpath={.items[*].spec.signerName} {.items[*].status.conditions[*].type}")
+	q.Await(t, "the worker's certificate was asked for and issued", apiPatience, func() error {
+		out, err := q.TryKubectl("get", "csr")
+		if err == nil && !strings.Contains(out, "Approved,Issued") {
+			err = errors.New(out)
+		}
+		return err
+	})
 	q.place(t, "there")
 	awaitPods(t, q.Lab, "default", 1, podPatience)
 	q.shows(t, "the pod's node, the worker since there is one", "prod-worker-1", "get", "pod", "there", "-o", "jsonpath={.spec.nodeName}")

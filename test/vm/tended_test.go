@@ -96,11 +96,15 @@ func (q *quorum) formApart(t *testing.T, names []string) {
 	q.Kubectl(t, "create", "secret", "generic", "kept", "--from-literal=word="+secretWord)
 }
 
+// shortLife is how long certificates last there. A worker's is renewed after half of it: when a third of its
+// life is left, to which belong the five minutes by which it is backdated, and another minute.
+const shortLife = 15 * time.Minute
+
 // formShortLived makes three control planes and a worker whose certificates end soon.
 func (q *quorum) formShortLived(t *testing.T) {
-	q.create(t, fmt.Sprintf(`{name: prod, virtualIP: %s, certificateLifetime: 15m, machines: [
+	q.create(t, fmt.Sprintf(`{name: prod, virtualIP: %s, certificateLifetime: %s, machines: [
 		{id: %s, role: control-plane}, {id: %s, role: control-plane}, {id: %s, role: control-plane}, {id: %s, role: worker}]}`,
-		virtualIP, q.MachineID(t, "m1"), q.MachineID(t, "m2"), q.MachineID(t, "m3"), q.MachineID(t, "m4")))
+		virtualIP, shortLife, q.MachineID(t, "m1"), q.MachineID(t, "m2"), q.MachineID(t, "m3"), q.MachineID(t, "m4")))
 }
 
 // hang stops each API server for a while, which keeps its port open and answers nothing, while its machine is well.
@@ -113,6 +117,7 @@ func (q *quorum) hang(t *testing.T) {
 	awaitPods(t, q.Lab, "kube-system", len(planes), podPatience)
 	for n, plane := range planes {
 		q.errorsEnd(t, plane, func() error { return q.signal(plane, "STOP") })
+		q.Await(t, "the API server of "+plane+" is stopped", apiPatience, func() error { return q.isStopped(plane) })
 		q.place(t, "beside-"+plane)
 		awaitPods(t, q.Lab, "default", n+1, recoverPatience)
 		q.Await(t, "the API server of "+plane+" goes on", apiPatience, func() error { return q.signal(plane, "CONT") })
@@ -129,6 +134,15 @@ func hand(node string) string {
 // signal sends a signal to a node's API server.
 func (q *quorum) signal(node, signal string) error {
 	_, err := q.TryKubectl("exec", "-n", "kube-system", "hand-"+node, "--", "busybox", "killall", "-"+signal, "kube-apiserver")
+	return err
+}
+
+// isStopped asks the kernel of a node.
+func (q *quorum) isStopped(node string) error {
+	out, err := q.TryKubectl("exec", "-n", "kube-system", "hand-"+node, "--", "busybox", "sh", "-c", "busybox grep State: /proc/$(busybox pidof kube-apiserver)/status")
+	if err == nil && !strings.Contains(out, "T (stopped)") {
+		err = errors.New(out)
+	}
 	return err
 }
 
@@ -152,7 +166,7 @@ func (q *quorum) rotate(t *testing.T) {
 	q.CLI(t, "cluster", "rotate-ca", "prod", "--ca", "all", "--yes")
 	q.CLI(t, "cluster", "rotate-encryption-key", "prod", "--yes")
 	q.CLI(t, "ca", "rotate", "--yes")
-	kubelet, requests := q.kubeletStart(t), map[string]bool{}
+	kubelet, requests := q.kubeletStart(t), map[string]time.Time{}
 	w, said := writer{quorum: q, last: time.Now()}, ""
 	q.Await(t, "everything is rotated", rotatePatience, func() error {
 		w.write(t)
@@ -177,10 +191,10 @@ func (q *quorum) rotate(t *testing.T) {
 	if out, err := q.Try(filepath.Join(q.Dir(), "kubectl"), "--kubeconfig", old, "get", "nodes"); err == nil {
 		t.Errorf("a kubeconfig of the CA before is still good: %s", out)
 	}
-	// The first, its renewal, and the one after the CA was replaced.
-	t.Logf("the worker asked for %d certificates", len(requests))
-	if len(requests) < 3 {
-		t.Errorf("it asked %v: its certificate was not renewed for its age", slices.Sorted(maps.Keys(requests)))
+	// The first, its renewal before its end, and the one after the CA was replaced.
+	times := slices.SortedFunc(maps.Values(requests), time.Time.Compare)
+	if len(times) < 3 || times[1].Sub(times[0]) > shortLife*2/3 {
+		t.Errorf("the worker asked for certificates at %v", times)
 	}
 	if now := q.kubeletStart(t); now != kubelet {
 		t.Errorf("the worker's kubelet was restarted: it began at %s and at %s", kubelet, now)
@@ -188,18 +202,23 @@ func (q *quorum) rotate(t *testing.T) {
 	q.worksStill(t)
 }
 
-// noteRequests adds the names of the requests for certificates. Those whose certificate has ended are
+// noteRequests adds the requests for certificates that were issued, and when they were made. Those whose certificate has ended are
 // deleted, so that one look does not show all.
-func (q *quorum) noteRequests(t *testing.T, names map[string]bool) {
-	out, err := q.TryKubectl("get", "csr", "-o", "jsonpath={.items[*].metadata.name}", "--request-timeout=5s")
+func (q *quorum) noteRequests(t *testing.T, requests map[string]time.Time) {
+	out, err := q.TryKubectl("get", "csr", "-o", "jsonpath={range .items[?(@.status.certificate)]}{.metadata.name} {.metadata.creationTimestamp} {end}", "--request-timeout=5s")
 	if err != nil {
 		return // the next look will show them
 	}
-	for _, name := range strings.Fields(out) {
-		if !names[name] {
-			names[name] = true
-			t.Logf("asked for is a certificate, the %dth: %s", len(names), name)
+	for issued := range slices.Chunk(strings.Fields(out), 2) {
+		if _, known := requests[issued[0]]; known {
+			continue
 		}
+		at, err := time.Parse(time.RFC3339, issued[1])
+		if err != nil {
+			t.Error(err)
+		}
+		requests[issued[0]] = at
+		t.Logf("certificate %d was asked for at %s: %s", len(requests), issued[1], issued[0])
 	}
 }
 

@@ -254,7 +254,7 @@ func join(t *testing.T, cfg *machine.Config) *x509.Certificate {
 	w.Role = machine.Worker
 	units := worker.Units(&w, machine.Identity{Hostname: "worker-7"})
 	at := slices.IndexFunc(units, func(u supervise.Unit) bool { return u.Name == "certificates" })
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), startup)
 	defer cancel()
 	ready := false
 	err := units[at].Service.Run(ctx, func() { ready = true; cancel() })
