@@ -96,8 +96,8 @@ func (q *quorum) formApart(t *testing.T, names []string) {
 	q.Kubectl(t, "create", "secret", "generic", "kept", "--from-literal=word="+secretWord)
 }
 
-// shortLife is how long certificates last there. A worker's is renewed after half of it: when a third of its
-// life is left, to which belong the five minutes by which it is backdated, and another minute.
+// shortLife is how long certificates last there. A worker's is renewed after half of it: when a third of
+// its life is left, to which belong the five minutes by which it is backdated, and another minute.
 const shortLife = 15 * time.Minute
 
 // formShortLived makes three control planes and a worker whose certificates end soon.
@@ -107,7 +107,7 @@ func (q *quorum) formShortLived(t *testing.T) {
 		virtualIP, shortLife, q.MachineID(t, "m1"), q.MachineID(t, "m2"), q.MachineID(t, "m3"), q.MachineID(t, "m4")))
 }
 
-// hang stops each API server for a while, which keeps its port open and answers nothing, while its machine is well.
+// hang stops each API server for a while: its machine is well, its port open, and nothing is answered.
 // Everybody goes on with the other two: writes, the scheduler, the worker's kubelet.
 func (q *quorum) hang(t *testing.T) {
 	planes := []string{"prod-cp-1", "prod-cp-2", "prod-cp-3"}
@@ -202,8 +202,8 @@ func (q *quorum) rotate(t *testing.T) {
 	q.worksStill(t)
 }
 
-// noteRequests adds the requests for certificates that were issued, and when they were made. Those whose certificate has ended are
-// deleted, so that one look does not show all.
+// noteRequests adds the requests for certificates that were issued, and when they were made. Those
+// whose certificate has ended are deleted, so that one look does not show all.
 func (q *quorum) noteRequests(t *testing.T, requests map[string]time.Time) {
 	out, err := q.TryKubectl("get", "csr", "-o", "jsonpath={range .items[?(@.status.certificate)]}{.metadata.name} {.metadata.creationTimestamp} {end}", "--request-timeout=5s")
 	if err != nil {

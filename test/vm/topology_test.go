@@ -62,8 +62,8 @@ func TestEtcdElsewhere(t *testing.T) {
 	outside.mustHold(t, lab, "/registry/minions/")
 }
 
-// TestSlowDisk has etcd on a disk that takes a few writes a second only: it is refused with the figures, and
-// runs once a person says so.
+// TestSlowDisk has etcd on a disk that takes a few writes a second only: it is refused with the
+// figures, and runs once a person says so.
 func TestSlowDisk(t *testing.T) {
 	needLong(t)
 	plane, state := vmtest.BIOS("plane"), vmtest.BIOS("state")
