@@ -31,7 +31,7 @@ var walls = []wall{
 	{from: "bootsvc", to: "nodeinit", doors: []string{"nodeinit/api/nodev1"}, reason: "the boot service and the node meet in configs and in the generated API clients"},
 	{from: "nodeinit", to: "bootsvc", doors: []string{"bootsvc/api/bootv1"}, reason: "the boot service and the node meet in configs and in the generated API clients"},
 	{from: "bootsvc", to: "controlplane", doors: []string{"controlplane/pki"}, reason: "the boot service makes the cluster's keys, and knows nothing else of a control plane"},
-	{from: "nodeinit", to: "controlplane", doors: []string{"controlplane/apiclient"}, reason: "a worker has no control plane; cmd/init puts both together"},
+	{from: "nodeinit", to: "controlplane", doors: []string{"controlplane/apiclient", "controlplane/pki", "controlplane/leaf"}, reason: "a worker has no control plane, it is a client of one with a certificate; cmd/init puts both together"},
 	{from: "controlplane", to: "nodeinit", doors: []string{"nodeinit/supervise", "nodeinit/proc", "nodeinit/api/nodev1"}, reason: "the control plane is units and files, and answers for etcd in the node's API; how a node runs them is not its business"},
 	{from: "controlplane", to: "bootsvc", doors: []string{"bootsvc/api/bootv1"}, reason: "a control plane runs without its boot service, which only lets it begin"},
 	{from: "image", to: "bootsvc", reason: "the image is built from import paths, not linked"},
