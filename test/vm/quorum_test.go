@@ -171,7 +171,9 @@ func (q *quorum) loseLeader(t *testing.T) {
 	q.lost = q.leader(t)
 	t.Logf("%s leads", q.lost)
 	machine := q.machineOf(t, q.lost)
-	q.errorsEnd(t, "leader", func() error { return q.Power(t.Context(), machine, qemu.PowerOff) })
+	if err := q.errorsEnd(t, "leader", func() error { return q.Power(t.Context(), machine, qemu.PowerOff) }); err != nil {
+		t.Fatal(err)
+	}
 	q.keep(t, "after", "second")
 	q.place(t, "late")
 	awaitPods(t, q.Lab, "default", 2, recoverPatience)
@@ -211,8 +213,9 @@ func (q *quorum) place(t *testing.T, name string) {
 
 // errorsEnd writes from the beginning of a loss until so many writes in a row are accepted, after it
 // was done, that the errors have ended, and wants them to have ended in time. The loss may take a while,
-// or end with an error: what it went through may be what was lost. The writes are named by what that is.
-func (q *quorum) errorsEnd(t *testing.T, lost string, lose func() error) {
+// or end with an error, which is returned: what it went through may be what was lost. The writes are
+// named by what that is.
+func (q *quorum) errorsEnd(t *testing.T, lost string, lose func() error) (loss error) {
 	t.Helper()
 	begin, patience, done := time.Now(), q.Timeout(apiPatience), make(chan error, 1)
 	go func() { done <- lose() }()
@@ -227,14 +230,15 @@ func (q *quorum) errorsEnd(t *testing.T, lost string, lose func() error) {
 			accepted++
 		}
 		if !over && len(done) > 0 {
-			over = true
-			t.Logf("lost is %s, after %.1f s: %v", lost, since.Seconds(), <-done)
+			over, loss = true, <-done
+			t.Logf("lost is %s, after %.1f s: %v", lost, since.Seconds(), loss)
 		}
 		if (err != nil || !over) && since > patience {
 			t.Fatalf("writes fail %v after the loss (%s), or it is not done: %v", since.Round(time.Second), lost, err)
 		}
 	}
 	q.inTime(t, "from the loss ("+lost+") to the last error, before 20 accepted writes in a row", last)
+	return loss
 }
 
 // inTime prints for how long writes failed beside how long they may, and fails the story when

@@ -116,7 +116,7 @@ func (q *quorum) hang(t *testing.T) {
 	}
 	awaitPods(t, q.Lab, "kube-system", len(planes), podPatience)
 	for n, plane := range planes {
-		q.errorsEnd(t, plane, func() error { return q.signal(plane, "STOP") })
+		_ = q.errorsEnd(t, plane, func() error { return q.signal(plane, "STOP") }) // isStopped tells
 		q.Await(t, "the API server of "+plane+" is stopped", apiPatience, func() error { return q.isStopped(plane) })
 		q.place(t, "beside-"+plane)
 		awaitPods(t, q.Lab, "default", n+1, recoverPatience)
